@@ -1,0 +1,43 @@
+"""What can go wrong because of an input, said in a sentence; only `cli/main.py` prints these."""
+
+
+class ClipsegError(Exception):
+    """Something the user can mend: what is wrong and where, and what to do next.
+
+    Args:
+        message: one sentence that names the file, option or value.
+        hint: what to do next; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ClipsegError):
+    """An option holds a value that cannot be meant (unknown model, method, device ...)."""
+
+    exit_code = 2
+
+
+class ImageError(ClipsegError):
+    """One input picture cannot be used; the others still can."""
+
+
+class ClassListError(ClipsegError):
+    """The list of class names is malformed; the message names the place."""
+
+
+class ModelError(ClipsegError):
+    """Weights cannot be fetched, read or fitted, or a tower cannot be read densely."""
+
+
+class OutputError(ClipsegError):
+    """An output cannot be written: no permission, no space left, not a folder."""
+
+
+class ShapeError(ClipsegError):
+    """Tensors handed to a function of the core do not fit each other."""

@@ -1,0 +1,1 @@
+"""Loading CLIP, reading it densely, and turning words into a classifier."""

@@ -1,0 +1,1 @@
+"""Generators that join data, models, methods and outputs; they yield results and never print."""

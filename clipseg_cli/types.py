@@ -1,0 +1,174 @@
+"""The values that travel through the whole program. No torch at import time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Names of the labels, in label order, each with the words that stand for it.
+
+    Attributes:
+        names: [C] display names; the label id is the position.
+        aliases: [C] words of each class; the best of them scores for the class.
+        background: id of the background class, or None for a closed set.
+    """
+
+    names: tuple[str, ...]
+    aliases: tuple[tuple[str, ...], ...]
+    background: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """All words of all classes, class by class: [Q]."""
+        return tuple(word for words in self.aliases for word in words)
+
+    @property
+    def query_to_class(self) -> tuple[int, ...]:
+        """For each query the id of its class: [Q], ascending."""
+        return tuple(c for c, words in enumerate(self.aliases) for _ in words)
+
+
+class AttentionFn(Protocol):
+    """Mixes the values of the last block: q, k, v [B, Nh, N, Dh] and the patch grid (h, w) -> [B, Nh, N, Dh]."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to read dense features from the last block of a frozen tower.
+
+    Attributes:
+        attention: what replaces the attention of the last block.
+        residual: keep the residual around the attention.
+        mlp: keep the MLP of the last block with its residual.
+        keys: hand out key features, which key smoothing needs.
+        summary: one line for `clipseg models --methods` and help texts.
+        paper: arXiv id.
+        reference: file@commit of the authors' code.
+    """
+
+    attention: AttentionFn
+    residual: bool
+    mlp: bool
+    keys: bool = False
+    summary: str = ""
+    paper: str = ""
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """One input picture before it is read.
+
+    Attributes:
+        path: the file, or None for standard input.
+        relative: where its outputs go below the output folder, without suffix; unique within a run.
+    """
+
+    path: Path | None
+    relative: PurePosixPath
+
+    def __str__(self) -> str:
+        return "standard input" if self.path is None else str(self.path)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A picture as 8-bit RGB, upright.
+
+    Attributes:
+        source: where it came from.
+        pixels: uint8 RGB [H, W, 3].
+        notes: what a user should know about the decoding ("animation: first of 12 frames").
+    """
+
+    source: ImageSource
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """An exclusive label map with its confidence, at the picture's own size.
+
+    Attributes:
+        labels: [H, W] class ids; uint8 up to 255 classes, uint16 beyond.
+        scores: [H, W] float32 in [0, 1], probability of the label that won.
+        classes: what the ids mean.
+        image: the picture that was segmented.
+        class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
+            time; None unless asked for.
+    """
+
+    labels: NDArray[np.uint8] | NDArray[np.uint16]
+    scores: NDArray[np.float32]
+    classes: ClassList
+    image: DecodedImage
+    class_scores: Callable[[int], NDArray[np.float32]] | None = None
+
+    def shares(self) -> list[ClassShare]:
+        """Share of pixels and mean confidence of every class, in label order."""
+        flat = self.labels.ravel()
+        counts = np.bincount(flat, minlength=len(self.classes))
+        sums = np.bincount(flat, weights=self.scores.ravel(), minlength=len(self.classes))
+        return [
+            ClassShare(i, name, int(n), float(n / flat.size), float(total / n) if n else None)
+            for i, (name, n, total) in enumerate(zip(self.classes.names, counts, sums, strict=True))
+        ]
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """How much of one picture one class took: pixel count, share in [0, 1], mean confidence or None."""
+
+    id: int
+    name: str
+    pixels: int
+    share: float
+    confidence: float | None
+
+
+class WriteFn(Protocol):
+    """Writes one result below `stem` (a path without suffix) and returns the files made."""
+
+    def __call__(self, result: Segmentation, stem: Path) -> Sequence[Path]: ...
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One output format for one picture; a file in `outputs/` that declares WRITER is in the registry.
+
+    Attributes:
+        write: (result, stem) -> files written. Must go through `utils.files` so that no half file exists.
+        default: written without being asked for.
+        summary: one line for help texts.
+    """
+
+    write: WriteFn
+    default: bool = True
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """With what a folder of results was made: goes into its `classes.json`."""
+
+    classes: ClassList
+    options: Mapping[str, Any]
+    model: Mapping[str, Any]
+    versions: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Small things without knowledge of segmentation: registry, devices, files."""

@@ -1,0 +1,56 @@
+"""Choosing where and in what precision to compute."""
+
+from __future__ import annotations
+
+import torch
+
+from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.registry import did_you_mean
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU; anything else must exist here.
+
+    Raises:
+        UsageError: not a device, or not on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise UsageError(f"unknown device '{name}'", hint=did_you_mean(kind, ("auto", "cpu", "cuda", "mps")))
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device on this machine", hint="leave out --device, or use --device cpu")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise UsageError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("no Apple GPU on this machine", hint="leave out --device, or use --device cpu")
+    return torch.device(name)
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bf16 on a CUDA device that computes in it, else fp32.
+
+    Raises:
+        UsageError: not a known precision.
+    """
+    if name == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if bf16 else torch.float32
+    if name not in PRECISIONS:
+        raise UsageError(f"unknown precision '{name}'", hint=did_you_mean(name, ("auto", *PRECISIONS)))
+    return PRECISIONS[name]
+
+
+def describe_device(device: torch.device) -> str:
+    """A name for people: "NVIDIA H200 (cuda)" or "CPU, 8 threads"."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    if device.type == "mps":
+        return "Apple GPU (mps)"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

@@ -1,0 +1,83 @@
+"""Files are written beside and then renamed, so that a half file never carries the real name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from clipseg_cli.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path`; it takes the name when the block ends well, else it is removed.
+
+    Raises:
+        OutputError: the folder cannot be made or written, or the disk is full.
+    """
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+            # mkstemp makes files private; give the result what an ordinary open() would have given.
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write `data` to `path` whole or not at all."""
+    with replacing(path) as file:
+        file.write(data)
+    return path
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """Write `data` as indented JSON, keeping emoji and Chinese readable."""
+    return write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and prove that a file can be made in it, before the long work starts.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError about an output into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"no space left on the disk while writing {path}",
+                hint="finished files are kept; free some space or choose another --out",
+            ) from error
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out"
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
