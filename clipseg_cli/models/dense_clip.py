@@ -1,0 +1,208 @@
+"""Reading a frozen CLIP tower densely: [B, 3, H, W] -> one feature for each patch.
+
+All blocks stay as open_clip built them; only the last one is recomputed around the attention of the method. A
+ResNet has no such block: its attention pooling plays that part.
+
+Dense readings drop the class token and the pooling, so `pool_type` and `final_ln_after_pool` make no difference:
+the last LayerNorm acts on single tokens either way.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clipseg_cli.errors import ModelError
+from clipseg_cli.ops.attention import merge_heads, split_heads
+from clipseg_cli.ops.positions import resize_positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clipseg_cli.types import Method
+
+Activation = Literal["gelu", "quick_gelu"]
+
+
+class DenseFeatures(NamedTuple):
+    """What one pass through the tower gives.
+
+    Attributes:
+        features: [B, D, h, w] in the space of the words, not normalised.
+        keys: [B, K, h, w] key features for key smoothing, or None where the method has none.
+        tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
+    """
+
+    features: Tensor
+    keys: Tensor | None
+    tokens: Tensor
+
+
+class DenseViT:
+    """Dense reading of `open_clip.transformer.VisionTransformer`.
+
+    Args:
+        visual: the tower, in eval mode.
+        method: what replaces the attention of the last block.
+        activation, ln_eps: forced on a copy of the tower; None keeps the tower's own.
+
+    Raises:
+        ModelError: the tower pools by attention or has blocks of another kind.
+    """
+
+    def __init__(
+        self, visual: Any, method: Method, *, activation: Activation | None = None, ln_eps: float | None = None
+    ) -> None:
+        reason = unreadable(visual)
+        if reason:
+            raise ModelError(f"cannot read this image tower densely: {reason}")
+        self.visual = _with_overrides(visual, activation, ln_eps)
+        self.method = method
+        self.patch: int = visual.patch_size[0]
+
+    def __call__(self, image: Tensor) -> DenseFeatures:
+        """Normalised image [B, 3, H, W] -> features on the grid (ceil(H / patch), ceil(W / patch)).
+
+        Sides that are no multiple of the patch are padded with zeros at the right and the bottom, as published
+        (chongzhou96/MaskCLIP@245d31f, mmseg/models/backbones/vit.py, AdaptivePadding "corner").
+        """
+        image = F.pad(image, (0, -image.shape[3] % self.patch, 0, -image.shape[2] % self.patch))
+        grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
+        x = self._embed(image, grid)
+        *blocks, last = self.visual.transformer.resblocks
+        for block in blocks:
+            x = block(x)
+        x, keys = self._last_block(last, x, grid)
+        x = self.visual.ln_post(x[:, 1:])  # [B, h*w, W]
+        proj = self.visual.proj
+        features = x if proj is None else x @ proj.to(x.dtype)  # [B, h*w, D]
+        return DenseFeatures(
+            _to_grid(features, grid), None if keys is None else _to_grid(keys, grid), _to_grid(x, grid)
+        )
+
+    def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
+        x = self.visual.conv1(image).flatten(2).transpose(1, 2)  # [B, h*w, W]
+        cls = self.visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([cls, x], dim=1)  # [B, N, W]
+        return self.visual.ln_pre(x + self._positions(grid).to(x.dtype))  # type: ignore[no-any-return]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  # a reader lives as long as its run; grids repeat
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        return resize_positions(self.visual.positional_embedding.detach(), grid)
+
+    def _last_block(self, block: Any, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        attn = block.attn
+        qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
+        q, k, v = (split_heads(part, attn.num_heads) for part in qkv.chunk(3, dim=-1))  # [B, Nh, N, Dh]
+        mixed = attn.out_proj(merge_heads(self.method.attention(q, k, v, grid)))  # [B, N, W]
+        mixed = block.ls_1(mixed)
+        x = x + mixed if self.method.residual else mixed
+        if self.method.mlp:
+            x = x + block.ls_2(block.mlp(block.ln_2(x)))
+        # As published, keys pass the output projection like values do.
+        keys = attn.out_proj(merge_heads(k))[:, 1:] if self.method.keys else None  # [B, h*w, W]
+        return x, keys
+
+
+class DenseResNet:
+    """Dense reading of `open_clip.modified_resnet.ModifiedResNet`: its attention pooling taken pointwise.
+
+    The position embedding of the pooling is left out, as published. The grid has output stride 32.
+
+    Args:
+        visual: the tower, in eval mode.
+        method: its attention mixes the positions (for MaskCLIP: not at all).
+        activation, ln_eps: accepted for symmetry with `DenseViT`; a ResNet has neither.
+    """
+
+    patch = 32
+
+    def __init__(
+        self, visual: Any, method: Method, *, activation: Activation | None = None, ln_eps: float | None = None
+    ) -> None:
+        del activation, ln_eps
+        self.visual = visual
+        self.method = method
+
+    def __call__(self, image: Tensor) -> DenseFeatures:
+        """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
+        net = self.visual
+        x = net.stem(image)
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = stage(x)  # [B, W, h, w]
+        grid = (x.shape[2], x.shape[3])
+        pool = net.attnpool
+        positions = x.flatten(2).transpose(1, 2)  # [B, h*w, W]
+        # The mean takes the place of the class token, so that methods meet the same layout as in a ViT.
+        seq = torch.cat([positions.mean(dim=1, keepdim=True), positions], dim=1)  # [B, N, W]
+        key = pool.k_proj(seq)
+        q, k, v = (split_heads(part, pool.num_heads) for part in (pool.q_proj(seq), key, pool.v_proj(seq)))
+        features = pool.c_proj(merge_heads(self.method.attention(q, k, v, grid)))[:, 1:]  # [B, h*w, D]
+        keys = _to_grid(key[:, 1:], grid) if self.method.keys else None
+        return DenseFeatures(_to_grid(features, grid), keys, x)
+
+
+def dense_reader(
+    visual: nn.Module,
+    method: Method,
+    *,
+    activation: Activation | None = None,
+    ln_eps: float | None = None,
+) -> DenseViT | DenseResNet:
+    """The reader that fits the tower.
+
+    Raises:
+        ModelError: no reader fits; the message says why.
+    """
+    if type(visual).__name__ == "ModifiedResNet":
+        return DenseResNet(visual, method, activation=activation, ln_eps=ln_eps)
+    if type(visual).__name__ == "VisionTransformer":
+        return DenseViT(visual, method, activation=activation, ln_eps=ln_eps)
+    raise ModelError(
+        f"cannot read this image tower densely: {unreadable(visual)}",
+        hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
+    )
+
+
+def unreadable(visual: nn.Module) -> str:
+    """Why a tower cannot be read densely, as the end of a sentence; empty if it can."""
+    kind = type(visual).__name__
+    if kind == "ModifiedResNet":
+        return ""
+    if kind == "TimmModel":
+        return "it is a timm tower, whose pooling this tool does not read yet"
+    if kind != "VisionTransformer":
+        return f"it is a {kind}, not one of open_clip's own VisionTransformer or ModifiedResNet"
+    tower: Any = visual
+    if tower.attn_pool is not None:
+        return "it pools its tokens by attention (CoCa)"
+    if type(tower.transformer.resblocks[-1]).__name__ != "ResidualAttentionBlock":
+        return f"its blocks are of the kind {type(tower.transformer.resblocks[-1]).__name__}"
+    return ""
+
+
+def _to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, h*w, D] -> [B, D, h, w]."""
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+def _with_overrides(visual: Any, activation: Activation | None, ln_eps: float | None) -> Any:
+    """The tower itself, or a copy with another activation or LayerNorm eps."""
+    if activation is None and ln_eps is None:
+        return visual
+    from open_clip.transformer import QuickGELU
+
+    visual = copy.deepcopy(visual)
+    for module in visual.modules():
+        if ln_eps is not None and isinstance(module, nn.LayerNorm):
+            module.eps = ln_eps
+        if activation is not None and isinstance(getattr(module, "gelu", None), nn.Module):
+            module.gelu = nn.GELU() if activation == "gelu" else QuickGELU()
+    return visual
+
+

@@ -1,0 +1,34 @@
+"""Attention pieces that the reading methods share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """[B, N, W] -> [B, Nh, N, Dh], heads contiguous in W as in `torch.nn.MultiheadAttention`."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(tokens: Tensor) -> Tensor:
+    """[B, Nh, N, Dh] -> [B, N, W], the inverse of `split_heads`."""
+    return tokens.transpose(1, 2).flatten(2)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+    """What CLIP was trained with: softmax(q k^T / sqrt(Dh)) v.
+
+    Args:
+        q, k, v: [B, Nh, N, Dh].
+        grid: (h, w) in patches; ordinary attention does not need it.
+
+    Returns:
+        [B, Nh, N, Dh].
+    """
+    del grid
+    return F.scaled_dot_product_attention(q, k, v)

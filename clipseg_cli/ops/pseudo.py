@@ -1,0 +1,33 @@
+"""Pseudo labels: filling what nobody labelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clipseg_cli.ops.reduce import reduce_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+def fill_unlabelled(labels: Tensor, maps: Tensor, class_ids: Sequence[int]) -> Tensor:
+    """Replace negative labels by the best of the classes allowed as pseudo labels.
+
+    Args:
+        labels: [H, W] integers; below 0 is unlabelled, everything else (255 too) stays.
+        maps: [K, h, w] scores of the allowed classes.
+        class_ids: [K] their ids.
+
+    Returns:
+        [H, W], same dtype as `labels`.
+
+    Source: chongzhou96/MaskCLIP@245d31f, mmseg/models/decode_heads/maskclip_plus_head.py, label_sanity_check
+    and assign_label.
+    """
+    winner = reduce_maps(maps, (labels.shape[0], labels.shape[1]), probabilities=True).winner
+    ids = torch.as_tensor(class_ids, dtype=labels.dtype, device=labels.device)
+    return torch.where(labels < 0, ids[winner.long()], labels)

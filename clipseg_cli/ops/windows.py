@@ -1,0 +1,83 @@
+"""Overlapping windows: where they lie, and how their maps become one map of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle [top, top + height) x [left, left + width)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    def divided(self, cell: int) -> Window:
+        """The same window counted in cells; sides are rounded up, so that no pixel is lost."""
+        return Window(self.top // cell, self.left // cell, -(-self.height // cell), -(-self.width // cell))
+
+
+def plan_windows(size: tuple[int, int], window: int, stride: int) -> list[Window]:
+    """Windows row by row; one that would cross the edge is shifted back inside.
+
+    Args:
+        size: (H, W) of the image.
+        window: side of the square window; 0 takes the whole image. An image smaller than the window is one
+            smaller window.
+        stride: step; at least 1, at most `window`, so that every pixel is covered.
+
+    Source: sinahmr/NACLIP@0cac3a6, naclip.py, forward_slide.
+    """
+    if window == 0:
+        return [Window(0, 0, *size)]
+    starts = [_starts(length, window, stride) for length in size]
+    return [
+        Window(top, left, min(window, size[0]), min(window, size[1]))
+        for top in starts[0]
+        for left in starts[1]
+    ]
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return [max(min(i * stride, length - window), 0) for i in range(count)]
+
+
+def stitch(maps: Sequence[Tensor], windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
+    """Average overlapping maps by how often each cell is covered.
+
+    Args:
+        maps: one [C, h, w] for each window; bilinearly resized to the window where sizes differ.
+        windows: in the cells of the result; together they cover it.
+        size: (H, W) of the result.
+
+    Returns:
+        [C, H, W].
+    """
+    if len(windows) == 1 and tuple(maps[0].shape[1:]) == size:
+        return maps[0]
+    total = maps[0].new_zeros((maps[0].shape[0], *size))
+    cover = maps[0].new_zeros(size)
+    for part, window in zip(maps, windows, strict=True):
+        wanted = (window.height, window.width)
+        if tuple(part.shape[1:]) != wanted:
+            part = F.interpolate(part[None], size=wanted, mode="bilinear", align_corners=False)[0]
+        rows, columns = window.slices
+        total[:, rows, columns] += part
+        cover[rows, columns] += 1
+    return total / cover

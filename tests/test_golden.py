@@ -1,0 +1,166 @@
+"""Parity with the authors' own code on random weights; one test for each case of the manifest.
+
+Another folder of the same layout (other seeds, sizes, options) is checked with CLIPSEG_GOLDEN_DIR=DIR.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from safetensors.torch import load_file
+
+from clipseg_cli.data.images import resize_image, target_size
+from clipseg_cli.methods import METHODS
+from clipseg_cli.models.dense_clip import DenseFeatures, dense_reader
+from clipseg_cli.ops.pseudo import fill_unlabelled
+from clipseg_cli.ops.reduce import reduce_maps
+from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
+from clipseg_cli.ops.similarity import average_prompts, cosine_logits
+from clipseg_cli.ops.windows import Window, stitch
+
+FOLDER = Path(os.environ.get("CLIPSEG_GOLDEN_DIR") or Path(__file__).parent / "golden")
+MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
+CASES = {case["name"]: case for case in MANIFEST["cases"]}
+
+Tensors = dict[str, torch.Tensor]
+
+
+def inputs_of(case: dict[str, Any]) -> tuple[Tensors, Tensors]:
+    """The given and the expected tensors of a case."""
+    own = load_file(FOLDER / case["file"])
+    shared = load_file(FOLDER / MANIFEST["shared_inputs"])
+    given, expected = {}, {}
+    for key, entry in case["tensors"].items():
+        side, name = key.split(".", 1)
+        tensor = shared[entry["shared_key"]] if "shared_key" in entry else own[key]
+        (given if side == "in" else expected)[name] = tensor
+    return given, expected
+
+
+def tower(case: dict[str, Any]) -> Any:
+    """The random-weight image tower that a case names."""
+    spec = MANIFEST["weights"][case["weights"]]
+    build = {"vit": VisionTransformer, "rn": ModifiedResNet}[case["weights"]]
+    visual = build(**spec["constructor_kwargs"])
+    weights = load_file(FOLDER / spec["file"])
+    visual.load_state_dict({k.removeprefix("visual."): v for k, v in weights.items()}, strict=True)
+    return visual.eval()
+
+
+def read(case: dict[str, Any], image: torch.Tensor) -> DenseFeatures:
+    options = case["options"]
+    method = METHODS.get("vanilla" if options.get("attn_pooling") else "maskclip")
+    reader = dense_reader(
+        tower(case), method, activation=options.get("activation"), ln_eps=options.get("ln_eps")
+    )
+    return reader(image)
+
+
+def refine(case: dict[str, Any], logits: torch.Tensor, keys: torch.Tensor | None) -> Tensors:
+    """Prompt denoising, then key smoothing, as the published code orders them: [1, C, h, w]."""
+    options, found = case["options"], {}
+    refined = logits[0]
+    if options.get("pd_thresh"):
+        absent = absent_classes(refined, options["pd_thresh"])
+        refined = remove_classes(refined, absent)
+        found["removed"] = absent
+    if options.get("ks_thresh"):
+        assert keys is not None
+        refined, found["smoothed"] = smooth_by_keys(refined, keys[0], options["ks_thresh"], norm="position")
+    return {**found, "refined": refined[None]}
+
+
+def check_maskclip(case: dict[str, Any], given: Tensors) -> Tensors:
+    dense = read(case, given["image"])
+    logits = cosine_logits(dense.features, given["text"])
+    found = {"v": dense.tokens, "backbone": dense.tokens, "feat": dense.features, "logits": logits}
+    if dense.keys is not None:
+        found["k"] = dense.keys.flatten(2).transpose(1, 2)
+    found |= refine(case, logits, dense.keys)
+    size = tuple(given["image"].shape[2:])
+    found["upsampled"] = stitch([found["refined"][0]], [Window(0, 0, *size)], size)[None]
+    return found
+
+
+def check_end_to_end(case: dict[str, Any], given: Tensors) -> Tensors:
+    options, original = case["options"], given["original"].numpy()
+    short, long = map(int, re.findall(r"side (?:at most )?(\d+)", options["resize"]))
+    size = target_size(*original.shape[:2], short_side=short, long_side=long)
+    resized = torch.from_numpy(resize_image(original, size, antialias=False))
+    mean, std = (torch.tensor(options[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    image = (resized.permute(2, 0, 1)[None] - mean) / std
+    dense = read(case, image)
+    logits = refine(case, cosine_logits(dense.features, given["text"]), dense.keys)["refined"]
+    at_input = stitch([logits[0]], [Window(0, 0, *size)], size)
+    pred = reduce_maps(at_input, original.shape[:2]).winner
+    return {"resized": resized, "image": image, "logits_at_input_size": at_input[None], "pred": pred}
+
+
+def check_pseudo_label(case: dict[str, Any], given: Tensors) -> Tensors:
+    ids = given["unlabelled_classes"].tolist()
+    dense = read(case, given["image"])
+    logits = cosine_logits(dense.features, given["text"][ids])
+    found = {"logits": logits, **refine(case, logits, dense.keys)}
+    labels = fill_unlabelled(given["gt"][0, 0].long(), found["refined"][0], ids)
+    return {**found, "labels": labels[None, None]}
+
+
+def check_text_ensemble(case: dict[str, Any], given: Tensors) -> Tensors:
+    return {"text": average_prompts(given["prompt_embeddings"])}
+
+
+CHECKS = {
+    "maskclip_vit": check_maskclip,
+    "maskclip_rn": check_maskclip,
+    "maskclip_vit_end_to_end": check_end_to_end,
+    "maskclip_plus_pseudo_label": check_pseudo_label,
+    "text_ensemble": check_text_ensemble,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reproduces_the_reference(name: str) -> None:
+    case = CASES[name]
+    assert case["method"] in CHECKS, f"no implementation of {case['method']} is checked yet"
+    given, expected = inputs_of(case)
+    with torch.inference_mode():
+        found = CHECKS[case["method"]](case, given)
+    for key, reference in expected.items():
+        compare(f"{name}: {key}", found[key], reference, case["tensors"][f"out.{key}"])
+
+
+def compare(what: str, found: torch.Tensor, reference: torch.Tensor, entry: dict[str, Any]) -> None:
+    assert found.numel() == reference.numel(), f"{what}: {tuple(found.shape)} for {tuple(reference.shape)}"
+    found = found.reshape(reference.shape)
+    if "atol" in entry:
+        difference = (found.double() - reference.double()).abs().max().item()
+        assert difference <= entry["atol"], f"{what} differs by {difference:.2e}, allowed {entry['atol']:.0e}"
+    else:
+        share = (found.long() != reference.long()).double().mean().item()
+        assert share <= entry["max_mismatch_fraction"], f"{what}: {share:.2%} of the labels differ"
+
+
+def test_a_wrong_eps_would_be_noticed() -> None:
+    """The comparison has teeth: the reference fails with CLIP's own LayerNorm eps."""
+    case = next(
+        c for c in MANIFEST["cases"] if c["method"] == "maskclip_vit" and "logits" in str(c["tensors"])
+    )
+    given, expected = inputs_of(case)
+    wrong = {**case, "options": {**case["options"], "ln_eps": 1e-5}}
+    with torch.inference_mode():
+        logits = check_maskclip(wrong, given)["logits"]
+    assert (logits - expected["logits"]).abs().max() > 1e-4
+
+
+def test_methods_are_frozen_values() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        METHODS.get("maskclip").residual = False  # type: ignore[misc]
