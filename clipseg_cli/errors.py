@@ -24,7 +24,15 @@ class UsageError(ClipsegError):
 
 
 class ImageError(ClipsegError):
-    """One input picture cannot be used; the others still can."""
+    """One input picture cannot be used; the others still can.
+
+    Args:
+        image: the input as the user named it.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, image: str = "") -> None:
+        super().__init__(message, hint)
+        self.image = image
 
 
 class ClassListError(ClipsegError):
@@ -37,6 +45,10 @@ class ModelError(ClipsegError):
 
 class OutputError(ClipsegError):
     """An output cannot be written: no permission, no space left, not a folder."""
+
+
+class DiskFullError(OutputError):
+    """No space is left; every later file would fail in the same way."""
 
 
 class ShapeError(ClipsegError):

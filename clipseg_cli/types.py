@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path, PurePosixPath
+
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -43,9 +44,10 @@ class ClassList:
 
 
 class AttentionFn(Protocol):
-    """Mixes the values of the last block: q, k, v [B, Nh, N, Dh] and the patch grid (h, w) -> [B, Nh, N, Dh]."""
+    """Mixes the values of the last block."""
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor: ...
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        """q, k, v [B, Nh, N, Dh], class token first, and the patch grid (h, w) -> [B, Nh, N, Dh]."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,10 @@ class ClassShare:
 
 
 class WriteFn(Protocol):
-    """Writes one result below `stem` (a path without suffix) and returns the files made."""
+    """Writes one result in one format."""
 
-    def __call__(self, result: Segmentation, stem: Path) -> Sequence[Path]: ...
+    def __call__(self, result: Segmentation, stem: Path) -> Sequence[Path]:
+        """Write below `stem`, a path without suffix, and return the files made."""
 
 
 @dataclass(frozen=True)

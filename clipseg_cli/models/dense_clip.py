@@ -56,7 +56,12 @@ class DenseViT:
     """
 
     def __init__(
-        self, visual: Any, method: Method, *, activation: Activation | None = None, ln_eps: float | None = None
+        self,
+        visual: Any,
+        method: Method,
+        *,
+        activation: Activation | None = None,
+        ln_eps: float | None = None,
     ) -> None:
         reason = unreadable(visual)
         if reason:
@@ -123,7 +128,12 @@ class DenseResNet:
     patch = 32
 
     def __init__(
-        self, visual: Any, method: Method, *, activation: Activation | None = None, ln_eps: float | None = None
+        self,
+        visual: Any,
+        method: Method,
+        *,
+        activation: Activation | None = None,
+        ln_eps: float | None = None,
     ) -> None:
         del activation, ln_eps
         self.visual = visual
@@ -188,7 +198,7 @@ def unreadable(visual: nn.Module) -> str:
 
 def _to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """[B, h*w, D] -> [B, D, h, w]."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 
 
 def _with_overrides(visual: Any, activation: Activation | None, ln_eps: float | None) -> Any:
@@ -204,5 +214,3 @@ def _with_overrides(visual: Any, activation: Activation | None, ln_eps: float | 
         if activation is not None and isinstance(getattr(module, "gelu", None), nn.Module):
             module.gelu = nn.GELU() if activation == "gelu" else QuickGELU()
     return visual
-
-

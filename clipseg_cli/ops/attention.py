@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
     """[B, N, W] -> [B, Nh, N, Dh], heads contiguous in W as in `torch.nn.MultiheadAttention`."""
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return tokens.reshape(*tokens.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def merge_heads(tokens: Tensor) -> Tensor:

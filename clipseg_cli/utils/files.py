@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from clipseg_cli.errors import OutputError
+from clipseg_cli.errors import DiskFullError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
+            raise DiskFullError(
                 f"no space left on the disk while writing {path}",
                 hint="finished files are kept; free some space or choose another --out",
             ) from error

@@ -1,0 +1,280 @@
+"""The one inference loop: pictures in, label maps out. Every command and the Python API go through here.
+
+Path of a chunk of pictures: resize -> windows of all of them batched by shape through the tower -> cosines ->
+stitch -> refine -> upsample and reduce in tiles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from clipseg_cli.config import PROTOCOLS, Protocol
+from clipseg_cli.data.images import resize_image, target_size
+from clipseg_cli.errors import UsageError
+from clipseg_cli.models.dense_clip import dense_reader
+from clipseg_cli.ops.reduce import probability_map, reduce_maps
+from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
+from clipseg_cli.ops.similarity import cosine_logits
+from clipseg_cli.ops.windows import Window, plan_windows, stitch
+from clipseg_cli.types import Segmentation
+from clipseg_cli.utils.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from clipseg_cli.config import SegmentConfig
+    from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.types import ClassList, DecodedImage, Method
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A protocol with nothing left open: every number is the one in force.
+
+    Attributes:
+        short_side, long_side: pixels after the resize.
+        multiple: sides are rounded to this many pixels; 1 keeps the exact size.
+        window, stride: pixels; window 0 is the whole image.
+        cell: pixels in a cell of the stitched map: the patch, or 1.
+        softmax_scale: factor on cosines before the softmax that gives labels and scores.
+        refine_scale: the same inside prompt denoising and key smoothing, where the paper fixes 100.
+        prompt_denoising, key_smoothing: thresholds; 0 is off.
+        background_threshold: winners less probable than this become background.
+        protocol: where the rest comes from.
+    """
+
+    protocol: Protocol
+    short_side: int
+    long_side: int
+    multiple: int
+    window: int
+    stride: int
+    cell: int
+    softmax_scale: float
+    refine_scale: float
+    prompt_denoising: float
+    key_smoothing: float
+    background_threshold: float
+
+
+def resolve_settings(config: SegmentConfig, backbone: Backbone, patch: int) -> Settings:
+    """What holds for this model: the user's option, else the protocol's, else the model's own.
+
+    Raises:
+        UsageError: unknown protocol, or options that exclude each other.
+    """
+    protocol = find_protocol(config.protocol)
+
+    def first(*options: int | None) -> int:
+        return next(option for option in options if option is not None)
+
+    by_patch = protocol.stitch == "patch"
+    window = first(config.window, protocol.window, backbone.image_size)
+    stride = first(config.stride, protocol.stride, window // 2)
+    if window and not 0 < stride <= window:
+        raise UsageError(
+            f"--stride {stride} does not fit --window {window}", hint="use 1 to the window's side"
+        )
+    if by_patch and window:
+        # On one patch grid windows must start and end at patches.
+        window = max(patch, round(window / patch) * patch)
+        stride = min(window, max(patch, round(stride / patch) * patch))
+    return Settings(
+        protocol=protocol,
+        short_side=first(config.short_side, protocol.short_side, backbone.short_side),
+        long_side=first(protocol.long_side, 2048),
+        multiple=1 if protocol.keep_exact_size else patch,
+        window=window,
+        stride=stride,
+        cell=patch if by_patch else 1,
+        softmax_scale=protocol.softmax_scale or backbone.logit_scale,
+        refine_scale=100.0,
+        prompt_denoising=config.prompt_denoising,
+        key_smoothing=config.key_smoothing,
+        background_threshold=config.background_threshold,
+    )
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol '{name}'", hint=did_you_mean(name, PROTOCOLS))
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture at network size with its windows; made beside the model, in a decoding thread."""
+
+    image: DecodedImage
+    resized: NDArray[np.uint8]
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
+class WindowMaps:
+    """Scores [Q, h, w] of one window, with its keys [K, h, w] while they are needed."""
+
+    logits: Tensor
+    keys: Tensor | None
+
+
+class Predictor:
+    """A frozen model, a method and a list of words, ready to label pictures.
+
+    Args:
+        backbone: the model.
+        method: how it is read.
+        classes: what the labels mean.
+        text_embeds: [Q, D] one unit vector for each word of `classes.queries`.
+        config: the user's options.
+        device, dtype: where and in what precision the tower computes; scores are always float32.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        classes: ClassList,
+        text_embeds: Tensor,
+        config: SegmentConfig,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        protocol = find_protocol(config.protocol)
+        visual: Any = backbone.model.visual
+        self.reader = dense_reader(visual, method, activation=protocol.activation, ln_eps=protocol.ln_eps)
+        self.settings = resolve_settings(config, backbone, self.reader.patch)
+        self.classes, self.text_embeds = classes, text_embeds
+        self.device, self.dtype = device, dtype
+        self.batch_size = config.batch_size
+        self.heatmaps = config.heatmaps
+        self.mean = torch.tensor(protocol.mean or backbone.mean, device=device).view(3, 1, 1) * 255
+        self.std = torch.tensor(protocol.std or backbone.std, device=device).view(3, 1, 1) * 255
+        # The dtype of the label map itself, so that a 12-megapixel map is never held as int64.
+        dtype_of_labels = torch.uint8 if len(classes) <= 256 else torch.int32
+        self._class_of = torch.tensor(classes.query_to_class, device=device, dtype=dtype_of_labels)
+
+    def prepare(self, image: DecodedImage) -> Prepared:
+        """Resize and plan the windows; touches no model, so that a thread can do it."""
+        s = self.settings
+        size = target_size(
+            *image.pixels.shape[:2], short_side=s.short_side, long_side=s.long_side, multiple=s.multiple
+        )
+        resized = resize_image(image.pixels, size, antialias=not s.protocol.keep_exact_size)
+        return Prepared(image, resized, tuple(plan_windows(size, s.window, s.stride)))
+
+    @torch.inference_mode()
+    def predict(self, pictures: Sequence[Prepared]) -> list[Segmentation]:
+        """Label maps of some pictures, in order; their windows share batches."""
+        crops: list[Tensor] = []
+        for picture in pictures:
+            pixels = torch.from_numpy(picture.resized).to(self.device, non_blocking=True)
+            tensor = (pixels.permute(2, 0, 1).float() - self.mean) / self.std  # [3, H, W]
+            crops += [tensor[:, window.slices[0], window.slices[1]] for window in picture.windows]
+        maps = iter(self._read(crops))
+        return [self._finish(picture, [next(maps) for _ in picture.windows]) for picture in pictures]
+
+    def _read(self, crops: Sequence[Tensor]) -> list[WindowMaps]:
+        """Windows of any shape, in batches of one shape, through the tower."""
+        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for i, crop in enumerate(crops):
+            by_shape[(crop.shape[1], crop.shape[2])].append(i)
+        found: dict[int, WindowMaps] = {}
+        for indices in by_shape.values():
+            for start in range(0, len(indices), self.batch_size):
+                batch = indices[start : start + self.batch_size]
+                images = torch.stack([crops[i] for i in batch])  # [B, 3, H, W]
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    dense = self.reader(images)
+                logits = cosine_logits(dense.features, self.text_embeds)  # [B, Q, h, w]
+                wanted = self.settings.key_smoothing > 0 and dense.keys is not None
+                for row, i in enumerate(batch):
+                    keys = dense.keys[row].float() if wanted and dense.keys is not None else None
+                    found[i] = WindowMaps(logits[row], keys)
+        return [found[i] for i in range(len(crops))]
+
+    def _finish(self, picture: Prepared, parts: Sequence[WindowMaps]) -> Segmentation:
+        s = self.settings
+        size = (picture.resized.shape[0], picture.resized.shape[1])
+        if s.cell == 1:
+            # The published order: each window is refined by itself, upsampled, averaged pixel by pixel.
+            maps = stitch([self._refine(part) for part in parts], picture.windows, size)
+        else:
+            cells = [window.divided(s.cell) for window in picture.windows]
+            grid = (-(-size[0] // s.cell), -(-size[1] // s.cell))
+            keys = [part.keys for part in parts if part.keys is not None]
+            whole = WindowMaps(
+                stitch([part.logits for part in parts], cells, grid),
+                stitch(keys, cells, grid) if keys else None,
+            )
+            maps = self._refine(whole)
+        return self._label(picture.image, maps)
+
+    def _refine(self, part: WindowMaps) -> Tensor:
+        """Prompt denoising, then key smoothing: cosines, or probabilities if smoothed, [Q, h, w]."""
+        s, logits = self.settings, part.logits
+        mapping = self.classes.query_to_class
+        if s.prompt_denoising > 0:
+            absent = absent_classes(
+                logits,
+                s.prompt_denoising,
+                scale=s.refine_scale,
+                query_to_class=mapping,
+                keep=self.classes.background,
+            )
+            logits = remove_classes(logits, absent, mapping)
+        if s.key_smoothing > 0 and part.keys is not None:
+            return smooth_by_keys(
+                logits, part.keys, s.key_smoothing, scale=s.refine_scale, norm=s.protocol.key_norm
+            )[0]
+        return logits
+
+    def _label(self, image: DecodedImage, maps: Tensor) -> Segmentation:
+        s, classes = self.settings, self.classes
+        # Smoothed maps are probabilities already; the published code still compares them as they are.
+        probabilities = s.key_smoothing > 0
+        scaled = maps if probabilities else maps * s.softmax_scale
+        height, width = image.pixels.shape[:2]
+        reduced = reduce_maps(scaled, (height, width), probabilities=probabilities)
+        labels, scores = self._class_of[reduced.winner], reduced.score
+        if s.background_threshold > 0 and classes.background is not None:
+            unsure = (scores < s.background_threshold) & (labels != classes.background)
+            labels = labels.masked_fill(unsure, classes.background)
+            scores = torch.where(unsure, 1 - scores, scores)
+
+        def class_scores(class_id: int) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                best: Tensor | None = None
+                for query in (self._class_of == class_id).nonzero()[:, 0].tolist():
+                    word = probability_map(scaled[query], reduced.log_total, probabilities=probabilities)
+                    best = word if best is None else torch.maximum(best, word)
+                if best is None:
+                    return np.zeros((height, width), dtype=np.float32)
+                return best.clamp_(max=1).cpu().numpy()
+
+        return Segmentation(
+            labels=labels.cpu().numpy().astype(np.uint8 if len(classes) <= 256 else np.uint16, copy=False),
+            scores=scores.cpu().numpy(),
+            classes=classes,
+            image=image,
+            class_scores=class_scores if self.heatmaps else None,
+        )
+
+    def describe(self) -> dict[str, object]:
+        """The settings in force, for the record beside the results."""
+        return dataclasses.asdict(self.settings)

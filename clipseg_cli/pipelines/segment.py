@@ -1,0 +1,232 @@
+"""`clipseg segment`: files in, label maps and pictures out; reading and writing run beside the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli import __version__
+from clipseg_cli.data.classes import load_classes
+from clipseg_cli.data.image_files import find_images
+from clipseg_cli.data.images import read_image
+from clipseg_cli.data.prompts import build_prompts, load_templates
+from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError
+from clipseg_cli.methods import METHODS
+from clipseg_cli.models.backbones import Backbone, load_backbone
+from clipseg_cli.models.text_classifier import embed_words
+from clipseg_cli.outputs import WRITERS
+from clipseg_cli.outputs.run_info import write_run_info
+from clipseg_cli.pipelines.predict import Predictor, Prepared, find_protocol
+from clipseg_cli.types import RunInfo
+from clipseg_cli.utils.device import describe_device, pick_device, pick_precision
+from clipseg_cli.utils.files import check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from clipseg_cli.config import SegmentConfig
+    from clipseg_cli.types import ClassList, ImageSource, Segmentation, Writer
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What became of one input.
+
+    Attributes:
+        name: the input as the user knows it.
+        segmentation: None when it failed.
+        written: files made.
+        error: why it failed.
+    """
+
+    name: str
+    segmentation: Segmentation | None = None
+    written: tuple[Path, ...] = ()
+    error: ClipsegError | None = None
+
+
+def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
+    """Check every option, cheap ones first, then load the model and embed the words.
+
+    Raises:
+        ClipsegError: anything wrong with options, inputs, output folder or model.
+    """
+    classes = load_classes(config.classes, background=config.background)
+    templates = load_templates(config.templates)
+    method = METHODS.get(config.method)
+    find_protocol(config.protocol)
+    device = pick_device(config.device)
+    dtype = pick_precision(config.precision, device)
+    sources, failures = find_images(config.images, exclude=(config.out,))
+    if not sources:
+        raise _nothing_left(failures)
+    if any(source.path for source in sources):
+        check_writable(config.out)
+
+    backbone = load_backbone(config.model, config.pretrained, device)
+    text_embeds = embed_words(
+        backbone.model,
+        backbone.tokenizer,
+        build_prompts(classes.queries, templates),
+        fingerprint=backbone.fingerprint,
+        device=device,
+    )
+    predictor = Predictor(backbone, method, classes, text_embeds, config, device=device, dtype=dtype)
+    return SegmentRun(config, backbone, predictor, sources, failures)
+
+
+class SegmentRun:
+    """A prepared run; iterating it does the work and yields an `ImageResult` for every input.
+
+    Attributes:
+        total: number of inputs.
+        device: where it computes, for people.
+        model: architecture and weights, for people.
+        classes: what the labels mean.
+        notes: what a user should be told once.
+    """
+
+    def __init__(
+        self,
+        config: SegmentConfig,
+        backbone: Backbone,
+        predictor: Predictor,
+        sources: Sequence[ImageSource],
+        failures: Sequence[ImageError],
+    ) -> None:
+        self.config, self.predictor = config, predictor
+        self.sources, self.failures = sources, failures
+        self.total = len(sources) + len(failures)
+        self.device = describe_device(predictor.device)
+        self.model = f"{backbone.name} / {backbone.pretrained}"
+        self.classes: ClassList = predictor.classes
+        self.notes = tuple(_unknown_words(backbone, self.classes))
+        self._info = _run_info(config, backbone, predictor)
+        self._writers: list[Writer] = [
+            writer
+            for name in WRITERS.names()
+            for writer in [WRITERS.get(name)]
+            if writer.default or (name == "heatmaps" and config.heatmaps)
+        ]
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        """Results in input order; those that were not found come first.
+
+        Closing the iterator early (Ctrl-C) finishes the files being written and drops the rest.
+
+        Raises:
+            DiskFullError: nothing more can be written; what is finished stays.
+        """
+        for failure in self.failures:
+            yield ImageResult(failure.image or failure.message, error=failure)
+        if any(source.path for source in self.sources):
+            write_run_info(self._info, self.config.out)
+        readers = ThreadPoolExecutor(self.config.workers, thread_name_prefix="read")
+        writers = ThreadPoolExecutor(self.config.workers, thread_name_prefix="write")
+        pending: deque[Future[ImageResult]] = deque()
+        try:
+            for chunk in self._chunks(readers):
+                good = [item for item in chunk if isinstance(item, Prepared)]
+                segmentations = iter(self.predictor.predict(good))
+                for item in chunk:
+                    if isinstance(item, ImageResult):
+                        pending.append(_done(item))
+                    else:
+                        pending.append(writers.submit(self._write, next(segmentations)))
+                # A bounded queue: pictures wait in memory until they are written.
+                while len(pending) > 2 * self.config.workers or (pending and pending[0].done()):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            readers.shutdown(wait=False, cancel_futures=True)
+            writers.shutdown(wait=True, cancel_futures=True)
+
+    def _chunks(self, readers: ThreadPoolExecutor) -> Iterator[list[Prepared | ImageResult]]:
+        """Pictures read ahead, gathered until their windows fill a batch."""
+        ahead: deque[Future[Prepared | ImageResult]] = deque()
+        waiting = iter(self.sources)
+        chunk: list[Prepared | ImageResult] = []
+        windows = 0
+        while True:
+            while len(ahead) < 2 * self.config.workers and (source := next(waiting, None)) is not None:
+                ahead.append(readers.submit(self._read, source))
+            if not ahead:
+                break
+            item = ahead.popleft().result()
+            chunk.append(item)
+            windows += len(item.windows) if isinstance(item, Prepared) else 0
+            if windows >= self.config.batch_size or windows == 0:
+                yield chunk
+                chunk, windows = [], 0
+        if chunk:
+            yield chunk
+
+    def _read(self, source: ImageSource) -> Prepared | ImageResult:
+        try:
+            image = read_image(source, max_megapixels=self.config.max_megapixels)
+            return self.predictor.prepare(image)
+        except ClipsegError as error:
+            return ImageResult(str(source), error=error)
+
+    def _write(self, result: Segmentation) -> ImageResult:
+        source = result.image.source
+        written: list[Path] = []
+        if source.path is not None:
+            stem = self.config.out / source.relative
+            try:
+                for writer in self._writers:
+                    written += writer.write(result, stem)
+            except DiskFullError:
+                raise  # every later file would fail in the same way
+            except ClipsegError as error:
+                return ImageResult(str(source), error=error)
+        return ImageResult(str(source), dataclasses.replace(result, class_scores=None), tuple(written))
+
+
+def _done(result: ImageResult) -> Future[ImageResult]:
+    future: Future[ImageResult] = Future()
+    future.set_result(result)
+    return future
+
+
+def _nothing_left(failures: Sequence[ImageError]) -> ImageError:
+    """The one error to show when no input can be used at all."""
+    if len(failures) == 1:
+        return failures[0]
+    listed = "; ".join(failure.message for failure in failures[:3])
+    return ImageError(f"none of the {len(failures)} inputs can be used: {listed}", hint=failures[0].hint)
+
+
+def _unknown_words(backbone: Backbone, classes: ClassList) -> Iterator[str]:
+    """A model trained on a short list of words answers for other words too, without meaning."""
+    if backbone.words is None:
+        return
+    strange = [word for word in classes.queries if word.lower() not in backbone.words]
+    if strange:
+        listed = ", ".join(f"'{word}'" for word in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        yield f"the model '{backbone.name}' was never taught {listed}: what it labels so means little"
+
+
+def _run_info(config: SegmentConfig, backbone: Backbone, predictor: Predictor) -> RunInfo:
+    model: dict[str, Any] = {
+        "name": backbone.name,
+        "pretrained": backbone.pretrained,
+        "fingerprint": backbone.fingerprint,
+        "image_size": backbone.image_size,
+        "precision": str(predictor.dtype).removeprefix("torch."),
+        "settings": predictor.describe(),
+    }
+    versions = {
+        "clipseg": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "open_clip_torch")},
+    }
+    options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
+    return RunInfo(predictor.classes, options, model, versions)
