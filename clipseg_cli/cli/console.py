@@ -1,0 +1,179 @@
+"""What the terminal sees: data on stdout, talk on stderr. Nothing else in the package prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from clipseg_cli.errors import ClipsegError
+
+PLAIN_WIDTH = 160  # of a table in a pipe or a file, where nothing tells the width
+
+
+class Console:
+    """One command's voice.
+
+    Args:
+        as_json: stdout carries one JSON document, so tables are not printed.
+        quiet: only errors, and the JSON document if asked for.
+        verbose: details as well.
+        data_to_stderr: stdout carries bytes (an image), so tables go to stderr.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        data_to_stderr: bool = False,
+    ) -> None:
+        self.as_json, self.quiet, self.verbose = as_json, quiet, verbose and not quiet
+        self._talk = _rich(stderr=True)
+        self._data = self._talk if data_to_stderr else _rich(stderr=False)
+
+    def say(self, text: str) -> None:
+        """One line on stderr, unless quiet."""
+        if not self.quiet:
+            _line(self._talk, Text(printable(text)))
+
+    def detail(self, text: str) -> None:
+        """One line on stderr, with --verbose."""
+        if self.verbose:
+            _line(self._talk, Text(printable(text), style="dim"))
+
+    def error(self, error: ClipsegError) -> None:
+        """`Error: ...` and, where there is one, `Hint: ...` on stderr, quiet or not."""
+        _line(self._talk, _labelled("Error", "bold red", error.message))
+        if error.hint:
+            _line(self._talk, _labelled("Hint", "bold cyan", error.hint))
+
+    def document(self, data: Any) -> None:
+        """`data` as indented JSON on stdout."""
+        # Emoji and Chinese stay readable where the stream can carry them.
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=not utf8) + "\n")
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table on stdout, first column to the left, the rest to the right; not with --json or --quiet."""
+        if self.as_json or self.quiet:
+            return
+        table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
+        for row in rows:
+            # Text, not str: a class may be named "[red]".
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self._data.print(table)
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """A spinner on stderr while something takes seconds; nothing where stderr is not a terminal."""
+        if self.quiet or self.as_json or not self._talk.is_terminal:
+            yield
+            return
+        with self._talk.status(Text(text)):
+            yield
+
+    @contextmanager
+    def progress(self, text: str, total: int) -> Iterator[Callable[[], None]]:
+        """A bar with images/s and the time left on stderr; call what it yields after each image.
+
+        Nothing is drawn with a total of 0, with --quiet or --json, or where stderr is not a terminal.
+        Meanwhile lines may be said, but tables must wait: they would be drawn over.
+        """
+        if not total or self.quiet or self.as_json or not self._talk.is_terminal:
+            yield lambda: None
+            return
+        bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            console=self._talk,
+            transient=True,
+            # stdout is data and never goes through the bar's console, which is stderr.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with bar:
+            task = bar.add_task(text, total=total)
+            yield lambda: bar.advance(task)
+
+
+class _RateColumn(ProgressColumn):
+    """As in "3.2 images/s, 12 s left"."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if speed is None:
+            return Text("- images/s")
+        left = task.time_remaining
+        until = "" if left is None else f", {format_seconds(left)} left"
+        return Text(f"{speed:.3g} images/s{until}")
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._start
+
+
+def format_seconds(seconds: float) -> str:
+    """As in "0.8 s", "42 s", "3:07 min" or "2:03:00 h"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
+
+
+def count(n: int, noun: str) -> str:
+    """As in "1 image" or "2 images"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters spelt out (`\x1b`): a file name must not steer the terminal."""
+    return "".join(c if c.isprintable() or c in " \n\u200d\u3000" else _spelt(c) for c in text)
+
+
+def _spelt(char: str) -> str:
+    # An undecodable byte of a file name arrives as a lone surrogate.
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _labelled(label: str, style: str, text: str) -> Text:
+    return Text.assemble((f"{label}:", style), " ", printable(text))
+
+
+def _line(console: RichConsole, text: Text) -> None:
+    # Soft wrapping: a path that is cut in two cannot be copied.
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def _rich(*, stderr: bool) -> RichConsole:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return RichConsole(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)

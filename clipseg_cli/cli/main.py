@@ -1,0 +1,114 @@
+"""The app, and the one place where an error becomes "Error / Hint" and an exit code.
+
+0: all done; 1: an error, or some inputs failed; 2: usage; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from clipseg_cli import __version__
+from clipseg_cli.cli.console import Console
+from clipseg_cli.cli.segment import EXAMPLES, segment
+from clipseg_cli.errors import ClipsegError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class _Boundary(TyperGroup):
+    """Turns what a command raises into a sentence and an exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a closed pipe must show here, not when the interpreter ends
+            return result
+        except ClipsegError as error:
+            Console().error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            # A command that knows more says it in the exception.
+            Console().error(ClipsegError(str(error) or "interrupted"))
+            raise typer.Exit(130) from error
+        except BrokenPipeError as error:
+            _close_stdout()
+            raise typer.Exit(1) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            hint = "try a smaller --batch-size, a smaller --short-side, or --device cpu"
+            Console().error(ClipsegError("not enough memory", hint=hint))
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="clipseg",
+    cls=_Boundary,
+    help="Label every pixel of any image with the words you choose, by frozen CLIP models.",
+    add_completion=False,
+    rich_markup_mode="rich",
+    # Rich tracebacks print local variables, whole tensors among them.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"clipseg {__version__}")
+        raise typer.Exit
+
+
+def _paragraphs(docstring: str) -> str:
+    # Typer keeps the line ends of the source after the first paragraph; a terminal has its own width.
+    return "\n\n".join(" ".join(p.split()) for p in inspect.cleandoc(docstring).split("\n\n"))
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+app.command(help=_paragraphs(segment.__doc__ or ""), epilog=EXAMPLES)(segment)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        argv: the arguments; those of the process when left out.
+
+    Raises:
+        SystemExit: always.
+    """
+    # A file name may hold bytes that are no text; printing it must not end the run.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    app(args=None if argv is None else list(argv), prog_name="clipseg")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch.OutOfMemoryError is a RuntimeError; on the CPU a plain one says "can't allocate memory".
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _close_stdout() -> None:
+    # Python flushes stdout once more at its end; into nothing, so that it does not complain.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

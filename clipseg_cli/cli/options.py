@@ -1,0 +1,238 @@
+"""Every option of the commands once: name, range, help. Its default stands in `config.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from clipseg_cli.config import PROTOCOLS, SegmentConfig
+from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.registry import did_you_mean
+
+Number = TypeVar("Number", float, int, "int | None")
+
+_PROBABILITY = (0, 1)
+_SIDE = 16_384  # pixels
+WORDS, MODEL, METHOD, INFERENCE, OUTPUT = "Words", "Model", "Method", "Inference", "Output"
+
+
+def _between(low: float, high: float) -> Callable[[Number], Number]:
+    # Typer's min and max let `nan` through, and print a range that squeezes the help on a narrow terminal.
+    def check(value: Number) -> Number:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value} is not between {low:g} and {high:g}.")
+        return value
+
+    return check
+
+
+def _protocol(value: str) -> str:
+    if value not in PROTOCOLS:
+        raise UsageError(f"unknown protocol '{value}'", hint=did_you_mean(value, PROTOCOLS))
+    return value
+
+
+def _precision(value: str) -> str:
+    # The names are those of `utils.device.PRECISIONS`, which brings torch.
+    if value not in (known := ("auto", "fp32", "bf16")):
+        raise UsageError(f"unknown precision '{value}'", hint=did_you_mean(value, known))
+    return value
+
+
+ImagesArg = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGES",
+        help="Files, folders, globs; - reads one image from stdin and writes its label PNG to stdout.",
+        show_default=False,
+    ),
+]
+
+ClassesOpt = Annotated[
+    str,
+    typer.Option(
+        "--classes",
+        "-c",
+        metavar="LIST",
+        help="cat,couch|sofa (a bar joins synonyms), a text file, or a benchmark such as voc21.",
+        show_default=False,
+        rich_help_panel=WORDS,
+    ),
+]
+BackgroundOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="WORDS",
+        show_default=SegmentConfig.background.replace(",", ", "),
+        help="Words that together become the class background; none for a closed set.",
+        rich_help_panel=WORDS,
+    ),
+]
+BackgroundThresholdOpt = Annotated[
+    float,
+    typer.Option(
+        metavar="P",
+        callback=_between(*_PROBABILITY),
+        help="Pixels whose best class is less probable than P become background.",
+        rich_help_panel=WORDS,
+    ),
+]
+TemplatesOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="SET",
+        help="Sentences around each word: imagenet (80), maskclip (85), single, name, or a text file.",
+        rich_help_panel=WORDS,
+    ),
+]
+
+ModelOpt = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="An open_clip architecture, or emoji: the model in this package. See clipseg models.",
+        rich_help_panel=MODEL,
+    ),
+]
+PretrainedOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TAG|FILE",
+        help="Weights: a tag of open_clip, or a file. Left out: openai, or the first tag.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+
+MethodOpt = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="How dense features are read from the model.", rich_help_panel=METHOD),
+]
+ProtocolOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        callback=_protocol,
+        help="default, or maskclip: the published code's exact settings.",
+        rich_help_panel=METHOD,
+    ),
+]
+PromptDenoisingOpt = Annotated[
+    float,
+    typer.Option(
+        metavar="T",
+        callback=_between(*_PROBABILITY),
+        help="Drop classes that are nowhere more probable than T (paper: 0.5; 0 is off).",
+        rich_help_panel=METHOD,
+    ),
+]
+KeySmoothingOpt = Annotated[
+    float,
+    typer.Option(
+        metavar="T",
+        callback=_between(*_PROBABILITY),
+        help="Smooth patches less sure than T over similar keys (paper: 1.0; 0 is off).",
+        rich_help_panel=METHOD,
+    ),
+]
+
+ShortSideOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        callback=_between(1, _SIDE),
+        help="Resize the short side to this. Left out: what the model asks for.",
+        show_default=False,
+        rich_help_panel=INFERENCE,
+    ),
+]
+WindowOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        callback=_between(0, _SIDE),
+        help="Side of the sliding window; 0 for the whole image at once. Left out: the model's own.",
+        show_default=False,
+        rich_help_panel=INFERENCE,
+    ),
+]
+StrideOpt = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        callback=_between(1, _SIDE),
+        help="Step between windows. Left out: half a window.",
+        show_default=False,
+        rich_help_panel=INFERENCE,
+    ),
+]
+DeviceOpt = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=INFERENCE),
+]
+PrecisionOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        callback=_precision,
+        help="auto (bf16 on CUDA, else fp32), fp32 or bf16.",
+        rich_help_panel=INFERENCE,
+    ),
+]
+BatchSizeOpt = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        callback=_between(1, 4096),
+        help="Windows in one forward pass.",
+        rich_help_panel=INFERENCE,
+    ),
+]
+MaxMegapixelsOpt = Annotated[
+    float,
+    typer.Option(
+        metavar="N",
+        callback=_between(0.001, 100_000),
+        help="Refuse larger images, before they are decoded.",
+        rich_help_panel=INFERENCE,
+    ),
+]
+WorkersOpt = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        callback=_between(1, 64),
+        help="Threads that decode and write while the model computes.",
+        rich_help_panel=INFERENCE,
+    ),
+]
+
+OutOpt = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="DIR", help="Folder for everything written.", rich_help_panel=OUTPUT),
+]
+HeatmapsOpt = Annotated[
+    bool,
+    typer.Option(
+        "--heatmaps", help="Also write a confidence picture for each class.", rich_help_panel=OUTPUT
+    ),
+]
+JsonOpt = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=OUTPUT),
+]
+QuietOpt = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print only errors, and the JSON if asked.", rich_help_panel=OUTPUT),
+]
+VerboseOpt = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Say more: a line for each image, every file.", rich_help_panel=OUTPUT
+    ),
+]

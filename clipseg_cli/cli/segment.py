@@ -1,0 +1,271 @@
+"""`clipseg segment`: parse, call the one inference loop, show."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from clipseg_cli.cli import options as opt
+from clipseg_cli.cli.console import Console, Stopwatch, count, format_seconds
+from clipseg_cli.config import SegmentConfig
+from clipseg_cli.errors import ClipsegError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from clipseg_cli.pipelines.segment import ImageResult, SegmentRun
+    from clipseg_cli.types import ClassShare, Segmentation
+
+EXAMPLES = """
+[bold]Examples[/bold]
+  clipseg segment photo.jpg --classes batman,joker
+  clipseg segment holiday/ -c "couch|sofa,dog,red car" --out labels
+  clipseg segment photo.jpg -c voc21 --model RN50 --pretrained openai
+  clipseg segment drawing.png -c cat,house --model emoji --json
+  clipseg segment - -c cat,dog < photo.jpg > labels.png
+"""
+STDIN = "-"
+MANY = 5  # above this, one table over all images, and a progress bar
+
+
+def segment(
+    images: opt.ImagesArg,
+    classes: opt.ClassesOpt,
+    background: opt.BackgroundOpt = SegmentConfig.background,
+    background_threshold: opt.BackgroundThresholdOpt = SegmentConfig.background_threshold,
+    templates: opt.TemplatesOpt = SegmentConfig.templates,
+    model: opt.ModelOpt = SegmentConfig.model,
+    pretrained: opt.PretrainedOpt = SegmentConfig.pretrained,
+    method: opt.MethodOpt = SegmentConfig.method,
+    protocol: opt.ProtocolOpt = SegmentConfig.protocol,
+    prompt_denoising: opt.PromptDenoisingOpt = SegmentConfig.prompt_denoising,
+    key_smoothing: opt.KeySmoothingOpt = SegmentConfig.key_smoothing,
+    short_side: opt.ShortSideOpt = SegmentConfig.short_side,
+    window: opt.WindowOpt = SegmentConfig.window,
+    stride: opt.StrideOpt = SegmentConfig.stride,
+    batch_size: opt.BatchSizeOpt = SegmentConfig.batch_size,
+    device: opt.DeviceOpt = SegmentConfig.device,
+    precision: opt.PrecisionOpt = SegmentConfig.precision,
+    max_megapixels: opt.MaxMegapixelsOpt = SegmentConfig.max_megapixels,
+    workers: opt.WorkersOpt = SegmentConfig.workers,
+    out: opt.OutOpt = SegmentConfig.out,
+    heatmaps: opt.HeatmapsOpt = SegmentConfig.heatmaps,
+    as_json: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Label every pixel of IMAGES with one of the words you list.
+
+    Writes a palette PNG (pixel value = class id), an overlay with a legend, and classes.json into --out, and
+    prints what share of each image every class took.
+    """
+    streamed = STDIN in images
+    if streamed:
+        _check_streams(images, as_json)
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
+    config = SegmentConfig(
+        images=tuple(images),
+        classes=classes,
+        background=background,
+        background_threshold=background_threshold,
+        model=model,
+        pretrained=pretrained,
+        method=method,
+        protocol=protocol,
+        templates=templates,
+        prompt_denoising=prompt_denoising,
+        key_smoothing=key_smoothing,
+        short_side=short_side,
+        window=window,
+        stride=stride,
+        out=out,
+        heatmaps=heatmaps,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        max_megapixels=max_megapixels,
+        workers=workers,
+    )
+    with console.waiting("loading the model"):
+        from clipseg_cli.pipelines.segment import prepare_segmentation  # torch loads here, not for --help
+
+        run = prepare_segmentation(config)
+    console.say(f"{run.model} on {run.device}")
+    for note in run.notes:
+        console.say(f"Note: {note}")
+    report = _Report(run)
+    _run(run, report, console, streamed=streamed)
+    if as_json:
+        console.document({**report.document(), "out": str(out), "failed": report.failed})
+    _finish(report, console, out)
+
+
+class _Report:
+    """What has come out so far: counts, sums over all images, and the JSON of each."""
+
+    def __init__(self, run: SegmentRun) -> None:
+        self.run = run
+        self.done = self.failed = 0
+        self.wrote = False
+        self.watch = Stopwatch()
+        self._images: list[dict[str, Any]] = []
+        self._pixels = [0] * len(run.classes)
+        self._confidence = [0.0] * len(run.classes)  # summed over pixels
+
+    def failure(self, image: str, error: ClipsegError) -> None:
+        """Count an image that could not be used."""
+        self.failed += 1
+        self._images.append({"image": image, "error": error.message, "hint": error.hint})
+
+    def success(self, result: ImageResult, segmentation: Segmentation, shares: Sequence[ClassShare]) -> None:
+        """Count an image that was labelled."""
+        self.done += 1
+        self.wrote |= bool(result.written)
+        for share in shares:
+            self._pixels[share.id] += share.pixels
+            self._confidence[share.id] += share.pixels * (share.confidence or 0.0)
+        height, width = segmentation.labels.shape
+        self._images.append(
+            {
+                "image": result.name,
+                **_roles(result.written),
+                "written": [str(path) for path in result.written],
+                "height": height,
+                "width": width,
+                "classes": [asdict(share) for share in shares],
+                "notes": list(segmentation.image.notes),
+            }
+        )
+
+    def total(self) -> list[ClassShare]:
+        """Shares over the pixels of all images together."""
+        everything = sum(self._pixels) or 1
+        return [
+            ClassShare(i, name, pixels, pixels / everything, confidence / pixels if pixels else None)
+            for i, (name, pixels, confidence) in enumerate(
+                zip(self.run.classes.names, self._pixels, self._confidence, strict=True)
+            )
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints, less what only the command knows."""
+        classes = self.run.classes
+        return {
+            "images": self._images,
+            "classes": [
+                {"id": i, "name": name, "words": list(words), "background": i == classes.background}
+                for i, (name, words) in enumerate(zip(classes.names, classes.aliases, strict=True))
+            ],
+            "model": self.run.model,
+            "device": self.run.device,
+            "notes": list(self.run.notes),
+        }
+
+
+def _run(run: SegmentRun, report: _Report, console: Console, *, streamed: bool) -> None:
+    """Go through all images, name each failed one at once, and show the others.
+
+    Raises:
+        KeyboardInterrupt: with a sentence about what is kept.
+    """
+    many = run.total > MANY
+    try:
+        with console.progress("segmenting", total=run.total if many else 0) as advance:
+            for result in run:
+                _one(result, report, console, many=many)
+                if streamed and result.segmentation is not None:
+                    _stream(result.segmentation)
+                advance()
+    except KeyboardInterrupt:
+        kept = "; what was written is kept" if report.wrote else ""
+        raise KeyboardInterrupt(
+            f"interrupted: {report.done} of {count(run.total, 'image')} finished{kept}"
+        ) from None
+    if many and report.done:
+        _table(f"{count(report.done, 'image')} together", report.total(), console)
+
+
+def _one(result: ImageResult, report: _Report, console: Console, *, many: bool) -> None:
+    name = result.name
+    if result.segmentation is None:
+        error = result.error or ClipsegError(f"{name}: failed")
+        report.failure(name, error)
+        console.error(error)
+        return
+    shares = result.segmentation.shares()
+    report.success(result, result.segmentation, shares)
+    for note in result.segmentation.image.notes:
+        console.say(f"Note: {name}: {note}")
+    if many:
+        best = ", ".join(f"{s.name} {_percent(s.share)}" for s in _present(shares)[:4])
+        console.detail(f"{name}: {best}")
+    else:
+        _table(name, shares, console)
+    for path in result.written:
+        console.detail(f"  wrote {path}")
+
+
+def _finish(report: _Report, console: Console, out: Path) -> None:
+    """Say where the results are.
+
+    Raises:
+        typer.Exit: with code 1 where images failed.
+    """
+    if report.done:
+        where = f", results in {out}" if report.wrote else ""
+        console.say(f"{count(report.done, 'image')} in {format_seconds(report.watch.seconds)}{where}")
+    total = report.done + report.failed
+    if report.failed and total > 1:
+        console.error(ClipsegError(f"{report.failed} of {count(total, 'image')} failed"))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _table(title: str, shares: Iterable[ClassShare], console: Console) -> None:
+    rows = [
+        (s.name, _percent(s.share), "" if s.confidence is None else f"{s.confidence:.2f}")
+        for s in _present(shares)
+    ]
+    console.table(title, ("class", "share", "confidence"), rows)
+
+
+def _present(shares: Iterable[ClassShare]) -> list[ClassShare]:
+    """The classes that took a pixel, the largest first."""
+    return sorted((s for s in shares if s.pixels), key=lambda s: -s.pixels)
+
+
+def _percent(share: float) -> str:
+    return "<0.1%" if share < 0.0005 else f"{100 * share:.1f}%"
+
+
+def _roles(written: Sequence[Path]) -> dict[str, str | None]:
+    """The two files that most callers want, by the endings that `outputs/` gives them."""
+    labels = next((str(p) for p in written if p.suffix == ".png"), None)
+    overlay = next((str(p) for p in written if p.stem.endswith("_overlay")), None)
+    return {"labels": labels, "overlay": overlay}
+
+
+def _check_streams(images: Sequence[str], as_json: bool) -> None:
+    """Standard input and output must be free for the image and its labels.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if len(images) > 1:
+        raise UsageError("- stands for one image on standard input and cannot be mixed with others")
+    if as_json:
+        raise UsageError("- writes the label PNG to standard output, where --json would print as well")
+    if sys.stdin.isatty():
+        raise UsageError("no image on standard input", hint="clipseg segment - ... < photo.jpg > labels.png")
+    if sys.stdout.isatty():
+        raise UsageError("a PNG does not belong on a terminal", hint="add > labels.png")
+
+
+def _stream(segmentation: Segmentation) -> None:
+    from clipseg_cli.outputs.labels import encode_labels
+
+    sys.stdout.buffer.write(encode_labels(segmentation))
