@@ -1,0 +1,266 @@
+"""Painted surfaces: sky, grass, brick wall and so on, from noise and simple geometry.
+
+Every painter takes (rng, height, width) and returns an RGB picture, uint8. Details grow with the picture, so that a
+large sample looks like a small training scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Field = NDArray[np.float32]
+Rng = np.random.Generator
+Painter = Callable[[Rng, int, int], Image]
+
+
+def noise(rng: Rng, h: int, w: int, cells: float, *, stretch: float = 1.0, octaves: int = 3) -> Field:
+    """Smooth noise in 0..1 with about `cells` bumps across the shorter side; `stretch` > 1 widens them."""
+    total = np.zeros((h, w), np.float32)
+    weight = 1.0
+    for _ in range(octaves):
+        rows = int(np.clip(cells * h / min(h, w) * np.sqrt(stretch), 2, h))
+        cols = int(np.clip(cells * w / min(h, w) / np.sqrt(stretch), 2, w))
+        grid = rng.random((rows, cols), dtype=np.float32)
+        total += weight * cv2.resize(grid, (w, h), interpolation=cv2.INTER_CUBIC)
+        cells, weight = cells * 2.1, weight * 0.5
+    low, high = float(total.min()), float(total.max())
+    return (total - low) / max(high - low, 1e-6)
+
+
+def colour(rng: Rng, hue: tuple[float, float], sat: tuple[float, float], val: tuple[float, float]) -> Field:
+    """A random RGB colour, 0..255; hue in degrees 0..360, saturation and value 0..1."""
+    hsv = np.array([[[rng.uniform(*hue) % 360, rng.uniform(*sat), rng.uniform(*val)]]], np.float32)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
+
+
+def blend(a: Field, b: Field, t: Field) -> Field:
+    """Mix two colours (or pictures) by a map t in 0..1."""
+    return a + (b - a) * t[..., None]
+
+
+def finish(picture: Field) -> Image:
+    """Clip to bytes."""
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def ramp(h: int, w: int) -> Field:
+    """0 at the top to 1 at the bottom."""
+    return np.repeat(np.linspace(0, 1, h, dtype=np.float32)[:, None], w, axis=1)
+
+
+def sky(rng: Rng, h: int, w: int) -> Image:
+    """Blue going pale towards the horizon, with or without clouds."""
+    top, low = (
+        colour(rng, (198, 220), (0.4, 0.75), (0.8, 1.0)),
+        colour(rng, (190, 212), (0.1, 0.4), (0.92, 1.0)),
+    )
+    picture = blend(top, low, ramp(h, w))
+    if rng.random() < 0.65:
+        clouds = noise(rng, h, w, rng.uniform(1.5, 4), stretch=rng.uniform(1.5, 4), octaves=4)
+        cover = rng.uniform(0.45, 0.7)
+        picture = blend(picture, np.full(3, 252, np.float32), np.clip((clouds - cover) * 4, 0, 0.9))
+    return finish(picture)
+
+
+def grass(rng: Rng, h: int, w: int) -> Image:
+    """Green with blades: fine noise stretched upwards."""
+    dark, light = (
+        colour(rng, (85, 125), (0.5, 0.85), (0.3, 0.5)),
+        colour(rng, (75, 115), (0.45, 0.85), (0.6, 0.85)),
+    )
+    amount = noise(rng, h, w, rng.uniform(18, 40), stretch=rng.uniform(0.08, 0.4), octaves=2)
+    patches = noise(rng, h, w, rng.uniform(2, 5))
+    contrast = rng.uniform(0.4, 1.0)
+    return finish(blend(dark, light, 0.5 + contrast * (0.6 * amount + 0.4 * patches - 0.5)))
+
+
+def water(rng: Rng, h: int, w: int) -> Image:
+    """Blue-green with flat waves and glints."""
+    deep, pale = (
+        colour(rng, (185, 222), (0.6, 0.95), (0.35, 0.65)),
+        colour(rng, (175, 205), (0.3, 0.7), (0.7, 0.95)),
+    )
+    waves = noise(rng, h, w, rng.uniform(8, 20), stretch=rng.uniform(5, 14), octaves=3)
+    picture = blend(deep, pale, np.clip(waves * rng.uniform(0.6, 1.1), 0, 1))
+    glints = np.clip((noise(rng, h, w, rng.uniform(16, 30), stretch=8, octaves=2) - 0.72) * 6, 0, 0.8)
+    return finish(blend(picture, np.full(3, 250, np.float32), glints * rng.uniform(0, 1)))
+
+
+def sand(rng: Rng, h: int, w: int) -> Image:
+    """Yellow-brown grain with soft ripples."""
+    dark, light = (
+        colour(rng, (32, 46), (0.3, 0.55), (0.68, 0.84)),
+        colour(rng, (36, 50), (0.2, 0.45), (0.86, 0.99)),
+    )
+    ripples = noise(rng, h, w, rng.uniform(4, 10), stretch=rng.uniform(1, 6))
+    grain = rng.random((h, w), dtype=np.float32)
+    return finish(blend(dark, light, np.clip(0.7 * ripples + 0.3 * grain, 0, 1)))
+
+
+def snow(rng: Rng, h: int, w: int) -> Image:
+    """White with bluish hollows."""
+    shade, white = (
+        colour(rng, (200, 225), (0.06, 0.22), (0.8, 0.93)),
+        colour(rng, (200, 225), (0, 0.05), (0.95, 1.0)),
+    )
+    drifts = noise(rng, h, w, rng.uniform(2, 6), stretch=rng.uniform(1, 4))
+    picture = blend(shade, white, np.clip(drifts * 1.3, 0, 1))
+    sparkle = rng.random((h, w), dtype=np.float32) > 0.99
+    picture[sparkle] = 255
+    return finish(picture)
+
+
+def brick_wall(rng: Rng, h: int, w: int) -> Image:
+    """Rows of bricks with mortar, every other row shifted by half."""
+    mortar = colour(rng, (20, 50), (0.0, 0.2), (0.55, 0.9))
+    hue = rng.uniform(2, 24)
+    picture = np.empty((h, w, 3), np.float32)
+    picture[:] = mortar
+    tall = max(4, int(min(h, w) * rng.uniform(0.05, 0.13)))
+    wide, joint = int(tall * rng.uniform(1.8, 2.8)), max(1, round(tall * rng.uniform(0.08, 0.2)))
+    for row, y in enumerate(range(-tall // 2, h, tall)):
+        for x in range(-(row % 2) * wide // 2 - wide // 3, w, wide):
+            brick = colour(rng, (hue - 4, hue + 6), (0.45, 0.75), (0.42, 0.75))
+            picture[max(y, 0) : max(y + tall - joint, 0), max(x, 0) : max(x + wide - joint, 0)] = brick
+    return finish(picture * (0.86 + 0.22 * noise(rng, h, w, 24, octaves=2))[..., None])
+
+
+def wood(rng: Rng, h: int, w: int) -> Image:
+    """Brown planks with stretched grain, upright or lying."""
+    upright = rng.random() < 0.4
+    if upright:
+        h, w = w, h
+    dark, light = (
+        colour(rng, (18, 34), (0.5, 0.75), (0.3, 0.5)),
+        colour(rng, (24, 38), (0.4, 0.65), (0.6, 0.85)),
+    )
+    grain = noise(rng, h, w, rng.uniform(14, 28), stretch=rng.uniform(20, 50), octaves=3)
+    picture = blend(dark, light, np.clip(0.25 + 0.75 * grain, 0, 1))
+    plank = max(6, int(min(h, w) * rng.uniform(0.12, 0.35)))
+    for y in range(int(rng.integers(plank)) - plank, h, plank):
+        picture[max(y, 0) : max(y + plank, 0)] *= rng.uniform(0.85, 1.12)
+        picture[max(y, 0) : max(y + max(1, plank // 16), 0)] *= 0.5
+    image = finish(picture)
+    return np.ascontiguousarray(image.swapaxes(0, 1)) if upright else image
+
+
+def road(rng: Rng, h: int, w: int) -> Image:
+    """Grey asphalt with grain, often with lane markings."""
+    tone = colour(rng, (200, 260), (0.0, 0.1), (0.28, 0.5))
+    grain = 0.85 + 0.2 * rng.random((h, w), dtype=np.float32) + 0.15 * (noise(rng, h, w, 4) - 0.5)
+    picture = tone * grain[..., None]
+    if rng.random() < 0.75:
+        paint = (245, 245, 240) if rng.random() < 0.7 else (245, 200, 60)
+        y, slope = rng.uniform(0.2, 0.8) * h, rng.uniform(-0.15, 0.15)
+        dash, thick = (
+            max(6, int(min(h, w) * rng.uniform(0.08, 0.2))),
+            max(1, int(min(h, w) * rng.uniform(0.012, 0.04))),
+        )
+        for x in range(-int(rng.integers(dash)), w, 2 * dash):
+            ends = (x, int(y + slope * x)), (x + dash, int(y + slope * (x + dash)))
+            cv2.line(picture, *ends, paint, thick, cv2.LINE_AA)
+    return finish(picture)
+
+
+def night_sky(rng: Rng, h: int, w: int) -> Image:
+    """Dark blue with stars."""
+    top, low = (
+        colour(rng, (222, 262), (0.5, 0.9), (0.05, 0.2)),
+        colour(rng, (215, 262), (0.4, 0.85), (0.15, 0.42)),
+    )
+    picture = blend(top, low, ramp(h, w))
+    for _ in range(int(rng.uniform(10, 70))):
+        centre = int(rng.integers(w)), int(rng.integers(h))
+        radius = max(0, int(min(h, w) * rng.uniform(0.0, 0.008)))
+        cv2.circle(
+            picture, centre, radius, colour(rng, (40, 60), (0.0, 0.25), (0.6, 1.0)).tolist(), -1, cv2.LINE_AA
+        )
+    return finish(picture)
+
+
+def sunset(rng: Rng, h: int, w: int) -> Image:
+    """Purple or blue above, orange or pink below, with streaks of cloud."""
+    top, low = colour(rng, (230, 345), (0.3, 0.7), (0.4, 0.8)), colour(rng, (8, 45), (0.55, 0.95), (0.9, 1.0))
+    picture = blend(top, low, np.clip(ramp(h, w) * rng.uniform(1.0, 1.5), 0, 1))
+    streaks = np.clip((noise(rng, h, w, 4, stretch=8) - 0.6) * 3, 0, 0.6)
+    return finish(blend(picture, colour(rng, (330, 400), (0.2, 0.5), (0.8, 1.0)), streaks))
+
+
+def ground(rng: Rng, h: int, w: int) -> Image:
+    """Brown soil with clods."""
+    dark, light = (
+        colour(rng, (18, 32), (0.4, 0.7), (0.2, 0.38)),
+        colour(rng, (22, 36), (0.35, 0.6), (0.4, 0.62)),
+    )
+    clods = noise(rng, h, w, rng.uniform(8, 24), octaves=4)
+    return finish(blend(dark, light, clods))
+
+
+def tiles(rng: Rng, h: int, w: int) -> Image:
+    """A grid of glazed squares, one colour or a chequer."""
+    first, joint = (
+        colour(rng, (0, 360), (0.0, 0.4), (0.6, 1.0)),
+        colour(rng, (0, 360), (0.0, 0.1), (0.5, 0.95)),
+    )
+    second = colour(rng, (0, 360), (0.0, 0.5), (0.3, 1.0)) if rng.random() < 0.5 else first
+    side = max(5, int(min(h, w) * rng.uniform(0.08, 0.2)))
+    ys, xs = np.mgrid[0:h, 0:w] + rng.integers(side)
+    picture = np.where(((ys // side + xs // side) % 2 == 0)[..., None], first, second).astype(np.float32)
+    gap = max(1, side // 14)
+    picture[(ys % side < gap) | (xs % side < gap)] = joint
+    return finish(picture)
+
+
+def background(rng: Rng, h: int, w: int) -> Image:
+    """A plain or softly shaded colour, sometimes with dots or stripes."""
+    base = (
+        colour(rng, (0, 360), (0.0, 0.7), (0.35, 1.0)) if rng.random() < 0.75 else np.full(3, 252, np.float32)
+    )
+    other = np.clip(base + rng.uniform(-45, 45, 3), 0, 255).astype(np.float32)
+    kind = rng.random()
+    if kind < 0.35:
+        picture = np.broadcast_to(base, (h, w, 3)).astype(np.float32)
+    elif kind < 0.7:
+        turn = rng.uniform(-1, 1, 2)
+        ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
+        t = ys / h * turn[0] + xs / w * turn[1]
+        picture = blend(
+            base, other, np.clip((t - t.min()) / max(float(np.ptp(t)), 1e-6), 0, 1).astype(np.float32)
+        )
+    elif kind < 0.85:
+        period = max(6, int(min(h, w) * rng.uniform(0.06, 0.25)))
+        ys, xs = np.mgrid[0:h, 0:w]
+        lean = xs * rng.integers(0, 2) + ys * rng.integers(0, 2)
+        picture = np.where((lean % period < period // 2)[..., None], base, 0.6 * base + 0.4 * other).astype(
+            np.float32
+        )
+    else:
+        picture = blend(base, other, noise(rng, h, w, rng.uniform(1, 4)))
+    return finish(picture)
+
+
+PAINTERS: dict[str, Painter] = {
+    "sky": sky,
+    "grass": grass,
+    "water": water,
+    "sand": sand,
+    "snow": snow,
+    "brick wall": brick_wall,
+    "wood": wood,
+    "road": road,
+    "night sky": night_sky,
+    "sunset": sunset,
+    "ground": ground,
+    "tiles": tiles,
+    "background": background,
+}
+"""Surface name -> painter."""
+
+ABOVE = ("sky", "night sky", "sunset", "brick wall", "background", "tiles", "wood")
+BELOW = ("grass", "water", "sand", "snow", "road", "ground", "wood", "tiles")
+"""Which surfaces naturally lie over which."""
