@@ -1,0 +1,1 @@
+"""Ratios measured in one run; `python -m benchmarks.segment` prints a table."""

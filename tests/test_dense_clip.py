@@ -1,0 +1,166 @@
+"""Reading towers densely: parity with open_clip on random weights, any grid, clear refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import nn
+
+from clipseg_cli.errors import ModelError
+from clipseg_cli.methods import METHODS
+from clipseg_cli.models.dense_clip import DenseViT, dense_reader
+
+TINY = {
+    "image_size": 32,
+    "patch_size": 8,
+    "width": 32,
+    "layers": 2,
+    "heads": 4,
+    "mlp_ratio": 2.0,
+    "output_dim": 16,
+}
+
+VARIANTS = {
+    "class token": {},
+    "no ln_pre": {"no_ln_pre": True},
+    "average pool": {"pool_type": "avg"},
+    "norm after pool": {"pool_type": "avg", "final_ln_after_pool": True},
+    "layer scale": {"ls_init_value": 0.5},
+    "QuickGELU": {"act_layer": QuickGELU},
+    "fixed positions": {"pos_embed_type": "sin_cos_2d"},
+}
+
+
+def tower(**options: object) -> VisionTransformer:
+    torch.manual_seed(0)
+    visual = VisionTransformer(**TINY, **options)
+    for parameter in visual.parameters():
+        if parameter.ndim == 1:  # biases and norms start at 0 and 1, which would hide mistakes
+            nn.init.normal_(parameter, 0.5, 0.2)
+    return visual.eval()
+
+
+def resnet() -> ModifiedResNet:
+    torch.manual_seed(0)
+    return ModifiedResNet(layers=[1, 1, 1, 1], width=8, heads=4, output_dim=16, image_size=64).eval()
+
+
+def images(height: int, width: int, batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.inference_mode()
+def test_vanilla_equals_open_clip(variant: str) -> None:
+    visual = tower(**VARIANTS[variant], output_tokens=True)
+    pooled, tokens = visual(images(32, 32))
+    if visual.final_ln_after_pool:  # open_clip hands these tokens out before the norm
+        tokens = visual.ln_post(tokens)
+    dense = dense_reader(visual, METHODS.get("vanilla"))(images(32, 32))
+    torch.testing.assert_close(dense.tokens.flatten(2).transpose(1, 2), tokens, atol=1e-5, rtol=0)
+    if visual.pool_type == "avg" and not visual.final_ln_after_pool:
+        torch.testing.assert_close(dense.features.mean(dim=(2, 3)), pooled, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_no_projection_gives_tokens() -> None:
+    visual = tower()
+    visual.proj = None
+    dense = dense_reader(visual, METHODS.get("maskclip"))(images(32, 32))
+    assert torch.equal(dense.features, dense.tokens)
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize("size", [(32, 32), (24, 56), (30, 33), (8, 8), (5, 70)])
+@torch.inference_mode()
+def test_one_feature_per_patch(name: str, size: tuple[int, int]) -> None:
+    dense = dense_reader(tower(), METHODS.get(name))(images(*size))
+    grid = (-(-size[0] // 8), -(-size[1] // 8))
+    assert dense.features.shape == (2, 16, *grid)
+    assert dense.keys is None or dense.keys.shape == (2, 32, *grid)
+    assert dense.features.isfinite().all()
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+@torch.inference_mode()
+def test_images_of_a_batch_do_not_meet(name: str) -> None:
+    reader, batch = dense_reader(tower(), METHODS.get(name)), images(24, 40, batch=3)
+    alone = torch.cat([reader(one[None]).features for one in batch])
+    torch.testing.assert_close(reader(batch).features, alone, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_maskclip_is_pointwise_in_the_last_block() -> None:
+    """With one block, a patch's feature depends on that patch only."""
+    torch.manual_seed(0)
+    reader = dense_reader(VisionTransformer(**{**TINY, "layers": 1}).eval(), METHODS.get("maskclip"))
+    one, other = images(32, 32, batch=1), images(32, 32, batch=1)
+    other[..., 8:, 8:] += 1  # all but the first row and column of patches
+    before, after = reader(one).features, reader(other).features
+    assert torch.equal(before[..., 0, :], after[..., 0, :])
+    assert not torch.allclose(before[..., 1:, 1:], after[..., 1:, 1:])
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (65, 100)])
+@torch.inference_mode()
+def test_resnet_grid(name: str, size: tuple[int, int]) -> None:
+    dense = dense_reader(resnet(), METHODS.get(name))(images(*size))
+    assert dense.features.shape == (2, 16, size[0] // 32, size[1] // 32)
+
+
+@torch.inference_mode()
+def test_resnet_vanilla_pools_like_open_clip() -> None:
+    """The token that takes the class token's place is what open_clip pools, without positions."""
+    visual = resnet()
+    visual.attnpool.positional_embedding.zero_()
+    seen = {}
+
+    def spy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        seen["mixed"] = METHODS.get("vanilla").attention(q, k, v, grid)
+        return seen["mixed"]
+
+    method = METHODS.get("vanilla")
+    reader = dense_reader(visual, type(method)(spy, residual=True, mlp=True))
+    reader(images(64, 64))
+    pooled = visual.attnpool.c_proj(seen["mixed"][:, :, 0].flatten(1))
+    torch.testing.assert_close(pooled, visual(images(64, 64)), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_bf16_stays_near_fp32() -> None:
+    reader = dense_reader(tower(), METHODS.get("maskclip"))
+    exact = reader(images(32, 32)).features
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = reader(images(32, 32)).features
+    cosine = torch.cosine_similarity(exact, rough.float(), dim=1)
+    assert cosine.min() > 0.99
+
+
+@torch.inference_mode()
+def test_overrides_work_on_a_copy() -> None:
+    visual = tower(act_layer=QuickGELU)
+    reader = dense_reader(visual, METHODS.get("maskclip"), activation="gelu", ln_eps=1e-6)
+    assert isinstance(reader, DenseViT)
+    own, changed = visual.transformer.resblocks[0], reader.visual.transformer.resblocks[0]
+    assert isinstance(own.mlp.gelu, QuickGELU)
+    assert isinstance(changed.mlp.gelu, nn.GELU)
+    assert (own.ln_1.eps, changed.ln_1.eps) == (1e-5, 1e-6)
+    plain = dense_reader(visual, METHODS.get("maskclip"))(images(32, 32)).features
+    assert not torch.allclose(plain, reader(images(32, 32)).features)
+
+
+def test_attentional_pooling_is_refused() -> None:
+    with pytest.raises(ModelError, match="CoCa"):
+        dense_reader(tower(attentional_pool=True), METHODS.get("maskclip"))
+
+
+def test_timm_towers_are_refused_with_a_hint() -> None:
+    class TimmModel(nn.Module):
+        pass
+
+    with pytest.raises(ModelError, match="timm tower") as caught:
+        dense_reader(TimmModel(), METHODS.get("maskclip"))
+    assert "clipseg models" in caught.value.hint
