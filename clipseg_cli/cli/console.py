@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -43,6 +44,10 @@ class Console:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose and not quiet
         self._talk = _rich(stderr=True)
         self._data = self._talk if data_to_stderr else _rich(stderr=False)
+        # What the core tells its logger is shown with --verbose.
+        logger = logging.getLogger("clipseg_cli")
+        logger.handlers = [_Details(self)]
+        logger.setLevel(logging.INFO if self.verbose else logging.ERROR)
 
     def say(self, text: str) -> None:
         """One line on stderr, unless quiet."""
@@ -70,7 +75,9 @@ class Console:
         """A table on stdout, first column to the left, the rest to the right; not with --json or --quiet."""
         if self.as_json or self.quiet:
             return
-        table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
+        # Not the table's own title, which is wrapped at the width of the table.
+        _line(self._data, Text(printable(title), style="bold"))
+        table = Table(box=None, header_style="dim", padding=(0, 2))
         for i, column in enumerate(columns):
             table.add_column(column, justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
         for row in rows:
@@ -111,6 +118,15 @@ class Console:
         with bar:
             task = bar.add_task(text, total=total)
             yield lambda: bar.advance(task)
+
+
+class _Details(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.detail(record.getMessage())
 
 
 class _RateColumn(ProgressColumn):

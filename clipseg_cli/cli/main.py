@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from clipseg_cli import __version__
 from clipseg_cli.cli.console import Console
+from clipseg_cli.cli.models import models
 from clipseg_cli.cli.segment import EXAMPLES, segment
 from clipseg_cli.errors import ClipsegError
 
@@ -84,6 +85,7 @@ def _top(
 
 
 app.command(help=_paragraphs(segment.__doc__ or ""), epilog=EXAMPLES)(segment)
+app.command(help=_paragraphs(models.__doc__ or ""))(models)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

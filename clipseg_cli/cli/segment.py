@@ -143,6 +143,8 @@ class _Report:
 
     def total(self) -> list[ClassShare]:
         """Shares over the pixels of all images together."""
+        from clipseg_cli.types import ClassShare  # brings numpy, which --help does without
+
         everything = sum(self._pixels) or 1
         return [
             ClassShare(i, name, pixels, pixels / everything, confidence / pixels if pixels else None)
