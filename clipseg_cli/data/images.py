@@ -209,8 +209,13 @@ def _frame_notes(image: Image.Image) -> tuple[str, ...]:
         frames = int(getattr(image, "n_frames", 1))
     except Exception:  # the first frame is fine, a later one is damaged
         return ("animation: first frame, a later one is damaged",)
-    kind = "pages: first" if image.format == "TIFF" else "animation: first"
-    return (f"{kind} of {frames} frames",) if frames > 1 else ()
+    if frames < 2:
+        return ()
+    return (
+        f"document: first of {frames} pages"
+        if image.format == "TIFF"
+        else f"animation: first of {frames} frames",
+    )
 
 
 def _silence_pillow() -> None:
