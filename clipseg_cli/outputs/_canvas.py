@@ -1,0 +1,62 @@
+"""What overlays and heat maps share: a picture at a size worth looking at, and JPEG bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, TypeVar
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    Labels = NDArray[np.uint8] | NDArray[np.uint16]
+
+MAX_SIDE = 2048
+"""Larger pictures are shown smaller: nobody sees the difference and 12 megapixels take seconds."""
+
+MIN_SIDE = 640
+"""Smaller pictures are enlarged by a whole factor, so that the words beside them do not dwarf them."""
+
+Pixels = TypeVar("Pixels", np.uint8, np.float32)
+
+
+def show_size(height: int, width: int) -> tuple[int, int]:
+    """(H, W) at which a picture is shown: between MIN_SIDE and MAX_SIDE, aspect kept."""
+    long = max(height, width)
+    if long < MIN_SIDE:
+        factor = -(-MIN_SIDE // long)
+        return height * factor, width * factor
+    scale = min(1.0, MAX_SIDE / long)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize_smooth(values: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pixels]:
+    """Pixels or confidences [H, W(, 3)] resized to `size` (H, W) for the eye."""
+    if values.shape[:2] == size:
+        return values
+    shrinks = size[0] < values.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(values, (size[1], size[0]), interpolation=method), values.dtype)
+
+
+def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
+    """Label ids [H, W] resized to `size` (H, W) without mixing them."""
+    if labels.shape == size:
+        return labels
+    shown: Labels = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
+    return shown
+
+
+def font_size(height: int, width: int) -> int:
+    """Height of letters, in pixels, that reads well beside a picture of this size."""
+    return min(34, max(16, max(height, width) // 45))
+
+
+def jpeg_bytes(image: Image.Image) -> bytes:
+    """JPEG at quality 92, with full colour resolution so that coloured edges and letters stay sharp."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()

@@ -1,0 +1,92 @@
+"""Heat maps `<stem>_heatmaps/<id>_<name>.jpg`: how sure the model is of one class at every pixel.
+
+Inferno, a perceptually uniform colour map, from 0 to 1 on every picture, so that pictures can be compared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from clipseg_cli.outputs import _canvas as canvas
+from clipseg_cli.outputs import _text
+from clipseg_cli.outputs._names import safe_name
+from clipseg_cli.types import Segmentation, Writer
+from clipseg_cli.utils.files import write_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_MIN_PEAK = 0.1
+"""A class that won no pixel and is nowhere surer than this has nothing to show."""
+
+# The grey picture shows through, most where the class is not and inferno is black.
+_HEAT, _GREY, _GREY_LOSS = 0.75, 0.45, 0.2
+_PAPER, _INK = "#101010", "#f0f0f0"
+
+
+def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
+    """Write a heat map for each class that won a pixel or came near to it; none without `class_scores`.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    if result.class_scores is None:
+        return ()
+    size = canvas.show_size(*result.labels.shape)
+    shown = canvas.resize_smooth(result.image.pixels, size)
+    grey = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY), np.uint8)
+    folder = stem.with_name(f"{stem.name}_heatmaps")
+    digits = len(str(len(result.classes) - 1))
+    written = []
+    for share in result.shares():
+        scores = result.class_scores(share.id)  # one class at a time: [H, W] of 12 megapixels is 48 MB
+        peak = float(scores.max())
+        if not share.pixels and peak < _MIN_PEAK:
+            continue
+        title = f"{_text.drawable(share.name, f'class {share.id}')}   peak {peak:.2f}"
+        image = draw_heatmap(canvas.resize_smooth(scores, size), grey, title)
+        path = folder / f"{share.id:0{digits}}_{safe_name(share.name)}.jpg"
+        written.append(write_bytes(path, canvas.jpeg_bytes(image)))
+    return tuple(written)
+
+
+def draw_heatmap(scores: NDArray[np.float32], grey: NDArray[np.uint8], title: str) -> Image.Image:
+    """Confidence [H, W] in [0, 1] over the grey picture uint8 [H, W], below a strip with title and scale."""
+    picture = Image.fromarray(_blend(scores, grey))
+    size = canvas.font_size(*scores.shape)
+    strip, pad = round(2.2 * size), round(0.7 * size)
+    digit, bar = _text.text_width("0", size), 7 * size
+    scale = bar + 2 * digit + 2 * (size // 3)
+    whole = Image.new("RGB", (max(picture.width, 20 * size), picture.height + strip), _PAPER)
+    whole.paste(picture, (0, strip))
+    draw = ImageDraw.Draw(whole)
+    left, middle = whole.width - pad - scale, strip // 2
+    text = _text.ellipsize(title, size, left - 2 * pad)
+    _text.draw_text(draw, pad, middle, text, size, _INK)
+    _text.draw_text(draw, left, middle, "0", size, _INK)
+    _text.draw_text(draw, whole.width - pad - digit, middle, "1", size, _INK)
+    ramp = np.tile(np.linspace(0, 1, bar, dtype=np.float32), (size, 1))
+    whole.paste(Image.fromarray(_colorize(ramp)), (left + digit + size // 3, middle - size // 2))
+    return whole
+
+
+def _blend(scores: NDArray[np.float32], grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    through = grey * (_GREY - _GREY_LOSS * np.clip(np.nan_to_num(scores), 0, 1))  # [H, W]
+    return np.asarray(np.clip(_HEAT * _colorize(scores) + through[..., None], 0, 255), np.uint8)
+
+
+def _colorize(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Inferno RGB [H, W, 3] of confidences [H, W]."""
+    levels = np.round(255 * np.clip(np.nan_to_num(scores), 0, 1)).astype(np.uint8)
+    return np.asarray(
+        cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8
+    )
+
+
+WRITER = Writer(write, default=False, summary="a confidence picture for each class")
