@@ -168,6 +168,7 @@ def test_readable_names_for_common_clashes(tmp_path):
         save(tmp_path / name)
     given = [str(tmp_path / n) for n in ("a/x.jpg", "b/x.jpg", "c/y.jpg", "c/y.png")]
     assert relatives(find_images(given)[0]) == ["a/x", "b/x", "y.jpg", "y.png"]
+    assert relatives(find_images(given[2:])[0]) == ["y.jpg", "y.png"]
 
 
 def test_two_folders_with_the_same_tree(tmp_path):
