@@ -1,0 +1,229 @@
+"""Loading a frozen CLIP: any architecture of open_clip with any weights, or the small bundled model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+import torch
+
+from clipseg_cli.config import BUNDLED_MODEL
+from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.models import architectures, hub
+from clipseg_cli.models.architectures import Normalisation
+from clipseg_cli.models.checkpoints import read_checkpoint
+from clipseg_cli.models.fitting import fit_weights
+from clipseg_cli.utils.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+MAX_LOGIT_SCALE = 100.0  # CLIP, section 2.5: the temperature is clipped so that logits never grow beyond x100
+DENSE_SCALE = 1.5
+"""Dense reading gains from pictures larger than the native side: 336 for 224."""
+
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen CLIP, ready to be read.
+
+    Attributes:
+        model: a CLIP of open_clip in eval mode, without gradients, fp32, on its device.
+        tokenizer: words [n] -> token ids [n, context].
+        name: architecture as open_clip spells it, or "emoji".
+        pretrained: the tag that was taken, "bundled", or the path of the file.
+        fingerprint: 16 hex digits; equal for equal weights in one architecture, whatever the format.
+        mean, std: of pictures in [0, 1].
+        image_size: native side in pixels.
+        short_side: side to which dense reading resizes by default, in whole patches.
+        logit_scale: factor on cosines before the softmax, at most 100.
+        words: what the bundled model was trained on; None for any other.
+    """
+
+    model: nn.Module
+    tokenizer: Callable[[list[str]], Tensor]
+    name: str
+    pretrained: str
+    fingerprint: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_size: int
+    short_side: int
+    logit_scale: float
+    words: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where weights come from and what is known about them before they are read."""
+
+    pretrained: str
+    path: Path | None
+    tag: Mapping[str, Any] | None
+    normalisation: Normalisation
+    quick_gelu: bool = False
+    words: frozenset[str] | None = None
+
+
+def load_backbone(model: str, pretrained: str | None, device: torch.device) -> Backbone:
+    """Load an architecture with its weights.
+
+    Args:
+        model: a name of `open_clip.list_models()` (also `ViT-B/16`), or `emoji` for the bundled model.
+        pretrained: a tag of open_clip or a weight file; None takes `openai`, else the first tag.
+        device: where the model goes.
+
+    QuickGELU is chosen by what is known of the weights: the tag, the layout of OpenAI's own files, the
+    configuration or file name under which a tag is published. A bare state dict does not tell; then the
+    architecture's own activation stays, and a name ending in `-quickgelu` forces the other.
+
+    Raises:
+        UsageError: unknown model or tag.
+        ModelError: weights cannot be fetched, read or fitted.
+    """
+    name = architectures.resolve_architecture(model)
+    source = _find_source(name, pretrained)
+    what = f"{name} / {source.pretrained}"
+    config = architectures.architecture_config(name)
+    tokenizer = _load_tokenizer(name, config)  # before the weights: it may miss a package
+    checkpoint = read_checkpoint(source.path or hub.fetch_weights(source.tag or {}, what))
+    if checkpoint.quick_gelu or (checkpoint.quick_gelu is None and source.quick_gelu):
+        config["quick_gelu"] = True
+    config["quick_gelu"] = bool(config.get("quick_gelu", False))
+    logger.info("%s: %s", what, "QuickGELU" if config["quick_gelu"] else "GELU")
+
+    net = _build(config, what)
+    fit_weights(net, checkpoint, name, source.pretrained)
+    image_size = _side(net.visual.image_size)
+    return Backbone(
+        model=net.to(device),
+        tokenizer=tokenizer,
+        name=name,
+        pretrained=source.pretrained,
+        fingerprint=fingerprint(net, config),
+        mean=source.normalisation.mean,
+        std=source.normalisation.std,
+        image_size=image_size,
+        short_side=image_size if name == BUNDLED_MODEL else _dense_side(net, image_size),
+        logit_scale=min(float(net.logit_scale.detach().float().exp().mean()), MAX_LOGIT_SCALE),
+        words=source.words,
+    )
+
+
+def fingerprint(model: nn.Module, config: Mapping[str, Any]) -> str:
+    """16 hex digits over all weights in order of their names, and over what turns them into a function.
+
+    The configuration belongs to it because the same weights with another activation give other features.
+    """
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
+
+
+def _find_source(name: str, pretrained: str | None) -> _Source:
+    if name == BUNDLED_MODEL:
+        return _bundled_source(pretrained)
+    if pretrained is None:
+        pretrained = architectures.default_tag(name)
+    if tag := architectures.tag_config(name, pretrained):
+        return _Source(pretrained, None, tag, Normalisation.of(tag), bool(tag.get("quick_gelu")))
+    path = _file(name, pretrained)
+    beside = path.with_name("open_clip_config.json")
+    if beside.is_file():  # as open_clip publishes: weights with their configuration beside
+        known = architectures.load_config(beside)
+        quick_gelu = bool(known["model_cfg"].get("quick_gelu"))
+        return _Source(
+            pretrained, path, None, Normalisation.of(known.get("preprocess_cfg") or {}), quick_gelu
+        )
+    quick_gelu = any(
+        config.get("quick_gelu") and str(config.get("url", "")).endswith(f"/{path.name}")
+        for config in (architectures.tag_config(name, t) or {} for t in architectures.tags(name))
+        if "openaipublic" not in str(config.get("url", ""))  # those tell by their layout
+    )
+    return _Source(pretrained, path, None, architectures.common_normalisation(name), quick_gelu)
+
+
+def _bundled_source(pretrained: str | None) -> _Source:
+    config = architectures.bundled_config()
+    normalisation = Normalisation.of(config.get("preprocess_cfg") or {})
+    if pretrained is not None and pretrained != architectures.BUNDLED_TAG:
+        return _Source(pretrained, _file(BUNDLED_MODEL, pretrained), None, normalisation)
+    weights, words = architectures.bundled_file("model.safetensors"), architectures.bundled_file("words.txt")
+    if not weights.is_file():
+        raise architectures.missing_bundle(weights)
+    lines = words.read_text(encoding="utf-8").splitlines() if words.is_file() else []
+    vocabulary = frozenset(w for line in lines if (w := line.strip()) and not w.startswith("#"))
+    return _Source(architectures.BUNDLED_TAG, weights, None, normalisation, words=vocabulary)
+
+
+def _file(name: str, pretrained: str) -> Path:
+    path = Path(pretrained).expanduser()
+    if path.is_file() or path.is_dir():
+        return path  # reading it says what is wrong with a folder
+    if len(path.parts) > 1 or path.suffix.lower() in WEIGHT_SUFFIXES:
+        raise ModelError(
+            f"{pretrained}: no such weight file", hint=f"or a tag: {_tag_hint(name, pretrained)}"
+        )
+    raise UsageError(f"{name} has no weights with the tag '{pretrained}'", hint=_tag_hint(name, pretrained))
+
+
+def _tag_hint(name: str, pretrained: str) -> str:
+    known = architectures.tags(name)
+    return (
+        did_you_mean(pretrained, known) or ", ".join(known) or f"open_clip has none for {name}; give a file"
+    )
+
+
+def _load_tokenizer(name: str, config: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
+    text = config["text_cfg"]
+    tokenizer: Callable[[list[str]], Tensor]
+    if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
+        tokenizer = open_clip.SimpleTokenizer(
+            context_length=text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})
+        )
+        return tokenizer
+    if importlib.util.find_spec("transformers") is None:
+        raise ModelError(
+            f"the text side of {name} needs the package 'transformers', which is not installed",
+            hint="pip install transformers, or choose a model that does without ('clipseg models')",
+        )
+    tokenizer = hub.with_cache_first(
+        lambda: open_clip.get_tokenizer(name, local_files_only=True),
+        lambda: open_clip.get_tokenizer(name),
+        f"the tokenizer of {name} ({text.get('hf_tokenizer_name')})",
+    )
+    return tokenizer
+
+
+def _build(config: Mapping[str, Any], what: str) -> Any:
+    def build() -> Any:
+        return architectures.build_model(config)
+
+    if config["text_cfg"].get("hf_model_name"):  # its configuration lives on the hub
+        return hub.with_cache_first(build, build, f"the text tower of {what}")
+    with hub.quiet():
+        return build()
+
+
+def _side(size: Any) -> int:
+    return int(min(size)) if isinstance(size, (tuple, list)) else int(size)
+
+
+def _dense_side(net: Any, image_size: int) -> int:
+    patch = _side(getattr(net.visual, "patch_size", 32))  # a ResNet halves five times
+    return max(1, math.floor(DENSE_SCALE * image_size / patch + 0.5)) * patch

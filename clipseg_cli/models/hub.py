@@ -1,0 +1,162 @@
+"""What may have to be fetched, weights and tokenizers: from the cache, else the network, else one sentence.
+
+open_clip and huggingface_hub alone retry for most of a minute and print twenty warnings when there is no
+network. So: look into the caches first, ask once whether anybody answers, and only then let them download.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import huggingface_hub
+from huggingface_hub import constants
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.pretrained import download_pretrained
+
+from clipseg_cli.config import BUNDLED_MODEL
+from clipseg_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+T = TypeVar("T")
+
+PROBE_SECONDS = 4.0
+"""How long a server may take to say anything at all before it counts as unreachable."""
+
+WAYS_OUT = (
+    "three ways out: another --pretrained TAG ('clipseg models --cached' lists those on this machine), "
+    f"a local file with --pretrained FILE, or the bundled model with --model {BUNDLED_MODEL}"
+)
+
+
+def cached_weights(tag_config: Mapping[str, Any]) -> Path | None:
+    """The file of a tag in the hub's cache or in the folder of OpenAI's own package; else None."""
+    repository, _, filename = str(tag_config.get("hf_hub", "")).rpartition("/")
+    if repository:
+        wanted = [filename or HF_WEIGHTS_NAME]
+        if not filename:
+            wanted.insert(0, HF_SAFE_WEIGHTS_NAME)
+        elif filename.endswith((".bin", ".pth")):
+            wanted.insert(0, filename[:-4] + ".safetensors")
+        for name in wanted:
+            found = huggingface_hub.try_to_load_from_cache(repository, name)
+            if isinstance(found, str):
+                return Path(found)
+    name = Path(urlsplit(str(tag_config.get("url", ""))).path).name
+    downloaded = Path("~/.cache/clip").expanduser() / name
+    return downloaded if name and downloaded.is_file() else None
+
+
+def fetch_weights(tag_config: Mapping[str, Any], what: str) -> Path:
+    """The file of a tag, downloaded if it is in no cache.
+
+    Args:
+        tag_config: entry of `open_clip.pretrained`.
+        what: for messages, "ViT-B-16 / openai".
+
+    Raises:
+        ModelError: not cached, and no network or a failed download; comes within 10 s without network.
+    """
+    if cached := cached_weights(tag_config):
+        return cached
+    require_network(what)
+    with quiet(), _failures(what):
+        return Path(download_pretrained(tag_config))
+
+
+def with_cache_first(local: Callable[[], T], remote: Callable[[], T], what: str) -> T:
+    """`local()` with the hub switched off, and only if that fails `remote()` with the network.
+
+    Raises:
+        ModelError: neither works.
+    """
+    with quiet(), hub_offline(), contextlib.suppress(Exception):
+        return local()
+    require_network(what)
+    with quiet(), _failures(what):
+        return remote()
+
+
+def require_network(what: str) -> None:
+    """Prove within a few seconds that the hub answers.
+
+    Raises:
+        ModelError: it does not; names the ways out.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(
+            f"{what} is not on this machine, and HF_HUB_OFFLINE forbids fetching it", hint=WAYS_OUT
+        )
+    if not reachable(constants.ENDPOINT):
+        host = urlsplit(constants.ENDPOINT).hostname or constants.ENDPOINT
+        raise ModelError(f"{what} is not on this machine, and {host} cannot be reached", hint=WAYS_OUT)
+
+
+def reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
+    """Whether `url` gives any answer in time. Honours the proxies of the environment."""
+    answers: list[bool] = []
+    # In a thread, because a resolver without network may hang for longer than any socket timeout.
+    probe = threading.Thread(target=lambda: answers.append(_answers(url, seconds)), daemon=True)
+    probe.start()
+    probe.join(seconds)
+    return answers == [True]
+
+
+def _answers(url: str, seconds: float) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500 and error.code != 407  # 407: a proxy that lets nobody through
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ssl.SSLCertVerificationError)  # somebody is there: let the hub decide
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def hub_offline() -> Iterator[None]:
+    """Keep huggingface_hub to its cache, so that a missing file fails at once and not after five retries."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines and warnings of other packages on stderr; everything as before afterwards."""
+    root, level = logging.getLogger(), logging.root.manager.disable
+    # logging.info() on a root logger without handlers would install one that prints, for good.
+    silencer = logging.NullHandler()
+    root.addHandler(silencer)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        root.removeHandler(silencer)
+
+
+@contextlib.contextmanager
+def _failures(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise ModelError(f"cannot fetch {what}: {reason[:200]}", hint=WAYS_OUT) from error
