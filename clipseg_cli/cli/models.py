@@ -1,0 +1,139 @@
+"""`clipseg models`: what can be loaded, what is on this machine, what can be read densely."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as RichConsole
+from rich.table import Table
+
+from clipseg_cli.cli import options as opt
+from clipseg_cli.cli.console import PLAIN_WIDTH, Console, count
+from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.registry import did_you_mean
+
+EXAMPLES = """
+[bold]Examples[/bold]
+  clipseg models
+  clipseg models ViT-B-16
+  clipseg models --cached --json
+  clipseg models --methods
+"""
+
+TAGS_SHOWN = 6
+
+
+def models(
+    matching: Annotated[
+        str, typer.Argument(metavar="FILTER", help="Only names that contain this.", show_default=False)
+    ] = "",
+    cached: Annotated[
+        bool, typer.Option("--cached", help="Only those with weights on this machine.")
+    ] = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="List the ways to read dense labels instead.")
+    ] = False,
+    as_json: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """List the architectures and weights that --model and --pretrained take.
+
+    Says of each whether its weights are on this machine, whether this tool can read it densely, and how many
+    parameters its image and text side have.
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    with console.waiting("counting parameters"):
+        rows = _method_rows(matching) if methods else _model_rows(matching, cached)
+    if as_json:
+        console.document(rows)
+    elif not quiet:
+        _print(_method_table(rows) if methods else _model_table(rows))
+        if not methods:
+            readable = sum(row["dense"] for row in rows)
+            console.say(f"{count(len(rows), 'architecture')}, {readable} readable densely; * on this machine")
+
+
+def _method_rows(matching: str) -> list[dict[str, Any]]:
+    from clipseg_cli.methods import METHODS
+
+    entries = [(name, METHODS.get(name)) for name in METHODS.names() if matching.lower() in name]
+    return [{"name": n, "summary": m.summary, "paper": m.paper, "reference": m.reference} for n, m in entries]
+
+
+def _model_rows(matching: str, cached: bool) -> list[dict[str, Any]]:
+    from clipseg_cli.models.architectures import list_architectures
+    from clipseg_cli.models.catalogue import list_backbones
+
+    found = list_backbones(matching)
+    if not found:
+        raise UsageError(
+            f"no architecture has '{matching}' in its name",
+            hint=did_you_mean(matching, list_architectures()) or "'clipseg models' lists all",
+        )
+    return [
+        {
+            "name": info.name,
+            "tags": [{"tag": t.tag, "cached": t.cached} for t in info.tags],
+            "cached": info.cached,
+            "dense": info.dense,
+            "reason": info.reason,
+            "image_size": info.image_size,
+            "image_params": info.image_params,
+            "total_params": info.total_params,
+            "needs": info.needs,
+        }
+        for info in found
+        if info.cached or not cached
+    ]
+
+
+def _method_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("method", "what it does", "paper", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(row["name"], row["summary"], row["paper"])
+    return table
+
+
+def _model_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("architecture", no_wrap=True)
+    table.add_column("weights", ratio=2)
+    table.add_column("px", justify="right")
+    table.add_column("image + text, M", justify="right", no_wrap=True)
+    table.add_column("dense", ratio=1)
+    for row in rows:
+        table.add_row(
+            row["name"], _tags(row["tags"]), str(row["image_size"] or ""), _params(row), _dense(row)
+        )
+    return table
+
+
+def _tags(tags: list[dict[str, Any]]) -> str:
+    """Cached ones first, with a star; the rest counted when there are many."""
+    ordered = sorted(tags, key=lambda t: not t["cached"])
+    names = [f"[green]{t['tag']}*[/green]" if t["cached"] else str(t["tag"]) for t in ordered]
+    more = f" and {len(names) - TAGS_SHOWN} more" if len(names) > TAGS_SHOWN else ""
+    return ", ".join(names[:TAGS_SHOWN]) + more if names else "[dim]none: give a file[/dim]"
+
+
+def _params(row: dict[str, Any]) -> str:
+    def millions(count: int) -> str:
+        return f"{count / 1e6:.0f}" if count >= 10e6 else f"{count / 1e6:.1f}"
+
+    image, total = row["image_params"], row["total_params"]
+    if image is None:
+        return ""
+    return f"{millions(image)} + {'?' if total is None else millions(total - image)}"
+
+
+def _dense(row: dict[str, Any]) -> str:
+    needs = f" [yellow](needs {row['needs']})[/yellow]" if row["needs"] else ""
+    return "[green]yes[/green]" + needs if row["dense"] else f"[dim]no: {row['reason']}[/dim]"
+
+
+def _print(table: Table) -> None:
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    RichConsole(width=width, highlight=False, emoji=False).print(table)

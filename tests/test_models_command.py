@@ -1,0 +1,124 @@
+"""`clipseg models`: everything is listed, what is readable and on this machine is said truly, and it is quick."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from clipseg_cli.cli.models import models
+from clipseg_cli.errors import UsageError
+from clipseg_cli.methods import METHODS
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.command("models")(models)
+
+    @app.command("other")
+    def other() -> None: ...
+
+    def invoke(*args):
+        result = CliRunner().invoke(app, ["models", *args])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.stdout
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def rows():
+    from clipseg_cli.models.catalogue import list_backbones
+
+    return {info.name: info for info in list_backbones()}
+
+
+def test_every_architecture_is_listed_with_the_bundled_one_first(rows):
+    import open_clip
+
+    assert next(iter(rows)) == "emoji"
+    assert set(open_clip.list_models()) <= set(rows)
+
+
+def test_what_is_readable_is_what_the_dense_reader_accepts(rows):
+    """The verdict from a configuration equals that on the tower itself."""
+    import open_clip
+    import torch
+    from open_clip.model import _build_vision_tower
+
+    from clipseg_cli.models.architectures import SkipInit
+    from clipseg_cli.models.dense_clip import unreadable
+
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        if config["vision_cfg"].get("timm_model_name"):
+            assert not rows[name].dense
+            assert "timm" in rows[name].reason
+            continue
+        with torch.device("meta"), SkipInit():
+            tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"])
+        assert rows[name].dense == (not unreadable(tower)), name
+
+
+@pytest.mark.parametrize(
+    ("name", "dense"),
+    [("ViT-B-16", True), ("RN50x64", True), ("ViT-B-16-SigLIP", False), ("coca_ViT-B-32", False)],
+)
+def test_known_verdicts(rows, name, dense):
+    assert rows[name].dense is dense
+    assert bool(rows[name].reason) is not dense
+
+
+def test_parameters_are_those_of_the_papers(rows):
+    assert rows["ViT-B-16"].total_params == 149_620_737
+    assert rows["ViT-B-16"].image_params == 86_192_640
+    assert rows["RN50"].total_params == 102_007_137
+    assert rows["ViT-B-16-SigLIP"].image_params == pytest.approx(92.9e6, rel=0.01)
+
+
+def test_json_is_machine_readable(run):
+    found = json.loads(run("RN50x4", "--json"))
+    assert [m["name"] for m in found] == ["RN50x4", "RN50x4-quickgelu"]
+    assert found[0]["tags"] == [{"tag": "openai", "cached": False}]
+    assert found[0]["dense"] is True
+    assert found[0]["total_params"] > found[0]["image_params"] > 80e6
+
+
+def test_the_slash_of_openai_finds_too(run):
+    assert "ViT-B-16-quickgelu" in run("ViT-B/16-q")
+
+
+def test_table_names_tags_and_reasons(run):
+    printed = run("ViT-L-16-SigLIP-256")
+    assert "webli" in printed
+    assert "timm tower" in printed
+
+
+def test_quiet_prints_nothing(run):
+    assert run("RN50x4", "--quiet") == ""
+
+
+def test_cached_lists_only_what_is_here(run, monkeypatch):
+    from clipseg_cli.models import hub
+
+    def only_openai(config):
+        return "x" if "resnet50x4_clip" in config.get("hf_hub", "") else None
+
+    monkeypatch.setattr(hub, "cached_weights", only_openai)
+    assert [m["name"] for m in json.loads(run("RN", "--cached", "--json"))] == ["RN50x4", "RN50x4-quickgelu"]
+    assert "openai*" in run("RN50x4", "--cached")
+
+
+def test_nothing_found_names_the_nearest(run):
+    with pytest.raises(UsageError, match="'ViT-B-61'") as caught:
+        run("ViT-B-61")
+    assert "'ViT-B-16'" in caught.value.hint
+
+
+def test_methods_are_those_of_the_registry(run):
+    listed = json.loads(run("--methods", "--json"))
+    assert [m["name"] for m in listed] == METHODS.names()
+    assert all(m["summary"] for m in listed)
+    assert "maskclip" in run("--methods")
