@@ -305,7 +305,7 @@ def test_control_characters_in_file_names_do_not_reach_the_terminal(staged):
 def test_interruption_says_what_is_kept(staged):
     done = staged(_result("a.png"), _result("b.png"), KeyboardInterrupt(), _result("c.png"))
     assert done.code == 130
-    assert "interrupted: 2 of 4 images finished; what was written is kept" in done.err
+    assert "interrupted after 2 of 4 images; files already written to clipseg-out are kept" in done.err
     assert "Traceback" not in done.err
 
 
@@ -401,7 +401,7 @@ def test_ctrl_c_keeps_the_finished_files(make_image, tmp_path, process_env):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert b"of 150 images finished; what was written is kept" in err
+    assert b"of 150 images; files already written to clipseg-out are kept" in err
     assert b"Traceback" not in err
     finished = list(out.glob("*.png"))
     assert 0 < len(finished) < 150

@@ -44,10 +44,10 @@ class Console:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose and not quiet
         self._talk = _rich(stderr=True)
         self._data = self._talk if data_to_stderr else _rich(stderr=False)
-        # What the core tells its logger is shown with --verbose.
+        # What the core tells its logger: warnings as notes, the rest with --verbose.
         logger = logging.getLogger("clipseg_cli")
-        logger.handlers = [_Details(self)]
-        logger.setLevel(logging.INFO if self.verbose else logging.ERROR)
+        logger.handlers = [_Log(self)]
+        logger.setLevel(logging.INFO if self.verbose else logging.WARNING)
 
     def say(self, text: str) -> None:
         """One line on stderr, unless quiet."""
@@ -120,13 +120,16 @@ class Console:
             yield lambda: bar.advance(task)
 
 
-class _Details(logging.Handler):
+class _Log(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.detail(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            self._console.say(f"Note: {record.getMessage()}")
+        else:
+            self._console.detail(record.getMessage())
 
 
 class _RateColumn(ProgressColumn):

@@ -98,7 +98,7 @@ def segment(
     for note in run.notes:
         console.say(f"Note: {note}")
     report = _Report(run)
-    _run(run, report, console, streamed=streamed)
+    _run(run, report, console, None if streamed else out)
     if as_json:
         console.document({**report.document(), "out": str(out), "failed": report.failed})
     _finish(report, console, out)
@@ -168,8 +168,10 @@ class _Report:
         }
 
 
-def _run(run: SegmentRun, report: _Report, console: Console, *, streamed: bool) -> None:
+def _run(run: SegmentRun, report: _Report, console: Console, out: Path | None) -> None:
     """Go through all images, name each failed one at once, and show the others.
+
+    Without an output folder the label PNG goes to stdout.
 
     Raises:
         KeyboardInterrupt: with a sentence about what is kept.
@@ -179,13 +181,14 @@ def _run(run: SegmentRun, report: _Report, console: Console, *, streamed: bool) 
         with console.progress("segmenting", total=run.total if many else 0) as advance:
             for result in run:
                 _one(result, report, console, many=many)
-                if streamed and result.segmentation is not None:
+                if out is None and result.segmentation is not None:
                     _stream(result.segmentation)
                 advance()
     except KeyboardInterrupt:
-        kept = "; what was written is kept" if report.wrote else ""
+        # More may be on disk than has come back from the writing threads.
+        kept = "" if out is None else f"; files already written to {out} are kept"
         raise KeyboardInterrupt(
-            f"interrupted: {report.done} of {count(run.total, 'image')} finished{kept}"
+            f"interrupted after {report.done} of {count(run.total, 'image')}{kept}"
         ) from None
     if many and report.done:
         _table(f"{count(report.done, 'image')} together", report.total(), console)
