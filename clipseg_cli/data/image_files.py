@@ -109,7 +109,7 @@ def _expand(text: str, skip: set[str], failures: list[ImageError]) -> Iterator[_
     elif glob.has_magic(text):
         yield from _glob(text, skip, failures)
     else:
-        raise ImageError(f"{text}: no such file or folder", hint=_neighbours(Path(text)))
+        raise ImageError(f"{text}: no such file or folder", hint=_neighbours(Path(text)), image=text)
 
 
 def _file(path: Path, base: Path | None = None) -> _Found:
@@ -120,7 +120,9 @@ def _file(path: Path, base: Path | None = None) -> _Found:
 
 def _folder(root: Path, skip: set[str], failures: list[ImageError]) -> Iterator[_Found]:
     def unreadable(error: OSError) -> None:
-        failures.append(ImageError(f"{error.filename}: cannot read this folder: {error.strerror or error}"))
+        reason = error.strerror or str(error)
+        folder = str(error.filename)
+        failures.append(ImageError(f"{folder}: cannot read this folder: {reason}", image=folder))
 
     before = len(failures)
     empty = True
@@ -136,7 +138,8 @@ def _folder(root: Path, skip: set[str], failures: list[ImageError]) -> Iterator[
                 yield _file(Path(folder, name), root)
     if empty and len(failures) == before:
         known = " ".join(sorted(EXTENSIONS))
-        raise ImageError(f"{root}: no pictures in this folder", hint=f"looked at all levels for {known}")
+        hint = f"looked at all levels for {known}"
+        raise ImageError(f"{root}: no pictures in this folder", hint=hint, image=str(root))
 
 
 def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[_Found]:
@@ -155,7 +158,8 @@ def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[
             except ImageError:  # a folder without pictures among others that have some
                 continue
     if empty:
-        raise ImageError(f"{pattern}: no picture matches", hint="quote a pattern to let clipseg expand it")
+        hint = "quote a pattern to let clipseg expand it"
+        raise ImageError(f"{pattern}: no picture matches", hint=hint, image=pattern)
 
 
 def _tell_apart(found: list[_Found]) -> None:

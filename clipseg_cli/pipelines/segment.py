@@ -19,8 +19,7 @@ from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.backbones import Backbone, load_backbone
 from clipseg_cli.models.text_classifier import embed_words
-from clipseg_cli.outputs import WRITERS
-from clipseg_cli.outputs._run import write_run_info
+from clipseg_cli.outputs import WRITERS, write_run_info
 from clipseg_cli.pipelines.predict import Predictor, Prepared, find_protocol
 from clipseg_cli.types import RunInfo
 from clipseg_cli.utils.device import describe_device, pick_device, pick_precision

@@ -15,6 +15,10 @@ from clipseg_cli.errors import DiskFullError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# It can only be read by setting it, which is for the whole process: once, before there are threads.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
@@ -30,7 +34,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with os.fdopen(handle, "wb") as file:
                 yield file
             # mkstemp makes files private; give the result what an ordinary open() would have given.
-            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).chmod(0o666 & ~_UMASK)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -75,9 +79,3 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out"
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
