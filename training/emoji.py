@@ -81,7 +81,7 @@ class Run:
             0.5 * (1 + np.cos(np.pi * self.progress)), 1e-3
         )
         for optimiser, base in zip(self.optimisers, self.base_rates, strict=True):
-            optimiser.param_groups[0]["lr"] = base * rate
+            optimiser.param_groups[0]["lr"] = float(base * rate)
             optimiser.zero_grad(set_to_none=True)
         offset = window(GRID, batch.images.shape[1] // PATCH, self.rng)
         losses = compute(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from training.words import TextSampler
 
 THING_WEIGHT = 3.0
-REGION_WEIGHT = 0.4
+REGION_WEIGHT = 0.8
 GLOBAL_WEIGHT = 0.1
 
 

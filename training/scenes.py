@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TEXTURE_SIDE = 256
+STYLED_SHARE = 0.6
+"""Share of the things whose style is changed; the others look as their artist drew them."""
 
 
 @dataclass
@@ -147,9 +149,9 @@ class SceneStyle:
     """
 
     augment: bool = True
-    voc_share: float = 0.5
+    voc_share: float = 0.62
     voc_only: bool = False
-    low: float = 26
+    low: float = 30
     high: float = 130
     density: float = 5.0
 
@@ -179,12 +181,12 @@ class SceneMaker:
         """One square scene of `size` pixels."""
         scene = self._surfaces(size)
         rng, style = self.rng, self.style
-        expected = max(1.2, style.density * (size / 224) ** 1.4)
+        expected = style.density * size / 224
         count = int(np.clip(rng.poisson(expected - 1) + 1, 1, 7))
         sides = np.sort(np.exp(rng.uniform(np.log(style.low), np.log(style.high), count)))[::-1]
-        for side in np.minimum(sides, size * 1.1):
+        for side in np.minimum(sides, size):
             self._place(scene, float(side))
-        if style.augment and rng.random() < 0.6:
+        if style.augment and rng.random() < 0.4:
             scene.image = spoil(rng, scene.image)
         return scene
 
@@ -253,8 +255,9 @@ class SceneMaker:
         rng, vocabulary = self.rng, self.vocabulary
         number, sprite = self._pick()
         concept = vocabulary.concepts[number]
-        sprite = transform(rng, sprite, side, strong=self.style.augment)
-        if self.style.augment and rng.random() < 0.85:
+        styled = self.style.augment and rng.random() < STYLED_SHARE
+        sprite = transform(rng, sprite, side, strong=styled)
+        if styled:
             sprite = restyle(rng, sprite, concept.hue)
         if concept.parent and rng.random() < 0.3:
             number = vocabulary.index[concept.parent]
