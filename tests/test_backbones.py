@@ -405,6 +405,14 @@ def test_a_tokenizer_from_the_hub_says_the_same(monkeypatch, weights):
     assert said == [{"local_files_only": True}]
 
 
+def test_a_package_missing_behind_the_tokenizer_is_named():
+    def local():
+        raise ImportError("needs sentencepiece")
+
+    said = message(hub.with_cache_first, local, local, "the tokenizer")
+    assert said.startswith("the tokenizer cannot be loaded: needs sentencepiece")
+
+
 def test_a_missing_package_is_named_before_anything_is_fetched(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert "needs the package 'transformers'" in message(load_backbone, "tiny-hub", "other", CPU)

@@ -177,7 +177,8 @@ def _file(name: str, pretrained: str) -> Path:
         return path  # reading it says what is wrong with a folder
     if len(path.parts) > 1 or path.suffix.lower() in WEIGHT_SUFFIXES:
         raise ModelError(
-            f"{pretrained}: no such weight file", hint=f"or a tag: {_tag_hint(name, pretrained)}"
+            f"{pretrained}: no such weight file",
+            hint=f"'clipseg models {name}' lists the tags, which need no file",
         )
     raise UsageError(f"{name} has no weights with the tag '{pretrained}'", hint=_tag_hint(name, pretrained))
 

@@ -28,9 +28,11 @@ from clipseg_cli.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = 3.0
 """How long a server may take to say anything at all before it counts as unreachable."""
 
 WAYS_OUT = (
@@ -80,8 +82,13 @@ def with_cache_first(local: Callable[[], T], remote: Callable[[], T], what: str)
     Raises:
         ModelError: neither works.
     """
-    with quiet(), hub_offline(), contextlib.suppress(Exception):
-        return local()
+    with quiet(), hub_offline():
+        try:
+            return local()
+        except ImportError as error:  # the network cannot mend that
+            raise ModelError(f"{what} cannot be loaded: {error}", hint="install the missing package") from error
+        except Exception as error:  # whatever the hub's client makes of a file that is not there
+            logger.info("%s is not in the cache: %s", what, error)
     require_network(what)
     with quiet(), _failures(what):
         return remote()
