@@ -86,9 +86,12 @@ def with_cache_first(local: Callable[[], T], remote: Callable[[], T], what: str)
         try:
             return local()
         except ImportError as error:  # the network cannot mend that
-            raise ModelError(f"{what} cannot be loaded: {error}", hint="install the missing package") from error
+            raise ModelError(
+                f"{what} cannot be loaded: {error}", hint="install the missing package"
+            ) from error
         except Exception as error:  # whatever the hub's client makes of a file that is not there
-            logger.info("%s is not in the cache: %s", what, error)
+            failure = error
+    logger.info("%s is not in the cache: %s", what, failure)
     require_network(what)
     with quiet(), _failures(what):
         return remote()
