@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -124,12 +125,20 @@ class Segmentation:
     class_scores: Callable[[int], NDArray[np.float32]] | None = None
 
     def shares(self) -> list[ClassShare]:
-        """Share of pixels and mean confidence of every class, in label order."""
-        flat = self.labels.ravel()
-        counts = np.bincount(flat, minlength=len(self.classes))
-        sums = np.bincount(flat, weights=self.scores.ravel(), minlength=len(self.classes))
+        """Share of pixels and mean confidence of every class, in label order; counted once."""
+        return self._shares
+
+    @cached_property
+    def _shares(self) -> list[ClassShare]:
+        classes, size = len(self.classes), self.labels.size
+        counts, sums = np.zeros(classes, dtype=np.int64), np.zeros(classes)
+        step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
+        for top in range(0, self.labels.shape[0], step):  # bincount widens what it gets to 8 bytes
+            labels = self.labels[top : top + step].ravel()
+            counts += np.bincount(labels, minlength=classes)
+            sums += np.bincount(labels, weights=self.scores[top : top + step].ravel(), minlength=classes)
         return [
-            ClassShare(i, name, int(n), float(n / flat.size), float(total / n) if n else None)
+            ClassShare(i, name, int(n), float(n / size), float(total / n) if n else None)
             for i, (name, n, total) in enumerate(zip(self.classes.names, counts, sums, strict=True))
         ]
 

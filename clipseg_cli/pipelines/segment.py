@@ -117,9 +117,8 @@ class SegmentRun:
     def __iter__(self) -> Iterator[ImageResult]:
         """Results in input order; those that were not found come first.
 
-        Closing the iterator early (Ctrl-C) finishes the files being written and drops the rest.
-
         Raises:
+            KeyboardInterrupt: after Ctrl-C, once the files being written are finished and yielded.
             DiskFullError: nothing more can be written; what is finished stays.
         """
         for failure in self.failures:
@@ -143,6 +142,13 @@ class SegmentRun:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except KeyboardInterrupt:
+            # What is being written is finished and counted, what waits is dropped.
+            writers.shutdown(wait=True, cancel_futures=True)
+            for future in pending:
+                if not future.cancelled() and future.exception() is None:
+                    yield future.result()
+            raise
         finally:
             readers.shutdown(wait=False, cancel_futures=True)
             writers.shutdown(wait=True, cancel_futures=True)
@@ -186,7 +192,8 @@ class SegmentRun:
                 raise  # every later file would fail in the same way
             except ClipsegError as error:
                 return ImageResult(str(source), error=error)
-        return ImageResult(str(source), dataclasses.replace(result, class_scores=None), tuple(written))
+        result.shares()  # counted here, beside the model, and kept
+        return ImageResult(str(source), result, tuple(written))
 
 
 def _done(result: ImageResult) -> Future[ImageResult]:

@@ -54,15 +54,18 @@ def write_json(path: Path, data: Any) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder and prove that a file can be made in it, before the long work starts.
+    """Prove that files can be made in a folder, or that it can be made, before the long work starts.
+
+    Nothing is left behind: a folder that does not exist yet is not made.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it cannot, or something that is no folder is in the way.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest} is a file, not a folder", hint="choose another folder with --out")
+    with output_errors(folder), tempfile.TemporaryFile(dir=nearest):
+        pass
 
 
 @contextlib.contextmanager
