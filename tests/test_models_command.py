@@ -122,3 +122,10 @@ def test_methods_are_those_of_the_registry(run):
     assert [m["name"] for m in listed] == METHODS.names()
     assert all(m["summary"] for m in listed)
     assert "maskclip" in run("--methods")
+
+
+def test_a_tower_that_cannot_be_read_is_refused_before_its_weights_are_fetched(cli, make_image, tmp_path):
+    done = cli("segment", make_image(tmp_path / "x.png"), "-c", "cat", "--model", "ViT-B-16-SigLIP")
+    assert done.code == 1
+    assert "ViT-B-16-SigLIP cannot be read densely yet: timm tower" in done.err
+    assert "clipseg models" in done.err

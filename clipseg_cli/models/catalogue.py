@@ -96,6 +96,22 @@ def unreadable_config(config: Mapping[str, Any]) -> str:
     return ""
 
 
+def require_readable(model: str) -> None:
+    """Refuse an architecture that cannot be read densely before its weights are fetched.
+
+    Raises:
+        UsageError: there is no such architecture.
+        ModelError: it cannot be read; says why.
+    """
+    name = architectures.resolve_architecture(model)
+    reason = unreadable_config(architectures.architecture_config(name))
+    if reason:
+        raise ModelError(
+            f"{name} cannot be read densely yet: {reason}",
+            hint="'clipseg models' shows which can, for example ViT-B-16, ViT-L-14 or RN50",
+        )
+
+
 def _describe(name: str, config: dict[str, Any], counter: _Counter) -> BackboneInfo:
     reason = unreadable_config(config)
     size = config["vision_cfg"].get("image_size", 224)

@@ -18,6 +18,7 @@ from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.backbones import Backbone, load_backbone
+from clipseg_cli.models.catalogue import require_readable
 from clipseg_cli.models.text_classifier import embed_words
 from clipseg_cli.outputs import WRITERS, write_run_info
 from clipseg_cli.pipelines.predict import Predictor, Prepared, find_protocol
@@ -68,6 +69,7 @@ def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
     if any(source.path for source in sources):
         check_writable(config.out)
 
+    require_readable(config.model)
     backbone = load_backbone(config.model, config.pretrained, device)
     text_embeds = embed_words(
         backbone.model,

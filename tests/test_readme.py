@@ -1,0 +1,91 @@
+"""Every command of the README runs, or fails offline in just the way it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```sh( needs-weights)?\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [(line, bool(mark)) for mark, block in BLOCKS for line in block.splitlines() if line.strip()]
+OFFLINE = [line for line, needs in COMMANDS if not needs and not line.startswith("pip ")]
+ONLINE = [line for line, needs in COMMANDS if needs]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a reader of the README has it: the samples, and photos of their own."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "samples", folder / "samples")
+    shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
+    (folder / "holiday").mkdir()
+    for copy in ("photo.jpg", "holiday/one.jpg"):
+        shutil.copy(ROOT / "samples" / "farm_large.jpg", folder / copy)
+    return folder
+
+
+def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line with this interpreter's `clipseg` and `python` in front of all others, and without a hub."""
+    scripts = place / "bin"
+    scripts.mkdir(exist_ok=True)
+    for name, module in (("clipseg", "-m clipseg_cli"), ("python", "")):
+        script = scripts / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        script.chmod(0o755)
+    env = {
+        **os.environ,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "100",
+    }
+    return subprocess.run(
+        command, shell=True, cwd=place, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(OFFLINE) >= 5
+    assert len(ONLINE) >= 3
+    assert sum(line.startswith("pip install") for line, _ in COMMANDS) == 2
+
+
+@pytest.mark.parametrize("command", OFFLINE)
+def test_command_runs_offline(command: str, place: Path) -> None:
+    done = run(command, place)
+    assert done.returncode == 0, done.stderr
+    if "--json" in command:
+        assert json.loads(done.stdout)["failed"] == 0
+
+
+def test_first_result_is_what_the_readme_promises(place: Path) -> None:
+    (install,) = [line for line, _ in COMMANDS if line.startswith("pip install . ")]
+    done = run(install.split("&&", 1)[1], place)
+    assert done.returncode == 0, done.stderr
+    for name in ("night_heroes.png", "night_heroes_overlay.jpg", "classes.json"):
+        assert name in README
+        assert (place / "clipseg-out" / name).stat().st_size > 0
+    for word in ("superhero", "supervillain", "joker"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("command", ONLINE)
+def test_command_that_needs_weights_says_so_offline(command: str, place: Path) -> None:
+    done = run(command, place)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "Hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_linked_files_exist(link: str) -> None:
+    assert (ROOT / link).exists()
