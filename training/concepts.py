@@ -52,6 +52,18 @@ COLOURED_THINGS = ("car", "bus", "truck", "bird", "chair", "sofa", "balloon", "f
 """Concepts that also come in every colour, as "red car": their art is recoloured."""
 
 
+COMMON = frozenset(
+    (
+        "tree", "palm tree", "pine", "flower", "house", "building", "mountain", "sun", "moon", "cloud", "superhero",
+        "supervillain", "joker", "tractor", "truck", "traffic light", "chicken", "duck", "pig", "rabbit", "penguin",
+        "deer", "fish", "crab", "snowman", "red apple", "green apple", "banana", "bread", "wine", "teapot", "pizza",
+        "cake", "coffee", "book", "football", "basketball", "umbrella", "balloon", "laptop", "phone", "clock", "bed",
+        "hat", "shoe", "baby", "astronaut", "police officer", "robot", "rocket",
+    )
+)  # fmt: skip
+"""Words that people are most likely to try, drawn more often."""
+
+
 @dataclass(frozen=True)
 class Concept:
     """One thing (or surface) with its words.

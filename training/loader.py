@@ -21,8 +21,8 @@ PATCH = 8
 MAX_INSTANCES = 9
 BATCH_AT = {96: 24, 160: 9, 224: 5}
 EARLY_MIX = {96: 0.85, 160: 0.15}
-LATE_MIX = {96: 0.4, 160: 0.3, 224: 0.3}
-LATE_FROM = 0.75
+LATE_MIX = {96: 0.6, 160: 0.2, 224: 0.2}
+LATE_FROM = 0.8
 
 
 @dataclass

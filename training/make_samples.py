@@ -7,7 +7,6 @@ layout is a list of things that stand at (x, y), their foot, in shares of the pi
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
