@@ -72,7 +72,7 @@ class Run:
     @property
     def progress(self) -> float:
         """The share of the minutes that is over."""
-        return min(self.seconds / (60 * self.args.minutes), 1.0)
+        return min(self.seconds / (60.0 * float(self.args.minutes)), 1.0)
 
     def train_step(self, loader: Loader) -> None:
         """One batch."""

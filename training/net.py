@@ -67,6 +67,7 @@ class TinyClip(nn.Module):
         self.token_ids = token_ids
         row = torch.zeros(cfg["text_cfg"]["vocab_size"], dtype=torch.long)
         row[token_ids] = torch.arange(len(token_ids))
+        self.row: Tensor
         self.register_buffer("row", row, persistent=False)
         self.clip.logit_scale.requires_grad_(False)
         self.clip.logit_scale.fill_(float(np.log(INFERENCE_SCALE)))
@@ -82,7 +83,7 @@ class TinyClip(nn.Module):
         Returns:
             [B, N, D] and [B, D], float32, not normalised.
         """
-        visual = self.clip.visual
+        visual: Any = self.clip.visual
         x = self._embed(pixels, offset)
         blocks = list(visual.transformer.resblocks)
         heads = blocks[0].attn.num_heads
@@ -95,17 +96,20 @@ class TinyClip(nn.Module):
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Embeddings of padded token ids [T, L], end of text last: [T, D], float32, not normalised."""
-        clip, compute = self.clip, self.compute
+        clip: Any = self.clip
+        compute = self.compute
         length = ids.shape[1]
         x = self.tokens[self.row[ids]].to(compute) + clip.positional_embedding[:length].to(compute)
         mask = torch.full((length, length), float("-inf"), device=ids.device, dtype=compute).triu(1)
         for block in clip.transformer.resblocks:
             x = self._block(block, x, block.attn.num_heads, mask)
         x = x[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
-        return (self._norm(clip.ln_final, x) @ clip.text_projection.to(compute)).float()
+        text: Tensor = self._norm(clip.ln_final, x) @ clip.text_projection.to(compute)
+        return text.float()
 
     def _embed(self, pixels: Tensor, offset: tuple[int, int]) -> Tensor:
-        visual, compute = self.clip.visual, self.compute
+        visual: Any = self.clip.visual
+        compute = self.compute
         b, _, height, width = pixels.shape
         h, w = height // PATCH, width // PATCH
         mean = torch.tensor(OPENAI_DATASET_MEAN, device=pixels.device).view(3, 1, 1) * 255
@@ -129,13 +133,15 @@ class TinyClip(nn.Module):
 
     def _mlp(self, block: Any, x: Tensor) -> Tensor:
         hidden = F.gelu(self._linear(self._norm(block.ln_2, x), block.mlp.c_fc.weight, block.mlp.c_fc.bias))
-        return x + self._linear(hidden, block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+        y: Tensor = x + self._linear(hidden, block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+        return y
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-        """Q [B, M, W] looks at k, v [B, N, W]."""
+        """Multi-head attention: q [B, M, W] looks at k, v [B, N, W]."""
 
         def split(t: Tensor) -> Tensor:
-            return t.unflatten(-1, (heads, -1)).transpose(1, 2)
+            per_head: Tensor = t.unflatten(-1, (heads, -1)).transpose(1, 2)
+            return per_head
 
         if q.is_cuda:
             out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)

@@ -6,11 +6,14 @@ and proportions are changed at random before it is placed. Sprites are RGBA, uin
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Sprite = NDArray[np.uint8]  # [h, w, 4]
+Pixels = NDArray[Any]
 Rng = np.random.Generator
 
 
@@ -31,21 +34,21 @@ def transform(rng: Rng, sprite: Sprite, side: float, *, strong: bool) -> Sprite:
     low, high = corners.min(1), corners.max(1)
     ow, oh = np.maximum(np.ceil(high - low).astype(int), 2)
     full = np.hstack([matrix, -low[:, None]]).astype(np.float32)
-    source = sprite.astype(np.float32)
+    source: Pixels = sprite.astype(np.float32)
     source[..., :3] *= source[..., 3:] / 255
     if abs(scale) < 0.6:  # shrinking: average first, so that thin lines do not alias
         shrink = max(int(w * scale * 1.3), 1), max(int(h * scale * 1.3), 1)
         source = cv2.resize(source, shrink, interpolation=cv2.INTER_AREA)
         full[:, 0] *= w / shrink[0]
         full[:, 1] *= h / shrink[1]
-    out = cv2.warpAffine(source, full, (int(ow), int(oh)), flags=cv2.INTER_LINEAR)
+    out: Pixels = cv2.warpAffine(source, full, (int(ow), int(oh)), flags=cv2.INTER_LINEAR)
     if strong and rng.random() < 0.35:
         out = _soft_warp(rng, out)
     out[..., :3] *= 255 / np.maximum(out[..., 3:], 1)
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def _soft_warp(rng: Rng, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+def _soft_warp(rng: Rng, picture: Pixels) -> Pixels:
     h, w = picture.shape[:2]
     reach = rng.uniform(0.02, 0.07) * max(h, w)
     grid = rng.normal(0, 1, (4, 4, 2)).astype(np.float32)
@@ -73,8 +76,8 @@ def recolour(sprite: Sprite, hue: float, sat: float, val: float) -> Sprite:
 
 def restyle(rng: Rng, sprite: Sprite, hue: str) -> Sprite:
     """Change palette, shading and line of a sprite; `hue` says how far colours may go (free, near, fixed)."""
-    rgb = np.ascontiguousarray(sprite[..., :3])
-    alpha = sprite[..., 3]
+    rgb: Pixels = np.ascontiguousarray(sprite[..., :3])
+    alpha: Pixels = sprite[..., 3]
     if rng.random() < 0.7:
         rgb = _shift_colours(rng, rgb, hue)
     look = rng.random()
@@ -96,7 +99,7 @@ def restyle(rng: Rng, sprite: Sprite, hue: str) -> Sprite:
     return out
 
 
-def _shift_colours(rng: Rng, rgb: NDArray[np.uint8], hue: str) -> NDArray[np.uint8]:
+def _shift_colours(rng: Rng, rgb: Pixels, hue: str) -> Pixels:
     if hue != "fixed" and rng.random() < 0.06:
         return cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)
@@ -123,7 +126,7 @@ def _shift_colours(rng: Rng, rgb: NDArray[np.uint8], hue: str) -> NDArray[np.uin
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def _shade(rng: Rng, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shade(rng: Rng, rgb: Pixels) -> Pixels:
     h, w = rgb.shape[:2]
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.6)
     ys = np.linspace(-1, 1, h, dtype=np.float32)[:, None]
@@ -132,16 +135,18 @@ def _shade(rng: Rng, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if rng.random() < 0.4:
         cx, cy = rng.uniform(-0.6, 0.6, 2)
         light = light + depth * np.exp(-((xs - cx) ** 2 + (ys - cy) ** 2) * 3).astype(np.float32)
-    return np.clip(rgb * light[..., None], 0, 255).astype(np.uint8)
+    lit: Pixels = np.clip(rgb * light[..., None], 0, 255).astype(np.uint8)
+    return lit
 
 
-def _ink(rng: Rng, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _ink(rng: Rng, rgb: Pixels) -> Pixels:
     """Dark lines along the inner edges."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     edges = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
     strength = np.clip((edges.astype(np.float32) - 25) / 40, 0, 1) * rng.uniform(0.5, 1.0)
     ink = rng.uniform(0, 70, 3).astype(np.float32)
-    return (rgb * (1 - strength[..., None]) + ink * strength[..., None]).astype(np.uint8)
+    mixed: Pixels = (rgb * (1 - strength[..., None]) + ink * strength[..., None]).astype(np.uint8)
+    return mixed
 
 
 def _outline(rng: Rng, sprite: Sprite) -> Sprite:
@@ -163,7 +168,7 @@ def _outline(rng: Rng, sprite: Sprite) -> Sprite:
     return np.dstack([rgb.astype(np.uint8), wide])
 
 
-def spoil(rng: Rng, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def spoil(rng: Rng, image: Pixels) -> Pixels:
     """Whole-picture damage: light, colour cast, blur, noise, JPEG, grey."""
     if rng.random() < 0.4:
         gain, lift = np.exp(rng.normal(0, 0.15, 3)), rng.normal(0, 12)
@@ -175,5 +180,5 @@ def spoil(rng: Rng, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         image = np.clip(image + grain, 0, 255).astype(np.uint8)
     if rng.random() < 0.12:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return image

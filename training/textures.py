@@ -29,13 +29,13 @@ def noise(rng: Rng, h: int, w: int, cells: float, *, stretch: float = 1.0, octav
         total += weight * cv2.resize(grid, (w, h), interpolation=cv2.INTER_CUBIC)
         cells, weight = cells * 2.1, weight * 0.5
     low, high = float(total.min()), float(total.max())
-    return (total - low) / max(high - low, 1e-6)
+    return np.asarray((total - low) / max(high - low, 1e-6), np.float32)
 
 
 def colour(rng: Rng, hue: tuple[float, float], sat: tuple[float, float], val: tuple[float, float]) -> Field:
     """A random RGB colour, 0..255; hue in degrees 0..360, saturation and value 0..1."""
     hsv = np.array([[[rng.uniform(*hue) % 360, rng.uniform(*sat), rng.uniform(*val)]]], np.float32)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255, np.float32)
 
 
 def blend(a: Field, b: Field, t: Field) -> Field:
@@ -63,7 +63,9 @@ def sky(rng: Rng, h: int, w: int) -> Image:
     if rng.random() < 0.65:
         clouds = noise(rng, h, w, rng.uniform(1.5, 4), stretch=rng.uniform(1.5, 4), octaves=4)
         cover = rng.uniform(0.45, 0.7)
-        picture = blend(picture, np.full(3, 252, np.float32), np.clip((clouds - cover) * 4, 0, 0.9))
+        picture = blend(
+            picture, np.full(3, 252, np.float32), np.clip((clouds - np.float32(cover)) * 4, 0, 0.9)
+        )
     return finish(picture)
 
 
@@ -75,7 +77,7 @@ def grass(rng: Rng, h: int, w: int) -> Image:
     )
     amount = noise(rng, h, w, rng.uniform(18, 40), stretch=rng.uniform(0.08, 0.4), octaves=2)
     patches = noise(rng, h, w, rng.uniform(2, 5))
-    contrast = rng.uniform(0.4, 1.0)
+    contrast = np.float32(rng.uniform(0.4, 1.0))
     return finish(blend(dark, light, 0.5 + contrast * (0.6 * amount + 0.4 * patches - 0.5)))
 
 

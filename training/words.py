@@ -81,7 +81,8 @@ class TextSampler:
 
     def plain(self, words: list[str]) -> Tensor:
         """Ids of words as they are."""
-        return self.tokenizer(words)
+        ids: Tensor = self.tokenizer(words)
+        return ids
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
         ids = self.tokenizer(text)[0]
