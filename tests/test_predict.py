@@ -110,6 +110,14 @@ def test_pixel_and_patch_stitching_agree_for_one_window(tiny_clip, monkeypatch) 
     assert not np.array_equal(patch.scores, pixel.scores)
 
 
+def test_a_short_side_of_zero_keeps_the_size(tiny_clip) -> None:
+    predictor = predictor_of(tiny_clip, short_side=0)
+    prepared = predictor.prepare(picture(203, 170))
+    assert prepared.resized.shape == (200, 168, 3)  # whole patches, so that windows lie on one grid
+    assert len(prepared.windows) > 4
+    assert predictor.predict([prepared])[0].labels.shape == (203, 170)
+
+
 def test_unsure_pixels_become_background(tiny_clip) -> None:
     classes = load_classes("a,b,c", background="wall,sky")
     (plain,) = run(predictor_of(tiny_clip, classes), picture(64, 64))

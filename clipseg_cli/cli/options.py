@@ -145,8 +145,8 @@ ShortSideOpt = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        callback=_between(1, _SIDE),
-        help="Resize the short side to this. Left out: what the model asks for.",
+        callback=_between(0, _SIDE),
+        help="Resize the short side to this; 0 keeps the size. Left out: what the model asks for.",
         show_default=False,
         rich_help_panel=INFERENCE,
     ),

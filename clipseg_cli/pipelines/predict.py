@@ -41,7 +41,7 @@ class Settings:
     """A protocol with nothing left open: every number is the one in force.
 
     Attributes:
-        short_side, long_side: pixels after the resize.
+        short_side, long_side: pixels after the resize; a short side of 0 keeps the picture's own size.
         multiple: sides are rounded to this many pixels; 1 keeps the exact size.
         window, stride: pixels; window 0 is the whole image.
         cell: pixels in a cell of the stitched map: the patch, or 1.
@@ -173,7 +173,10 @@ class Predictor:
         """Resize and plan the windows; touches no model, so that a thread can do it."""
         s = self.settings
         size = target_size(
-            *image.pixels.shape[:2], short_side=s.short_side, long_side=s.long_side, multiple=s.multiple
+            *image.pixels.shape[:2],
+            short_side=s.short_side or None,
+            long_side=s.long_side,
+            multiple=s.multiple,
         )
         resized = resize_image(image.pixels, size, antialias=not s.protocol.keep_exact_size)
         return Prepared(image, resized, tuple(plan_windows(size, s.window, s.stride)))
