@@ -36,7 +36,7 @@ def plain_loop(predictor: Predictor, files: Sequence[Path], out: Path) -> None:
         image = (resized.permute(2, 0, 1).float() - predictor.mean) / predictor.std
         logits = _slide(predictor, image[None])
         logits = F.interpolate(logits, size=(height, width), mode="bilinear")[0]  # [Q, H, W]
-        prob = (logits * settings.softmax_scale).softmax(dim=0)
+        prob = logits.mul_(settings.softmax_scale).softmax(dim=0)  # in place: kinder than the forks
         label = prob.argmax(dim=0).cpu().numpy().astype(np.uint8)
         Image.fromarray(label).save(out / f"{file.stem}.png")
 
