@@ -201,6 +201,7 @@ def export(model: TinyClip, values: dict[str, Tensor], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": MODEL_CFG, "preprocess_cfg": PREPROCESS_CFG}
     half = {key: value.half().contiguous() for key, value in full_state(model, values).items()}
+    half["logit_scale"] = model.clip.logit_scale.detach().float().cpu()
     temporary = folder / "model.safetensors.part"
     save_file(half, temporary, metadata={"format": "pt"})
     temporary.chmod(0o644)
@@ -210,7 +211,7 @@ def export(model: TinyClip, values: dict[str, Tensor], folder: Path) -> None:
 
 @torch.no_grad()
 def check_parity(model: TinyClip) -> float:
-    """Largest difference of the pooled embedding between our forward in fp32 and open_clip's own."""
+    """Largest difference between our forward in fp32 and open_clip's own modules: dense, pooled, text."""
     reference = CLIP(**MODEL_CFG)
     reference.load_state_dict(full_state(model), strict=True)
     reference.eval()
@@ -220,7 +221,27 @@ def check_parity(model: TinyClip) -> float:
     std = torch.tensor(OPENAI_DATASET_STD).view(3, 1, 1) * 255
     ids = torch.zeros(2, 24, dtype=torch.long)
     ids[:, :3] = torch.tensor([[49406, model.token_ids[5], 49407], [49406, model.token_ids[9], 49407]])
-    image_gap = model.encode_image(pixels)[1] - reference.encode_image((pixels.float() - mean) / std)
-    text_gap = model.encode_text(ids[:, :5]) - reference.encode_text(ids)
+    images = (pixels.float() - mean) / std
+    dense, pooled = model.encode_image(pixels)
+    gaps = (
+        dense - reference_dense(reference.visual, images),
+        pooled - reference.encode_image(images),
+        model.encode_text(ids[:, :5]) - reference.encode_text(ids),
+    )
     model.compute = compute
-    return max(float(image_gap.abs().max()), float(text_gap.abs().max()))
+    return max(float(gap.abs().max()) for gap in gaps)
+
+
+def reference_dense(visual: Any, images: Tensor) -> Tensor:
+    """The read-out of MaskCLIP (arXiv:2112.01071) with open_clip's modules: values instead of attention."""
+    x = visual._embeds(images)
+    *blocks, last = visual.transformer.resblocks
+    for block in blocks:
+        x = block(x)
+    width = x.shape[-1]
+    attn = last.attn
+    value = F.linear(last.ln_1(x), attn.in_proj_weight[2 * width :], attn.in_proj_bias[2 * width :])
+    x = x + attn.out_proj(value)
+    x = x + last.mlp(last.ln_2(x))
+    dense: Tensor = (visual.ln_post(x) @ visual.proj)[:, 1:]
+    return dense
