@@ -1,0 +1,39 @@
+"""The accelerator, where there is one, says the same as the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from clipseg_cli.ops.reduce import reduce_maps
+
+DEVICES = [
+    name
+    for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+    if there
+]
+
+
+@pytest.mark.skipif(not DEVICES, reason="no accelerator on this machine")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_labels_agree_with_the_cpu(cli, tiny_clip, make_image, tmp_path, precision) -> None:
+    from PIL import Image
+
+    photo = make_image(tmp_path / "photo.png", 150, 200)
+    maps = {}
+    for device in ("cpu", DEVICES[0]):
+        out = tmp_path / device
+        options = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--device", device)
+        done = cli("segment", photo, "-c", "a,b,c,d", *options, "--precision", precision, "--out", out)
+        assert done.code == 0, done.err
+        maps[device] = np.asarray(Image.open(out / "photo.png"))
+    assert np.mean(maps["cpu"] == maps[DEVICES[0]]) > (0.999 if precision == "fp32" else 0.9)
+
+
+@pytest.mark.skipif(not DEVICES, reason="no accelerator on this machine")
+def test_tiles_agree_with_the_cpu() -> None:
+    maps = torch.randn(23, 9, 13, generator=torch.Generator().manual_seed(0)) * 4
+    here, there = reduce_maps(maps, (200, 300)), reduce_maps(maps.to(DEVICES[0]), (200, 300))
+    assert (here.winner != there.winner.cpu()).float().mean() < 1e-4
+    torch.testing.assert_close(here.score, there.score.cpu(), atol=1e-4, rtol=0)
