@@ -167,11 +167,13 @@ class Writer:
 
     Attributes:
         write: (result, stem) -> files written. Must go through `utils.files` so that no half file exists.
+        ending: what the name of its file, or of the folder for its files, adds to the stem.
         default: written without being asked for.
         summary: one line for help texts.
     """
 
     write: WriteFn
+    ending: str
     default: bool = True
     summary: str = ""
 

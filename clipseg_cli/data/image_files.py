@@ -76,7 +76,8 @@ def find_images(
     Args:
         inputs: files, folders (all levels, sorted, hidden ones and `.part` leftovers skipped), globs that the
             shell did not expand, `-` for standard input. A file given by name is taken whatever its suffix.
-        exclude: folders that are not walked into when they lie below an input folder: the output folder.
+        exclude: folders that are not walked into when they lie below an input folder, and refused when they
+            are one: the output folder.
 
     Returns:
         (sources, failures). `source.relative` is the file's name for a file, its path within the folder for a
@@ -124,6 +125,9 @@ def _folder(root: Path, skip: set[str], failures: list[ImageError]) -> Iterator[
         folder = str(error.filename)
         failures.append(ImageError(f"{folder}: cannot read this folder: {reason}", image=folder))
 
+    if os.path.realpath(root) in skip:
+        hint = "choose another folder with --out, or the next run would take results for pictures"
+        raise ImageError(f"{root}: is the output folder itself", hint=hint, image=str(root))
     before = len(failures)
     empty = True
     seen = {os.path.realpath(root)}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+ENDING = "_heatmaps"
+
 _MIN_PEAK = 0.1
 """A class that won no pixel and is nowhere surer than this has nothing to show."""
 
@@ -41,7 +43,7 @@ def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
     size = canvas.show_size(*result.labels.shape)
     shown = canvas.resize_smooth(result.image.pixels, size)
     grey = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY), np.uint8)
-    folder = stem.with_name(f"{stem.name}_heatmaps")
+    folder = stem.with_name(stem.name + ENDING)
     digits = len(str(len(result.classes) - 1))
     written = []
     for share in result.shares():
@@ -89,4 +91,4 @@ def _colorize(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     )
 
 
-WRITER = Writer(write, default=False, summary="a confidence picture for each class")
+WRITER = Writer(write, ENDING, default=False, summary="a confidence picture for each class")

@@ -21,6 +21,8 @@ from clipseg_cli.utils.files import write_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
+ENDING = ".png"
+
 
 def encode_labels(result: Segmentation) -> bytes:
     """The PNG of `result.labels` [H, W], for a file or for standard output."""
@@ -41,7 +43,7 @@ def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
     Raises:
         OutputError: the file cannot be written.
     """
-    return (write_bytes(stem.with_name(f"{stem.name}.png"), encode_labels(result)),)
+    return (write_bytes(stem.with_name(stem.name + ENDING), encode_labels(result)),)
 
 
-WRITER = Writer(write, summary="index PNG with the PASCAL VOC palette: pixel value = class id")
+WRITER = Writer(write, ENDING, summary="index PNG with the PASCAL VOC palette: pixel value = class id")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+ENDING = "_overlay.jpg"
+
 _TINT, _BACKGROUND_TINT = 140, 30  # of 256
 _MAX_ENTRIES = 24
 _PAPER, _INK, _FAINT = "white", "#1b1b1b", "#6b6b6b"
@@ -31,7 +33,7 @@ def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
     Raises:
         OutputError: the file cannot be written.
     """
-    return (write_bytes(stem.with_name(f"{stem.name}_overlay.jpg"), canvas.jpeg_bytes(draw_overlay(result))),)
+    return (write_bytes(stem.with_name(stem.name + ENDING), canvas.jpeg_bytes(draw_overlay(result))),)
 
 
 def draw_overlay(result: Segmentation) -> Image.Image:
@@ -148,4 +150,4 @@ def _percent(share: float) -> str:
     return "<0.1%" if share < 0.0005 else f"{100 * share:.1f}%"
 
 
-WRITER = Writer(write, summary="the picture tinted by class, with contours and a legend")
+WRITER = Writer(write, ENDING, summary="the picture tinted by class, with contours and a legend")

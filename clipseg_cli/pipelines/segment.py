@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli import __version__
@@ -15,7 +17,7 @@ from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images
 from clipseg_cli.data.images import read_image
 from clipseg_cli.data.prompts import build_prompts, load_templates
-from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError
+from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.backbones import Backbone, load_backbone
 from clipseg_cli.models.catalogue import require_readable
@@ -24,11 +26,10 @@ from clipseg_cli.outputs import WRITERS, write_run_info
 from clipseg_cli.pipelines.predict import Predictor, Prepared, find_protocol
 from clipseg_cli.types import RunInfo
 from clipseg_cli.utils.device import describe_device, pick_device, pick_precision
-from clipseg_cli.utils.files import check_writable
+from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from clipseg_cli.config import SegmentConfig
     from clipseg_cli.types import ClassList, ImageSource, Segmentation, Writer
@@ -68,6 +69,7 @@ def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
         raise _nothing_left(failures)
     if any(source.path for source in sources):
         check_writable(config.out)
+    _check_inputs_stay(sources, config.out)
 
     require_readable(config.model)
     backbone = load_backbone(config.model, config.pretrained, device)
@@ -202,6 +204,28 @@ def _done(result: ImageResult) -> Future[ImageResult]:
     future: Future[ImageResult] = Future()
     future.set_result(result)
     return future
+
+
+def _check_inputs_stay(sources: Sequence[ImageSource], out: Path) -> None:
+    """Refuse an output folder where a result would take the name of a picture that was given.
+
+    Raises:
+        OutputError: it would; nothing has been written.
+    """
+    # A link is replaced by its own name, the file behind it by the name it really has.
+    pictures = {p for s in sources if s.path for p in (_real(s.path), Path(os.path.realpath(s.path)))}
+    for source in (s for s in sources if s.path):
+        stem = _real(out / source.relative)
+        for name in WRITERS.names():
+            target = stem.with_name(stem.name + WRITERS.get(name).ending)
+            if target in pictures:
+                raise OutputError(
+                    f"{target} is one of the input pictures and would be written over", hint=ANOTHER_FOLDER
+                )
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def _nothing_left(failures: Sequence[ImageError]) -> ImageError:

@@ -15,6 +15,8 @@ from clipseg_cli.errors import DiskFullError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ANOTHER_FOLDER = "choose another folder with --out"
+
 # It can only be read by setting it, which is for the whole process: once, before there are threads.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
@@ -63,7 +65,7 @@ def check_writable(folder: Path) -> None:
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
-        raise OutputError(f"{nearest} is a file, not a folder", hint="choose another folder with --out")
+        raise OutputError(f"{nearest} is a file, not a folder", hint=ANOTHER_FOLDER)
     with output_errors(folder), tempfile.TemporaryFile(dir=nearest):
         pass
 
@@ -79,6 +81,4 @@ def output_errors(path: Path) -> Iterator[None]:
                 f"no space left on the disk while writing {path}",
                 hint="finished files are kept; free some space or choose another --out",
             ) from error
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}", hint="choose another folder with --out"
-        ) from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", hint=ANOTHER_FOLDER) from error
