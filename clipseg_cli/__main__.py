@@ -1,6 +1,56 @@
-"""`python -m clipseg_cli` is `clipseg`."""
+"""The process `clipseg`, also as `python -m clipseg_cli`: it ends well whenever it is stopped."""
 
-from clipseg_cli.cli.main import main
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and end it.
+
+    Ctrl-C at any moment, a second one too, is one line and exit code 130; a request to end (SIGTERM, SIGHUP)
+    finishes the files that are being written, as Ctrl-C does, and leaves with 128 + its number.
+
+    Raises:
+        SystemExit: always.
+    """
+    try:
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+                signal.signal(number, _end)
+        from clipseg_cli.cli.main import main as run  # takes a second, in which Ctrl-C may come
+
+        run()
+    except SystemExit as error:
+        if error.code != 130:
+            raise
+    except KeyboardInterrupt:  # before the command line could catch it, or once more while it was ending
+        with suppress(AttributeError, OSError):
+            sys.stderr.write("Error: interrupted\n")
+    _end_at_once(130)
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """Leave without the interpreter's own end, which takes a second and turns Ctrl-C into a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "clipseg_cli.utils.files" in sys.modules:
+        from clipseg_cli.utils.files import discard_unfinished
+
+        discard_unfinished()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
 
 if __name__ == "__main__":
     main()

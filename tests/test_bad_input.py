@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from typing import TYPE_CHECKING
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from PIL import Image
 
 
 @pytest.fixture
@@ -70,3 +73,117 @@ def test_an_output_folder_below_the_input_is_not_read_the_next_time(segment, mak
     for _ in range(2):
         done = segment("in", "--out", "in/labels", "--json")
         assert [image["image"] for image in json.loads(done.out)["images"]] == ["in/x.jpg"]
+
+
+# Stopping
+
+
+@pytest.fixture
+def start(tmp_path, tiny_clip, process_env, make_image):
+    """Start `clipseg segment` on 60 pictures in a process of its own, with the tiny model."""
+    for i in range(60):
+        make_image(tmp_path / "in" / f"{i:02}.png", 160, 200, seed=i)
+    (tmp_path / "run.py").write_text(
+        "import sys, open_clip\n"
+        f"open_clip.add_model_config({str(tiny_clip.weights.with_suffix('.json'))!r})\n"
+        "from clipseg_cli.__main__ import main\n"
+        "main()\n"
+    )
+    running = []
+
+    def run(*args):
+        command = [sys.executable, "run.py", "segment", "in", "-c", "cat,dog", "--heatmaps", *args]
+        process = subprocess.Popen(
+            [*command, *tiny_clip.options, "--templates", "single"],
+            cwd=tmp_path,
+            env=process_env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_files(process, folder, count):
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.png"))) < count and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def whole_files(folder: Path) -> int:
+    """How many label maps there are; every picture must open, and nothing may be half."""
+    assert not list(folder.rglob("*.part"))
+    for path in [*folder.rglob("*.png"), *folder.rglob("*.jpg")]:
+        with Image.open(path) as image:
+            image.load()
+    return len(list(folder.glob("*.png")))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_counts_every_finished_picture(start, tmp_path):
+    process, out = start(), tmp_path / "clipseg-out"
+    wait_for_files(process, out, 1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert f"interrupted after {whole_files(out)} of 60 images".encode() in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_second_ctrl_c_ends_at_once(start, tmp_path):
+    process, out = start(), tmp_path / "clipseg-out"
+    wait_for_files(process, out, 3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Error: interrupted" in err and b"Traceback" not in err
+    assert whole_files(out) >= 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_request_to_end_finishes_the_files_being_written(start, tmp_path):
+    process, out = start(), tmp_path / "clipseg-out"
+    wait_for_files(process, out, 3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert b"Traceback" not in err
+    assert whole_files(out) >= 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line(process_env):
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from clipseg_cli.__main__ import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, "segment", "x.png", "-c", "cat"]
+    done = subprocess.run(command, env=process_env, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout) == (130, b"Error: interrupted\n", b"")
+
+
+def test_ctrl_c_while_the_options_are_parsed_is_one_line(cli, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.core.TyperGroup.parse_args", interrupted)
+    done = cli("--version")
+    assert (done.code, done.out, done.err) == (130, "", "Error: interrupted\n")
+
+
+def test_the_installed_command_is_the_process_that_ends_well():
+    scripts = Path(__file__).parents[1] / "pyproject.toml"
+    assert 'clipseg = "clipseg_cli.__main__:main"' in scripts.read_text()

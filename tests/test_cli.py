@@ -275,10 +275,14 @@ def staged(cli, monkeypatch):
             total, device, model = len(items), "CPU, 1 thread", "tiny / random"
             classes, notes = load_classes("[red],dog"), ("be careful",)
 
+            def __init__(self):
+                self.finished = []
+
             def __iter__(self):
                 for item in items:
                     if isinstance(item, BaseException):
                         raise item
+                    self.finished.append(item["name"])
                     yield pipeline.ImageResult(**item)
 
         monkeypatch.setattr(pipeline, "prepare_segmentation", lambda config: Run())

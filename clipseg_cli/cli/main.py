@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,33 +21,43 @@ from clipseg_cli.cli.segment import EXAMPLES, segment
 from clipseg_cli.errors import ClipsegError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class _Boundary(TyperGroup):
     """Turns what a command raises into a sentence and an exit code; a bug keeps its traceback."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _sentences():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _sentences():
             result = super().invoke(ctx)
             sys.stdout.flush()  # a closed pipe must show here, not when the interpreter ends
             return result
-        except ClipsegError as error:
-            Console().error(error)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            # A command that knows more says it in the exception.
-            Console().error(ClipsegError(str(error) or "interrupted"))
-            raise typer.Exit(130) from error
-        except BrokenPipeError as error:
-            _close_stdout()
-            raise typer.Exit(1) from error
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            hint = "try a smaller --batch-size, a smaller --short-side, or --device cpu"
-            Console().error(ClipsegError("not enough memory", hint=hint))
-            raise typer.Exit(1) from error
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except ClipsegError as error:
+        Console().error(error)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        # A command that knows more says it in the exception.
+        Console().error(ClipsegError(str(error) or "interrupted"))
+        raise typer.Exit(130) from error
+    except BrokenPipeError as error:
+        _close_stdout()
+        raise typer.Exit(1) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        hint = "try a smaller --batch-size, a smaller --short-side, or --device cpu"
+        Console().error(ClipsegError("not enough memory", hint=hint))
+        raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -178,17 +179,19 @@ def _run(run: SegmentRun, report: _Report, console: Console, out: Path | None) -
     """
     many = run.total > MANY
     try:
-        with console.progress("segmenting", total=run.total if many else 0) as advance:
-            for result in run:
+        with (
+            console.progress("segmenting", total=run.total if many else 0) as advance,
+            closing(iter(run)) as results,  # however this ends, what is being written is finished first
+        ):
+            for result in results:
                 _one(result, report, console, many=many)
                 if out is None and result.segmentation is not None:
                     _stream(result.segmentation)
                 advance()
     except KeyboardInterrupt:
-        # More may be on disk than has come back from the writing threads.
         kept = "" if out is None else f"; files already written to {out} are kept"
         raise KeyboardInterrupt(
-            f"interrupted after {report.done} of {count(run.total, 'image')}{kept}"
+            f"interrupted after {len(run.finished)} of {count(run.total, 'image')}{kept}"
         ) from None
     if many and report.done:
         _table(f"{count(report.done, 'image')} together", report.total(), console)

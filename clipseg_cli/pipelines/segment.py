@@ -29,7 +29,7 @@ from clipseg_cli.utils.device import describe_device, pick_device, pick_precisio
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from clipseg_cli.config import SegmentConfig
     from clipseg_cli.types import ClassList, ImageSource, Segmentation, Writer
@@ -93,6 +93,7 @@ class SegmentRun:
         model: architecture and weights, for people.
         classes: what the labels mean.
         notes: what a user should be told once.
+        finished: inputs whose files are all written; ahead of what iterating has yielded.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class SegmentRun:
         self.device = describe_device(predictor.device)
         self.model = f"{backbone.name} / {backbone.pretrained}"
         self.classes: ClassList = predictor.classes
+        self.finished: list[str] = []
         self.notes = tuple(_unknown_words(backbone, self.classes))
         self._info = _run_info(config, backbone, predictor)
         self._writers: list[Writer] = [
@@ -118,11 +120,11 @@ class SegmentRun:
             if writer.default or (name == "heatmaps" and config.heatmaps)
         ]
 
-    def __iter__(self) -> Iterator[ImageResult]:
+    def __iter__(self) -> Generator[ImageResult, None, None]:
         """Results in input order; those that were not found come first.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C, once the files being written are finished and yielded.
+            KeyboardInterrupt: after Ctrl-C, once the files being written are finished, as after close().
             DiskFullError: nothing more can be written; what is finished stays.
         """
         for failure in self.failures:
@@ -146,15 +148,9 @@ class SegmentRun:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        except KeyboardInterrupt:
-            # What is being written is finished and counted, what waits is dropped.
-            writers.shutdown(wait=True, cancel_futures=True)
-            for future in pending:
-                if not future.cancelled() and future.exception() is None:
-                    yield future.result()
-            raise
         finally:
             readers.shutdown(wait=False, cancel_futures=True)
+            # What is being written is finished, what waits is dropped.
             writers.shutdown(wait=True, cancel_futures=True)
 
     def _chunks(self, readers: ThreadPoolExecutor) -> Iterator[list[Prepared | ImageResult]]:
@@ -197,6 +193,7 @@ class SegmentRun:
             except ClipsegError as error:
                 return ImageResult(str(source), error=error)
         result.shares()  # counted here, beside the model, and kept
+        self.finished.append(str(source))
         return ImageResult(str(source), result, tuple(written))
 
 

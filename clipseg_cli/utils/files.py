@@ -21,6 +21,8 @@ ANOTHER_FOLDER = "choose another folder with --out"
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
+_unfinished: set[str] = set()
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
@@ -32,6 +34,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
+        _unfinished.add(temporary)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
@@ -41,6 +44,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+        finally:
+            _unfinished.discard(temporary)
+
+
+def discard_unfinished() -> None:
+    """Remove what other threads are writing; only for a process that ends at once."""
+    for temporary in list(_unfinished):
+        Path(temporary).unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
