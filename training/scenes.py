@@ -150,7 +150,7 @@ class SceneStyle:
     """
 
     augment: bool = True
-    voc_share: float = 0.62
+    voc_share: float = 0.5
     voc_only: bool = False
     low: float = 30
     high: float = 130
