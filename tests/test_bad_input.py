@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from clipseg_cli.data.image_files import ROOM_FOR_ENDINGS
+from clipseg_cli.outputs import WRITERS
 
 
 @pytest.fixture
@@ -21,7 +26,7 @@ def segment(cli, tiny_clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*args, **kwargs):
-        return cli("segment", *args, *tiny_clip.options, "-c", "cat,dog", "--templates", "single", **kwargs)
+        return cli("segment", *tiny_clip.options, "-c", "cat,dog", "--templates", "single", *args, **kwargs)
 
     return run
 
@@ -187,3 +192,113 @@ def test_ctrl_c_while_the_options_are_parsed_is_one_line(cli, monkeypatch):
 def test_the_installed_command_is_the_process_that_ends_well():
     scripts = Path(__file__).parents[1] / "pyproject.toml"
     assert 'clipseg = "clipseg_cli.__main__:main"' in scripts.read_text()
+
+
+# Names, links and pipes
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".jpg", "猫" * 83 + "ab.jpg"])
+def test_a_name_that_fills_the_file_system_still_gets_all_its_outputs(segment, make_image, tmp_path, name):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        make_image(tmp_path / "x.jpg").rename(tmp_path / folder / name)
+    shutil.copy(tmp_path / "one" / name, tmp_path / "one" / f"{name[:-5]}_.jpg")  # as long, cut to the same
+    done = segment("one", "two", "--heatmaps", "--json")
+    assert done.code == 0, done.err
+    images = json.loads(done.out)["images"]
+    assert len({path for image in images for path in image["written"]}) == sum(
+        len(i["written"]) for i in images
+    )
+    assert len({image["labels"] for image in images}) == 3
+
+
+@pytest.mark.parametrize("name", WRITERS.names())
+def test_every_output_leaves_room_for_its_ending(name):
+    assert len(WRITERS.get(name).ending.encode()) <= ROOM_FOR_ENDINGS
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_that_nobody_writes_to_does_not_hang(segment, make_image, tmp_path):
+    make_image(tmp_path / "in" / "x.jpg")
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    done = segment("in")
+    assert done.code == 1
+    assert "Error: in/pipe.jpg: a pipe that nobody writes to" in done.err
+    assert "Error: 1 of 2 images failed" in done.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_with_a_picture_in_it_is_read(segment, make_image, tmp_path):
+    data = make_image(tmp_path / "x.png", 40, 56).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[data])
+    writer.start()
+    done = segment("pipe")
+    writer.join()
+    assert done.code == 0, done.err
+
+
+def test_a_link_that_leads_nowhere_is_said_so(segment, tmp_path):
+    (tmp_path / "gone.jpg").symlink_to("nothing.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    done = segment("gone.jpg", "loop.jpg")
+    assert done.code == 1
+    assert "gone.jpg: a link that leads nowhere; loop.jpg: a link that leads nowhere" in done.err
+
+
+def test_endless_input_is_refused_before_it_fills_the_memory(segment, monkeypatch):
+    class Endless(io.RawIOBase):
+        taken = 0
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            self.taken += len(buffer)
+            assert self.taken < 200e6
+            buffer[:] = b"y" * len(buffer)
+            return len(buffer)
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    done = segment("-", "--max-megapixels", "1")
+    assert (done.code, done.stdout) == (1, b"")
+    assert "standard input: more than" in done.err and "--max-megapixels" in done.err
+
+
+def test_a_stream_cannot_have_heat_maps_beside_it(segment, make_image, tmp_path):
+    done = segment("-", "--heatmaps", stdin=make_image(tmp_path / "x.jpg").read_bytes())
+    assert (done.code, done.stdout) == (2, b"")
+    assert "Error: - writes the label PNG to standard output and nothing else: no --heatmaps" in done.err
+
+
+# Options that reach the core with a value nobody meant
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["--device", "cpu:²"], 2, "unknown device 'cpu:²'"),
+        (["--device", "cpu:"], 2, "unknown device 'cpu:'"),
+        (["--device", "cpu:99999999999999999999"], 2, "unknown device 'cpu:99999999999999999999'"),
+        (["--out", "x" * 300], 1, "File name too long"),
+        (["--out", ""], 2, "Error: --out is empty"),
+    ],
+)
+def test_an_odd_value_is_one_sentence(segment, make_image, tmp_path, args, code, said):
+    make_image(tmp_path / "x.png")
+    before = everything(tmp_path)
+    done = segment("x.png", *args)
+    assert done.code == code
+    assert said in done.err
+    assert everything(tmp_path) == before
+
+
+def test_a_window_of_one_pixel_is_one_patch(segment, make_image, tmp_path):
+    done = segment(make_image(tmp_path / "x.png"), "--window", "1")
+    assert done.code == 0, done.err
+
+
+def test_a_megapixel_limit_below_one_is_spelt_out(segment, make_image, tmp_path):
+    photo = make_image(tmp_path / "x.png", 96, 128)
+    done = segment(photo, "--max-megapixels", "0.001")
+    assert "128x96, 0.012288 megapixels: over the limit of 0.001" in done.err

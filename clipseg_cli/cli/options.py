@@ -35,6 +35,12 @@ def _protocol(value: str) -> str:
     return value
 
 
+def _folder(text: str) -> Path:
+    if not str(text).strip():  # as `--out "$UNSET"` gives it; Path would make it the current folder
+        raise UsageError("--out is empty", hint="name a folder; . is the current one")
+    return Path(text)
+
+
 def _precision(value: str) -> str:
     # The names are those of `utils.device.PRECISIONS`, which brings torch.
     if value not in (known := ("auto", "fp32", "bf16")):
@@ -214,7 +220,14 @@ WorkersOpt = Annotated[
 
 OutOpt = Annotated[
     Path,
-    typer.Option("--out", "-o", metavar="DIR", help="Folder for everything written.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        parser=_folder,
+        help="Folder for everything written.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 HeatmapsOpt = Annotated[
     bool,

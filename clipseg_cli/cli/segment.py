@@ -66,7 +66,7 @@ def segment(
     """
     streamed = STDIN in images
     if streamed:
-        _check_streams(images, as_json)
+        _check_streams(images, as_json, heatmaps)
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
     config = SegmentConfig(
         images=tuple(images),
@@ -257,7 +257,7 @@ def _roles(written: Sequence[Path]) -> dict[str, str | None]:
     return {"labels": labels, "overlay": overlay}
 
 
-def _check_streams(images: Sequence[str], as_json: bool) -> None:
+def _check_streams(images: Sequence[str], as_json: bool, heatmaps: bool) -> None:
     """Standard input and output must be free for the image and its labels.
 
     Raises:
@@ -267,7 +267,9 @@ def _check_streams(images: Sequence[str], as_json: bool) -> None:
         raise UsageError("- stands for one image on standard input and cannot be mixed with others")
     if as_json:
         raise UsageError("- writes the label PNG to standard output, where --json would print as well")
-    if sys.stdin.isatty():
+    if heatmaps:
+        raise UsageError("- writes the label PNG to standard output and nothing else: no --heatmaps")
+    if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("no image on standard input", hint="clipseg segment - ... < photo.jpg > labels.png")
     if sys.stdout.isatty():
         raise UsageError("a PNG does not belong on a terminal", hint="add > labels.png")

@@ -22,6 +22,11 @@ EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp
 
 STDIN = "-"
 
+ROOM_FOR_ENDINGS = 16
+"""Bytes that `outputs/` may add to the name of a picture (".png", "_overlay.jpg")."""
+
+_MAX_NAME = 255  # bytes, on all common file systems
+
 
 @dataclass
 class _Found:
@@ -49,7 +54,10 @@ class _Found:
         stem = self.inner.name if self.suffix else self.inner.stem
         # The stem of '...jpg' is '..', which would climb out of the output folder.
         stem = stem if stem.strip(".") else "image"
-        stem += f"-{self.number}" if self.number else ""
+        number = f"-{self.number}" if self.number else ""
+        while len(os.fsencode(stem + number)) > _MAX_NAME - ROOM_FOR_ENDINGS:
+            stem = stem[:-1]
+        stem += number
         return PurePosixPath(*above[len(above) - min(self.depth, len(above)) :], *self.inner.parts[:-1], stem)
 
     def key(self) -> str:
@@ -107,6 +115,8 @@ def _expand(text: str, skip: set[str], failures: list[ImageError]) -> Iterator[_
         yield from _folder(Path(text), skip, failures)
     elif os.path.exists(text):  # noqa: PTH110
         yield _file(Path(text))
+    elif os.path.islink(text):  # noqa: PTH114
+        raise ImageError(f"{text}: a link that leads nowhere", image=text)
     elif glob.has_magic(text):
         yield from _glob(text, skip, failures)
     else:

@@ -7,6 +7,7 @@ published segmentation code does. Everything here may run in several threads at 
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 import warnings
@@ -22,6 +23,7 @@ from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, ImageSource
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import IO
 
     from numpy.typing import NDArray
@@ -35,6 +37,9 @@ _READABLE = "JPEG, PNG, WebP, BMP, TIFF and GIF can be read; convert other kinds
 # Pillow's own limit would warn at 90 and stop at 179 megapixels whatever `--max-megapixels` says. Set once
 # and for good, since switching it around each picture would race between threads; read_image checks instead.
 Image.MAX_IMAGE_PIXELS = None
+
+# What a stream may bring before it is refused: 16-bit RGBA without compression, and metadata.
+_MAX_PIXEL_BYTES, _MAX_EXTRA_BYTES = 8, 64 << 20
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -66,10 +71,14 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
     _silence_pillow()
     try:
         if source.path is None:
-            return _decode(io.BytesIO(sys.stdin.buffer.read()), source, max_megapixels)
-        with source.path.open("rb") as file:
-            # A pipe such as <(curl ...) cannot seek.
-            return _decode(file if file.seekable() else io.BytesIO(file.read()), source, max_megapixels)
+            return _decode(_take(sys.stdin.buffer, source, max_megapixels), source, max_megapixels)
+        with _open(source.path) as file:
+            if file.seekable():
+                return _decode(file, source, max_megapixels)
+            data = _take(file, source, max_megapixels)
+            if not data.getbuffer() and source.path.is_fifo():
+                raise ImageError(f"{source}: a pipe that nobody writes to")
+            return _decode(data, source, max_megapixels)
     except IsADirectoryError as error:
         raise ImageError(f"{source}: is a folder, not a picture") from error
     except OSError as error:
@@ -124,6 +133,34 @@ def resize_image(
     return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
+def _open(path: Path) -> IO[bytes]:
+    if not path.is_fifo():
+        return path.open("rb")
+    # Opening a pipe such as <(curl ...) waits for a writer, perhaps for ever; without one it ends at once.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    os.set_blocking(file.fileno(), True)
+    return file
+
+
+def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.BytesIO:
+    """All bytes of a stream, which may be endless.
+
+    Raises:
+        ImageError: more than a picture within the limit can have.
+    """
+    limit = int(max_megapixels * 1e6) * _MAX_PIXEL_BYTES + _MAX_EXTRA_BYTES
+    taken = io.BytesIO()
+    while part := stream.read(1 << 20):
+        taken.write(part)
+        if taken.tell() > limit:
+            raise ImageError(
+                f"{source}: more than {limit // 2**20:,} MiB: too large for {max_megapixels:g} megapixels",
+                hint="if this is a picture, raise the limit with --max-megapixels",
+            )
+    taken.seek(0)
+    return taken
+
+
 def _decode(file: IO[bytes], source: ImageSource, max_megapixels: float) -> DecodedImage:
     if not file.read(1):
         raise ImageError(f"{source}: the file is empty (0 bytes)")
@@ -154,8 +191,9 @@ def _check_size(image: Image.Image, source: ImageSource, max_megapixels: float) 
         pixels = max(pixels, int(tile))
     megapixels = pixels / 1e6
     if megapixels > max_megapixels:
+        size = f"{megapixels:,.1f}" if megapixels >= 1 else f"{megapixels:.6f}"
         raise ImageError(
-            f"{source}: {width}x{height}, {megapixels:,.1f} megapixels: over the limit of {max_megapixels:g}",
+            f"{source}: {width}x{height}, {size} megapixels: over the limit of {max_megapixels:g}",
             hint=f"raise the limit with --max-megapixels {int(megapixels) + 1}",
         )
 

@@ -79,7 +79,7 @@ def resolve_settings(config: SegmentConfig, backbone: Backbone, patch: int) -> S
 
     by_patch = protocol.stitch == "patch"
     window = first(config.window, protocol.window, backbone.image_size)
-    stride = first(config.stride, protocol.stride, window // 2)
+    stride = first(config.stride, protocol.stride, max(1, window // 2))
     if window and not 0 < stride <= window:
         raise UsageError(
             f"--stride {stride} does not fit --window {window}", hint="use 1 to the window's side"

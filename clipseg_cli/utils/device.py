@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from clipseg_cli.errors import UsageError
@@ -21,7 +23,7 @@ def pick_device(name: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+    if kind not in ("cpu", "cuda", "mps") or (":" in name and not re.fullmatch("[0-9]{1,2}", index)):
         raise UsageError(f"unknown device '{name}'", hint=did_you_mean(kind, ("auto", "cpu", "cuda", "mps")))
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device on this machine", hint="leave out --device, or use --device cpu")

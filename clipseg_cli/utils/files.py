@@ -74,11 +74,12 @@ def check_writable(folder: Path) -> None:
     Raises:
         OutputError: it cannot, or something that is no folder is in the way.
     """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise OutputError(f"{nearest} is a file, not a folder", hint=ANOTHER_FOLDER)
-    with output_errors(folder), tempfile.TemporaryFile(dir=nearest):
-        pass
+    with output_errors(folder):
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not nearest.is_dir():
+            raise OutputError(f"{nearest} is a file, not a folder", hint=ANOTHER_FOLDER)
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
 
 
 @contextlib.contextmanager
