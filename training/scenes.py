@@ -180,7 +180,7 @@ class SceneMaker:
         weights = np.minimum(np.sqrt(counts), 6.0) * [taste(vocabulary.concepts[i]) for i in others]
         self.other_weights = weights / weights.sum()
         voc_counts = [sum(map(len, vocabulary.bank[name].values())) for name in VOC_OBJECTS]
-        voc_weights = np.clip(np.array(voc_counts, float) ** 0.25, 1.5, 3.0)
+        voc_weights = np.clip(np.array(voc_counts, float) ** 0.4, 2.0, 6.0)  # many drawings: harder to learn
         self.voc_weights = (
             np.ones(len(voc)) / len(voc) if self.style.voc_only else voc_weights / voc_weights.sum()
         )
