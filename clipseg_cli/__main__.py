@@ -18,6 +18,10 @@ def main() -> NoReturn:
     Raises:
         SystemExit: always.
     """
+    if sys.stdout is None:  # closed by whoever started the process
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)

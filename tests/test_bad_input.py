@@ -302,3 +302,33 @@ def test_a_megapixel_limit_below_one_is_spelt_out(segment, make_image, tmp_path)
     photo = make_image(tmp_path / "x.png", 96, 128)
     done = segment(photo, "--max-megapixels", "0.001")
     assert "128x96, 0.012288 megapixels: over the limit of 0.001" in done.err
+
+
+# Streams that are closed or take nothing
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("shell", ["--json > /dev/full", "> /dev/full"])
+def test_a_full_standard_output_is_one_sentence(process_env, shell):
+    command = f'"{sys.executable}" -m clipseg_cli models --methods {shell}'
+    done = subprocess.run(["bash", "-c", command], env=process_env, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr + done.stdout == b"Error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="shell")
+@pytest.mark.parametrize(
+    ("shell", "code"),
+    [
+        ("--version >&-", 0),
+        ("--version 2>&-", 0),
+        ("segment - -c cat <&-", 2),
+        ("segment gone.jpg -c cat -o x --protocol y 2> /dev/full", 2),
+        ("segment gone.jpg -c cat -o x --protocol y >&- 2>&-", 2),
+    ],
+)
+def test_closed_streams_change_nothing_but_what_is_heard(process_env, shell, code):
+    command = f'"{sys.executable}" -m clipseg_cli {shell}'
+    done = subprocess.run(["bash", "-c", command], env=process_env, capture_output=True, check=False)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr

@@ -7,13 +7,15 @@ import logging
 import os
 import sys
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from clipseg_cli.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,21 +71,25 @@ class Console:
         """`data` as indented JSON on stdout."""
         # Emoji and Chinese stay readable where the stream can carry them.
         utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=not utf8) + "\n")
+        with data_errors():
+            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=not utf8, allow_nan=False) + "\n")
+            sys.stdout.flush()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table on stdout, first column to the left, the rest to the right; not with --json or --quiet."""
         if self.as_json or self.quiet:
             return
         # Not the table's own title, which is wrapped at the width of the table.
-        _line(self._data, Text(printable(title), style="bold"))
+        with data_errors():
+            _line(self._data, Text(printable(title), style="bold"))
         table = Table(box=None, header_style="dim", padding=(0, 2))
         for i, column in enumerate(columns):
             table.add_column(column, justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
         for row in rows:
             # Text, not str: a class may be named "[red]".
             table.add_row(*(Text(printable(cell)) for cell in row))
-        self._data.print(table)
+        with data_errors():
+            self._data.print(table)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -183,6 +189,51 @@ def _spelt(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """Turn what keeps data from going to stdout into a sentence; a closed pipe stays a closed pipe.
+
+    Raises:
+        OutputError: the file or device behind stdout takes no more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        to_nowhere(sys.stdout)
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def to_nowhere(stream: TextIO) -> None:
+    """Drop what a stream still holds and all that follows; Python flushes once more at its end, and complains."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Talk:
+    """stderr, except that what cannot be written is lost: the results matter more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            to_nowhere(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            to_nowhere(self._stream)
+
+
 def _labelled(label: str, style: str, text: str) -> Text:
     return Text.assemble((f"{label}:", style), " ", printable(text))
 
@@ -195,4 +246,5 @@ def _line(console: RichConsole, text: Text) -> None:
 def _rich(*, stderr: bool) -> RichConsole:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return RichConsole(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    file = cast("TextIO", _Talk(stream)) if stderr else None
+    return RichConsole(file=file, highlight=False, markup=False, emoji=False, width=width)

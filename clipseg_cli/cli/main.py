@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from clipseg_cli import __version__
-from clipseg_cli.cli.console import Console
+from clipseg_cli.cli.console import Console, data_errors, to_nowhere
 from clipseg_cli.cli.models import models
 from clipseg_cli.cli.segment import EXAMPLES, segment
 from clipseg_cli.errors import ClipsegError
@@ -34,7 +33,8 @@ class _Boundary(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with _sentences():
             result = super().invoke(ctx)
-            sys.stdout.flush()  # a closed pipe must show here, not when the interpreter ends
+            with data_errors():
+                sys.stdout.flush()  # a closed pipe must show here, not when the interpreter ends
             return result
 
 
@@ -50,7 +50,7 @@ def _sentences() -> Iterator[None]:
         Console().error(ClipsegError(str(error) or "interrupted"))
         raise typer.Exit(130) from error
     except BrokenPipeError as error:
-        _close_stdout()
+        to_nowhere(sys.stdout)
         raise typer.Exit(1) from error
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
@@ -118,9 +118,3 @@ def _out_of_memory(error: BaseException) -> bool:
     # torch.OutOfMemoryError is a RuntimeError; on the CPU a plain one says "can't allocate memory".
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
-def _close_stdout() -> None:
-    # Python flushes stdout once more at its end; into nothing, so that it does not complain.
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

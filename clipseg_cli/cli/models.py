@@ -11,7 +11,7 @@ from rich.console import Console as RichConsole
 from rich.table import Table
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import PLAIN_WIDTH, Console, count
+from clipseg_cli.cli.console import PLAIN_WIDTH, Console, count, data_errors
 from clipseg_cli.errors import UsageError
 from clipseg_cli.utils.registry import did_you_mean
 
@@ -50,7 +50,8 @@ def models(
     if as_json:
         console.document(rows)
     elif not quiet:
-        _print(_method_table(rows) if methods else _model_table(rows))
+        with data_errors():
+            _print(_method_table(rows) if methods else _model_table(rows))
         if not methods:
             readable = sum(row["dense"] for row in rows)
             console.say(f"{count(len(rows), 'architecture')}, {readable} readable densely; * on this machine")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 
@@ -278,4 +278,6 @@ def _check_streams(images: Sequence[str], as_json: bool, heatmaps: bool) -> None
 def _stream(segmentation: Segmentation) -> None:
     from clipseg_cli.outputs.labels import encode_labels
 
-    sys.stdout.buffer.write(encode_labels(segmentation))
+    with data_errors():
+        sys.stdout.buffer.write(encode_labels(segmentation))
+        sys.stdout.buffer.flush()
