@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TEXTURE_SIDE = 256
-STYLED_SHARE = 0.6
+STYLED_SHARE = 0.7
 """Share of the things whose style is changed; the others look as their artist drew them."""
 
 
@@ -150,7 +150,7 @@ class SceneStyle:
     """
 
     augment: bool = True
-    voc_share: float = 0.5
+    voc_share: float = 0.42
     voc_only: bool = False
     low: float = 30
     high: float = 130
