@@ -614,7 +614,7 @@ def test_missing_and_unexpected_names_are_counted(state, tmp_path):
     said = message(load_backbone, "tiny", str(tmp_path / "odd.pt"), CPU)
     assert "missing 12 keys (visual.transformer.resblocks.1.ln_1.weight, " in said
     assert ", ...)" in said
-    assert "unexpected 1 keys (head.weight)" in said
+    assert "unexpected 1 key (head.weight)" in said
 
 
 def test_weights_for_transformers_are_recognised(tmp_path):

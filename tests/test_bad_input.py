@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from clipseg_cli.cli.console import Console
 from clipseg_cli.data.image_files import ROOM_FOR_ENDINGS
 from clipseg_cli.outputs import WRITERS
 
@@ -332,3 +336,88 @@ def test_closed_streams_change_nothing_but_what_is_heard(process_env, shell, cod
     done = subprocess.run(["bash", "-c", command], env=process_env, capture_output=True, check=False)
     assert done.returncode == code
     assert b"Traceback" not in done.stderr
+
+
+# Weights and the cache
+
+
+@pytest.fixture
+def weights(tiny_clip, tmp_path):
+    """Write a changed copy of the tiny model's weights."""
+
+    def write(change):
+        path = tmp_path / "changed.safetensors"
+        save_file(change(load_file(tiny_clip.weights)), path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(segment, make_image, tmp_path, weights, value):
+    def spoil(state):
+        state["visual.ln_post.weight"][3] = value
+        return state
+
+    done = segment(make_image(tmp_path / "x.png"), "--pretrained", weights(spoil), "--json")
+    assert (done.code, done.out) == (1, "")
+    assert "holds NaN or infinity in visual.ln_post.weight" in done.err
+
+
+@pytest.mark.parametrize("count", [1, 0])
+def test_too_few_positions_do_not_fit(segment, make_image, tmp_path, weights, count):
+    def cut(state):
+        state["visual.positional_embedding"] = state["visual.positional_embedding"][:count].clone()
+        return state
+
+    done = segment(make_image(tmp_path / "x.png"), "--pretrained", weights(cut))
+    assert done.code == 1
+    assert "does not fit tiny-vit: visual.positional_embedding" in done.err
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "said"),
+    [
+        ("", 2, "no weights with the tag ''"),
+        ("x" * 300, 2, "no weights with the tag"),
+        ("x" * 300 + ".pt", 1, "no such weight file"),
+    ],
+)
+def test_odd_names_of_weights(segment, make_image, tmp_path, value, code, said):
+    done = segment(make_image(tmp_path / "x.png"), "--pretrained", value)
+    assert done.code == code
+    assert said in done.err
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_of_any_protocol_runs_nothing_and_warns_of_nothing(segment, make_image, tmp_path, protocol):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    path = tmp_path / "evil.pt"
+    path.write_bytes(pickle.dumps({"state_dict": Evil()}, protocol))
+    done = segment(make_image(tmp_path / "x.png"), "--pretrained", path)
+    assert done.code == 1
+    assert not (tmp_path / "ran").exists()
+    assert done.err.startswith(f"Error: {path} ") and "warn" not in done.err.lower()
+    assert "Weights only load failed" not in done.err
+
+
+@pytest.mark.parametrize(
+    "change", [lambda e: e * float("nan"), lambda e: e.to(torch.int64), lambda e: e[:, :7], lambda e: e * 0]
+)
+def test_a_spoilt_cache_is_made_anew(segment, make_image, tmp_path, monkeypatch, change):
+    monkeypatch.setenv("CLIPSEG_CACHE", str(tmp_path / "cache"))
+    photo = make_image(tmp_path / "x.png")
+    first = segment(photo, "--json")
+    (entry,) = (tmp_path / "cache" / "text").iterdir()
+    save_file({"text_embeds": change(load_file(entry)["text_embeds"]).contiguous()}, entry)
+    second = segment(photo, "--json")
+    assert second.code == 0, second.err
+    assert second.out == first.out
+
+
+def test_json_never_holds_nan(capsys):
+    Console(as_json=True).document({"a": float("nan"), "b": [float("inf"), 1.5, "NaN"]})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5, "NaN"]}

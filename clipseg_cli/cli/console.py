@@ -71,8 +71,13 @@ class Console:
         """`data` as indented JSON on stdout."""
         # Emoji and Chinese stay readable where the stream can carry them.
         utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        try:
+            text = json.dumps(data, indent=2, ensure_ascii=not utf8, allow_nan=False)
+        except ValueError:  # JSON has no NaN and no infinity
+            finite = json.loads(json.dumps(data), parse_constant=lambda _: None)
+            text = json.dumps(finite, indent=2, ensure_ascii=not utf8)
         with data_errors():
-            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=not utf8, allow_nan=False) + "\n")
+            sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

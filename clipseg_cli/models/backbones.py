@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,7 @@ def _find_source(name: str, pretrained: str | None) -> _Source:
     if tag := architectures.tag_config(name, pretrained):
         return _Source(pretrained, None, tag, Normalisation.of(tag), bool(tag.get("quick_gelu")))
     path = _file(name, pretrained)
-    beside = path.with_name("open_clip_config.json")
+    beside = path.parent / "open_clip_config.json"
     if beside.is_file():  # as open_clip publishes: weights with their configuration beside
         known = architectures.load_config(beside)
         quick_gelu = bool(known["model_cfg"].get("quick_gelu"))
@@ -172,8 +173,9 @@ def _bundled_source(pretrained: str | None) -> _Source:
 
 
 def _file(name: str, pretrained: str) -> Path:
-    path = Path(pretrained).expanduser()
-    if path.is_file() or path.is_dir():
+    # Of the module os, whose functions take any text: over-long, with a null byte, of an unknown user.
+    path = Path(os.path.expanduser(pretrained))  # noqa: PTH111
+    if pretrained.strip() and os.path.exists(path):  # noqa: PTH110
         return path  # reading it says what is wrong with a folder
     if len(path.parts) > 1 or path.suffix.lower() in WEIGHT_SUFFIXES:
         raise ModelError(

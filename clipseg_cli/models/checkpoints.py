@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from clipseg_cli.errors import ModelError
+from clipseg_cli.models import hub
 from clipseg_cli.models.torchscript import ForbiddenError, is_torchscript, read_torchscript
 
 if TYPE_CHECKING:
@@ -108,8 +109,14 @@ def _read_zip(path: Path) -> tuple[dict[str, Tensor], bool | None]:
 
 def _torch_load(path: Path, mmap: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with hub.quiet():  # torch warns of what the message below says
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
+        if "Unsupported operand 149" in str(error):  # FRAME, with which protocols 4 and 5 begin
+            raise ModelError(
+                f"{path} is a pickle that torch.save did not write; not opened, since it could run code",
+                hint=SAVE_PLAIN,
+            ) from error
         found = re.search(r"(?:GLOBAL|class|function)\s+([\w.]+\.[\w.]+)", str(error))
         if found is None:
             raise _damaged(path, error) from error

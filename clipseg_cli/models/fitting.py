@@ -62,7 +62,18 @@ def fit_weights(net: Any, checkpoint: Checkpoint, name: str, pretrained: str) ->
         raise ModelError(
             f"{pretrained} does not fit {name}: {'; '.join(problems)}", hint=_fitting(checkpoint, name)
         )
+    spoilt = next((k for k, v in state.items() if v.is_floating_point() and not _all_finite(v)), None)
+    if spoilt is not None:
+        raise ModelError(
+            f"{pretrained} holds NaN or infinity in {spoilt}",
+            hint="download it again, or take an earlier checkpoint: such a model labels nothing",
+        )
     net.load_state_dict(state, strict=True)
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    # One sum is much faster than looking at each number; only if that overflows they are looked at.
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
 def _resize_positions(net: Any, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -72,7 +83,7 @@ def _resize_positions(net: Any, state: dict[str, Tensor], expected: Mapping[str,
             continue
         (n, width), (new_n, new_width) = state[key].shape, expected[key].shape
         square = math.isqrt(max(n - 1, 0)) ** 2 == n - 1
-        if n == new_n or width != new_width or (key == VISION_POSITIONS and not square):
+        if n < 2 or n == new_n or width != new_width or (key == VISION_POSITIONS and not square):
             continue
         state[key] = state[key].float()  # half precision does not interpolate on every CPU
         with hub.quiet():
@@ -87,7 +98,7 @@ def _shapes(keys: list[str], state: Mapping[str, Tensor], expected: Mapping[str,
 
 
 def _few(keys: list[str]) -> str:
-    return f"{len(keys)} keys ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+    return f"{len(keys)} key{'' if len(keys) == 1 else 's'} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
 
 
 def _fitting(checkpoint: Checkpoint, name: str) -> str:

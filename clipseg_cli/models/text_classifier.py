@@ -117,7 +117,10 @@ def _read(path: Path, count: int) -> Tensor | None:
         embeds = load(path.read_bytes())["text_embeds"]
     except (OSError, KeyError, SafetensorError):
         return None
-    return embeds if embeds.ndim == 2 and len(embeds) == count else None
+    if embeds.ndim != 2 or len(embeds) != count or embeds.dtype != torch.float32:
+        return None
+    # They were unit vectors when they were kept.
+    return embeds if torch.allclose(embeds.norm(dim=1), torch.ones(count), atol=1e-3) else None
 
 
 def _keep(path: Path, embeds: Tensor) -> None:
