@@ -159,14 +159,18 @@ class SegmentRun:
         waiting = iter(self.sources)
         chunk: list[Prepared | ImageResult] = []
         windows = 0
+        depth = 2 * self.config.workers
         while True:
-            while len(ahead) < 2 * self.config.workers and (source := next(waiting, None)) is not None:
+            while len(ahead) < depth and (source := next(waiting, None)) is not None:
                 ahead.append(readers.submit(self._read, source))
             if not ahead:
                 break
             item = ahead.popleft().result()
             chunk.append(item)
-            windows += len(item.windows) if isinstance(item, Prepared) else 0
+            if isinstance(item, Prepared):
+                windows += len(item.windows)
+                # The next batch is read while this one computes: as many pictures as it will need.
+                depth = max(2 * self.config.workers, -(-self.config.batch_size // len(item.windows)))
             if windows >= self.config.batch_size or windows == 0:
                 yield chunk
                 chunk, windows = [], 0
