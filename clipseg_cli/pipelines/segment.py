@@ -143,8 +143,8 @@ class SegmentRun:
                         pending.append(_done(item))
                     else:
                         pending.append(writers.submit(self._write, next(segmentations)))
-                # A bounded queue: pictures wait in memory until they are written.
-                while len(pending) > 2 * self.config.workers or (pending and pending[0].done()):
+                # A bounded queue, since pictures wait in memory: this batch is written while the next computes.
+                while len(pending) > max(len(chunk), 2 * self.config.workers) or (pending and pending[0].done()):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
