@@ -144,7 +144,8 @@ class SegmentRun:
                     else:
                         pending.append(writers.submit(self._write, next(segmentations)))
                 # A bounded queue, since pictures wait in memory: this batch is written while the next computes.
-                while len(pending) > max(len(chunk), 2 * self.config.workers) or (pending and pending[0].done()):
+                most = max(len(chunk), 2 * self.config.workers)
+                while len(pending) > most or (pending and pending[0].done()):
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
