@@ -242,6 +242,15 @@ def test_a_pipe_with_a_picture_in_it_is_read(segment, make_image, tmp_path):
     assert done.code == 0, done.err
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("option", ["--classes", "--templates"])
+def test_a_list_in_a_pipe_that_nobody_writes_to_is_empty(segment, make_image, tmp_path, option):
+    os.mkfifo(tmp_path / "pipe")
+    done = segment(make_image(tmp_path / "x.png"), option, "pipe")
+    assert done.code == 1
+    assert "Error: pipe: no " in done.err and " in this file" in done.err
+
+
 def test_a_link_that_leads_nowhere_is_said_so(segment, tmp_path):
     (tmp_path / "gone.jpg").symlink_to("nothing.jpg")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clipseg_cli.config import PLAIN_BACKGROUND
 from clipseg_cli.errors import ClassListError, ClipsegError
 from clipseg_cli.types import ClassList
+from clipseg_cli.utils.files import open_input
 from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def numbered_lines(path: Path, error: type[ClipsegError]) -> list[tuple[int, str
         error: the file does not exist, cannot be read, is far too large, or is not UTF-8 text.
     """
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as err:
         raise error(f"no such file: {path}") from err

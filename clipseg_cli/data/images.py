@@ -7,7 +7,6 @@ published segmentation code does. Everything here may run in several threads at 
 from __future__ import annotations
 
 import io
-import os
 import sys
 import threading
 import warnings
@@ -21,9 +20,9 @@ from PIL import TiffImagePlugin as Tiff
 from clipseg_cli.data.image_files import EXTENSIONS, find_images
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, ImageSource
+from clipseg_cli.utils.files import open_input
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import IO
 
     from numpy.typing import NDArray
@@ -72,7 +71,7 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
     try:
         if source.path is None:
             return _decode(_take(sys.stdin.buffer, source, max_megapixels), source, max_megapixels)
-        with _open(source.path) as file:
+        with open_input(source.path) as file:
             if file.seekable():
                 return _decode(file, source, max_megapixels)
             data = _take(file, source, max_megapixels)
@@ -131,15 +130,6 @@ def resize_image(
         shrunk = (min(columns, width), min(rows, height))
         pixels = np.asarray(cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def _open(path: Path) -> IO[bytes]:
-    if not path.is_fifo():
-        return path.open("rb")
-    # Opening a pipe such as <(curl ...) waits for a writer, perhaps for ever; without one it ends at once.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    os.set_blocking(file.fileno(), True)
-    return file
 
 
 def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.BytesIO:

@@ -54,6 +54,15 @@ def discard_unfinished() -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def open_input(path: Path) -> IO[bytes]:
+    """Open a file, or a pipe such as <(curl ...); a pipe without a writer is empty and does not wait for one."""
+    if not path.is_fifo():
+        return path.open("rb")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    os.set_blocking(file.fileno(), True)
+    return file
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write `data` to `path` whole or not at all."""
     with replacing(path) as file:
