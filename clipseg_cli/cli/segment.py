@@ -13,6 +13,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.utils.numbers import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -209,7 +210,7 @@ def _one(result: ImageResult, report: _Report, console: Console, *, many: bool) 
     for note in result.segmentation.image.notes:
         console.say(f"Note: {name}: {note}")
     if many:
-        best = ", ".join(f"{s.name} {_percent(s.share)}" for s in _present(shares)[:4])
+        best = ", ".join(f"{s.name} {percent(s.share)}" for s in _present(shares)[:4])
         console.detail(f"{name}: {best}")
     else:
         _table(name, shares, console)
@@ -235,7 +236,7 @@ def _finish(report: _Report, console: Console, out: Path) -> None:
 
 def _table(title: str, shares: Iterable[ClassShare], console: Console) -> None:
     rows = [
-        (s.name, _percent(s.share), "" if s.confidence is None else f"{s.confidence:.2f}")
+        (s.name, percent(s.share), "" if s.confidence is None else f"{s.confidence:.2f}")
         for s in _present(shares)
     ]
     console.table(title, ("class", "share", "confidence"), rows)
@@ -244,10 +245,6 @@ def _table(title: str, shares: Iterable[ClassShare], console: Console) -> None:
 def _present(shares: Iterable[ClassShare]) -> list[ClassShare]:
     """The classes that took a pixel, the largest first."""
     return sorted((s for s in shares if s.pixels), key=lambda s: -s.pixels)
-
-
-def _percent(share: float) -> str:
-    return "<0.1%" if share < 0.0005 else f"{100 * share:.1f}%"
 
 
 def _roles(written: Sequence[Path]) -> dict[str, str | None]:

@@ -14,6 +14,7 @@ from clipseg_cli.outputs import _text
 from clipseg_cli.outputs._colors import class_colors, hex_color
 from clipseg_cli.types import ClassShare, Segmentation, Writer
 from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.utils.numbers import percent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,9 +118,9 @@ class _Legend:
         entries: list[tuple[str | None, str, str]] = []
         for s in named:
             name = _text.ellipsize(_text.drawable(s.name, f"class {s.id}"), size, 14 * size)
-            entries.append((hex_color(colors[s.id]), name, _percent(s.share)))
+            entries.append((hex_color(colors[s.id]), name, percent(s.share)))
         if rest := present[len(named) :]:
-            entries.append((None, f"and {len(rest)} more", _percent(sum(s.share for s in rest))))
+            entries.append((None, f"and {len(rest)} more", percent(sum(s.share for s in rest))))
         name_width = max(_text.text_width(name, size) for _, name, _ in entries)
         share_width = _text.text_width("100.0%", size)
         column = round(1.5 * size) + name_width + size + share_width + round(1.6 * size)
@@ -144,10 +145,6 @@ class _Legend:
             end = x + self.column - gap
             _text.draw_text(draw, end - _text.text_width(share, self.size), y, share, self.size, _FAINT)
         return panel
-
-
-def _percent(share: float) -> str:
-    return "<0.1%" if share < 0.0005 else f"{100 * share:.1f}%"
 
 
 WRITER = Writer(write, ENDING, summary="the picture tinted by class, with contours and a legend")
