@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from clipseg_cli.cli.console import Console
 from clipseg_cli.data.image_files import ROOM_FOR_ENDINGS
 from clipseg_cli.outputs import WRITERS
+from clipseg_cli.outputs._names import safe_name
 
 
 @pytest.fixture
@@ -430,3 +431,27 @@ def test_a_spoilt_cache_is_made_anew(segment, make_image, tmp_path, monkeypatch,
 def test_json_never_holds_nan(capsys):
     Console(as_json=True).document({"a": float("nan"), "b": [float("inf"), 1.5, "NaN"]})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5, "NaN"]}
+
+
+# Surroundings
+
+
+def test_letters_that_the_locale_cannot_write_are_left_out_of_file_names(monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "latin-1")
+    assert (safe_name("猫 é a"), safe_name("猫")) == ("é_a", "class")
+
+
+def test_a_name_in_another_encoding_is_said_so(segment, make_image, tmp_path):
+    done = segment(make_image(tmp_path / "x.png"), "--classes", "cat,\udce7\udc8c")
+    assert done.code == 1
+    assert "class list, item 2: " in done.err and "is not text in the encoding of this terminal" in done.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder in use cannot be removed there")
+def test_a_current_folder_that_is_gone_is_said_so(cli, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = cli("segment", "x.png", "-c", "cat")
+    monkeypatch.chdir(tmp_path)
+    assert (done.code, done.err.splitlines()[0]) == (1, "Error: the current folder no longer exists")

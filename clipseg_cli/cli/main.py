@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,6 +93,13 @@ def _top(
 ) -> None:
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
+        return
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:  # torch would end the process when it is imported
+        raise ClipsegError(
+            "the current folder no longer exists", hint="go to another one first: cd"
+        ) from error
 
 
 app.command(help=_paragraphs(segment.__doc__ or ""), epilog=EXAMPLES)(segment)

@@ -194,7 +194,13 @@ def _clean(word: str, place: str) -> str:
         )
     for char in word:
         # Cc: control characters, Cs: bytes of a command line that are not text. Emoji joiners (Cf) are fine.
-        if unicodedata.category(char) in ("Cc", "Cs") and char != "\t":
+        category = unicodedata.category(char)
+        if category == "Cs":
+            raise ClassListError(
+                f"{place}: {word!r} is not text in the encoding of this terminal",
+                hint="choose a UTF-8 locale, or write the names into a UTF-8 file",
+            )
+        if category == "Cc" and char != "\t":
             raise ClassListError(
                 f"{place}: {word!r} holds a control character", hint="separate names by commas"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 
 _MAX_BYTES = 60
@@ -18,7 +19,9 @@ def safe_name(name: str) -> str:
         1 to 60 bytes of UTF-8 without a dot or a separator; "class" if nothing of the name is left.
     """
     kept = (c if _is_kept(c) else " " for c in unicodedata.normalize("NFC", name))
-    words = "_".join("".join(kept).split()).strip("_-")
+    # Where the locale is not UTF-8, some letters cannot stand in a file name.
+    words = "".join(kept).encode(sys.getfilesystemencoding(), "replace").decode(sys.getfilesystemencoding())
+    words = "_".join(words.replace("?", " ").split()).strip("_-")
     # Cutting bytes may cut a letter, which 'ignore' drops.
     short = words.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip("_-")
     return f"{short}_" if short.lower() in _DEVICES else short or "class"
