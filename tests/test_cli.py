@@ -413,3 +413,31 @@ def test_ctrl_c_keeps_the_finished_files(make_image, tmp_path, process_env):
         with Image.open(path) as image:
             image.load()
     assert not list(out.rglob("*.part"))
+
+
+def test_another_class_list_in_the_same_folder_is_said(segment, make_image, tmp_path):
+    photo = make_image(tmp_path / "x.png")
+    assert "other classes" not in segment(photo, "-c", "cat,dog").err
+    assert "other classes" not in segment(photo, "-c", "cat,dog").err
+    assert "holds results with other classes" in segment(photo, "-c", "cat,horse").err
+
+
+def test_a_mistyped_benchmark_is_said(segment, make_image, tmp_path):
+    photo = make_image(tmp_path / "x.png")
+    assert "the benchmark is called 'voc21'" in segment(photo, "-c", "voc2").err
+    assert "the benchmark is called" not in segment(photo, "-c", "voc20").err
+
+
+def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_path, monkeypatch):
+    from clipseg_cli.pipelines import segment as pipeline
+
+    monkeypatch.setattr(pipeline, "PICTURES_AHEAD_BYTES", 1)
+    chunks = []
+    predict = pipeline.Predictor.predict
+    monkeypatch.setattr(
+        pipeline.Predictor, "predict", lambda self, p: chunks.append(len(p)) or predict(self, p)
+    )
+    for i in range(6):
+        make_image(tmp_path / "many" / f"{i}.png")
+    assert segment(tmp_path / "many", "-c", "cat", "--batch-size", "64").code == 0
+    assert chunks == [1] * 6

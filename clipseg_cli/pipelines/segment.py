@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import platform
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from clipseg_cli import __version__
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images
 from clipseg_cli.data.images import read_image
 from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.backbones import Backbone, load_backbone
+from clipseg_cli.models.backbones import load_backbone
 from clipseg_cli.models.catalogue import require_readable
 from clipseg_cli.models.text_classifier import embed_words
 from clipseg_cli.outputs import WRITERS, write_run_info
+from clipseg_cli.pipelines.about import notes, run_info
 from clipseg_cli.pipelines.predict import Predictor, Prepared, find_protocol
-from clipseg_cli.types import RunInfo
 from clipseg_cli.utils.device import describe_device, pick_device, pick_precision
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
 
@@ -32,7 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from clipseg_cli.config import SegmentConfig
+    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.types import ClassList, ImageSource, Segmentation, Writer
+
+
+PICTURES_AHEAD_BYTES = 256 << 20
+"""Decoded pictures that may wait for the model; at least a few do, however large."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class SegmentRun:
         self.model = f"{backbone.name} / {backbone.pretrained}"
         self.classes: ClassList = predictor.classes
         self.finished: list[str] = []
-        self.notes = tuple(_unknown_words(backbone, self.classes))
-        self._info = _run_info(config, backbone, predictor)
+        self.notes = tuple(notes(config, backbone, self.classes))
+        self._info = run_info(config, backbone, predictor)
         self._writers: list[Writer] = [
             writer
             for name in WRITERS.names()
@@ -159,8 +160,8 @@ class SegmentRun:
         ahead: deque[Future[Prepared | ImageResult]] = deque()
         waiting = iter(self.sources)
         chunk: list[Prepared | ImageResult] = []
-        windows = 0
-        depth = 2 * self.config.workers
+        windows = held = 0
+        least = depth = 2 * self.config.workers
         while True:
             while len(ahead) < depth and (source := next(waiting, None)) is not None:
                 ahead.append(readers.submit(self._read, source))
@@ -170,11 +171,14 @@ class SegmentRun:
             chunk.append(item)
             if isinstance(item, Prepared):
                 windows += len(item.windows)
-                # The next batch is read while this one computes: as many pictures as it will need.
-                depth = max(2 * self.config.workers, -(-self.config.batch_size // len(item.windows)))
-            if windows >= self.config.batch_size or windows == 0:
+                held += item.image.pixels.nbytes
+                # The next batch is read while this one computes: as many pictures as it will need, unless
+                # they are so large that waiting for a full batch would fill the memory.
+                wanted = -(-self.config.batch_size // len(item.windows))
+                depth = max(least, min(wanted, PICTURES_AHEAD_BYTES // item.image.pixels.nbytes))
+            if windows >= self.config.batch_size or windows == 0 or held >= PICTURES_AHEAD_BYTES:
                 yield chunk
-                chunk, windows = [], 0
+                chunk, windows, held = [], 0, 0
         if chunk:
             yield chunk
 
@@ -236,31 +240,3 @@ def _nothing_left(failures: Sequence[ImageError]) -> ImageError:
         return failures[0]
     listed = "; ".join(failure.message for failure in failures[:3])
     return ImageError(f"none of the {len(failures)} inputs can be used: {listed}", hint=failures[0].hint)
-
-
-def _unknown_words(backbone: Backbone, classes: ClassList) -> Iterator[str]:
-    """A model trained on a short list of words answers for other words too, without meaning."""
-    if backbone.words is None:
-        return
-    strange = [word for word in classes.queries if word.lower() not in backbone.words]
-    if strange:
-        listed = ", ".join(f"'{word}'" for word in strange[:5]) + (", ..." if len(strange) > 5 else "")
-        yield f"the model '{backbone.name}' was never taught {listed}: what it labels so means little"
-
-
-def _run_info(config: SegmentConfig, backbone: Backbone, predictor: Predictor) -> RunInfo:
-    model: dict[str, Any] = {
-        "name": backbone.name,
-        "pretrained": backbone.pretrained,
-        "fingerprint": backbone.fingerprint,
-        "image_size": backbone.image_size,
-        "precision": str(predictor.dtype).removeprefix("torch."),
-        "settings": predictor.describe(),
-    }
-    versions = {
-        "clipseg": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "open_clip_torch")},
-    }
-    options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
-    return RunInfo(predictor.classes, options, model, versions)
