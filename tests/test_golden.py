@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,14 +18,18 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 
+from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import resize_image, target_size
 from clipseg_cli.methods import METHODS
+from clipseg_cli.models.backbones import Backbone
 from clipseg_cli.models.dense_clip import DenseFeatures, dense_reader
 from clipseg_cli.ops.pseudo import fill_unlabelled
 from clipseg_cli.ops.reduce import reduce_maps
 from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
 from clipseg_cli.ops.similarity import average_prompts, cosine_logits
 from clipseg_cli.ops.windows import Window, stitch
+from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.types import ClassList, DecodedImage, ImageSource
 
 FOLDER = Path(os.environ.get("CLIPSEG_GOLDEN_DIR") or Path(__file__).parent / "golden")
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
@@ -146,6 +151,41 @@ def compare(what: str, found: torch.Tensor, reference: torch.Tensor, entry: dict
     else:
         share = (found.long() != reference.long()).double().mean().item()
         assert share <= entry["max_mismatch_fraction"], f"{what}: {share:.2%} of the labels differ"
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c["method"] == "maskclip_vit_end_to_end"])
+def test_protocol_maskclip_repeats_the_published_code(name: str) -> None:
+    """The same case through the loop that every command uses: resize, pad, read, upsample twice, argmax."""
+    case = CASES[name]
+    given, expected = inputs_of(case)
+    short, _ = map(int, re.findall(r"side (?:at most )?(\d+)", case["options"]["resize"]))
+    classes = len(given["text"])
+    backbone = Backbone(
+        model=SimpleNamespace(visual=tower(case)),
+        tokenizer=lambda words: pytest.fail("the words are given"),
+        name="golden",
+        pretrained="random",
+        fingerprint="",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        image_size=64,
+        short_side=64,
+        logit_scale=100.0,
+    )
+    names = tuple(f"class {i}" for i in range(classes))
+    predictor = Predictor(
+        backbone,
+        METHODS.get("maskclip"),
+        ClassList(names, tuple((name,) for name in names)),
+        given["text"],
+        SegmentConfig(protocol="maskclip", short_side=short),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    image = DecodedImage(ImageSource(None, PurePosixPath("golden")), given["original"].numpy())
+    (result,) = predictor.predict([predictor.prepare(image)])
+    labels = torch.from_numpy(result.labels)
+    compare(f"{name}: through the pipeline", labels, expected["pred"], case["tensors"]["out.pred"])
 
 
 def test_a_wrong_eps_would_be_noticed() -> None:
