@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -164,6 +165,7 @@ def make_run(
     """Random weights on disk, random pictures on disk, and a run that is ready to go."""
     weights = folder / "random.safetensors"
     torch.manual_seed(0)
+    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns that the weights are random
     if options.arch != "emoji":
         save_file(open_clip.create_model(options.arch).state_dict(), weights)
     files = [folder / "images" / f"{i:04}.jpg" for i in range(count)]

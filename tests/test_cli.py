@@ -22,10 +22,6 @@ from clipseg_cli.data.classes import load_classes
 from clipseg_cli.errors import ClipsegError, ImageError
 from clipseg_cli.types import DecodedImage, ImageSource, Segmentation
 
-BUNDLED = Path(console.__file__).parents[1] / "models" / "bundled" / BUNDLED_MODEL
-needs_bundled = pytest.mark.skipif(not BUNDLED.is_dir(), reason="the bundled model is not built")
-
-
 # The frame: help, version, usage
 
 
@@ -381,7 +377,6 @@ def test_times_are_short(seconds, text):
 # The real entry point with the bundled model
 
 
-@needs_bundled
 def test_the_command_works_offline_from_nothing(run_cli, make_image, tmp_path):
     make_image(tmp_path / "x.png", 96, 128)
     done = run_cli("segment", "x.png", "-c", "cat,dog", "--model", BUNDLED_MODEL, "--device", "cpu")
@@ -389,7 +384,6 @@ def test_the_command_works_offline_from_nothing(run_cli, make_image, tmp_path):
     assert (tmp_path / "clipseg-out" / "x.png").is_file()
 
 
-@needs_bundled
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_keeps_the_finished_files(make_image, tmp_path, process_env):
     for i in range(150):
