@@ -49,25 +49,18 @@ class DenseViT:
     Args:
         visual: the tower, in eval mode.
         method: what replaces the attention of the last block.
-        activation, ln_eps: forced on a copy of the tower; None keeps the tower's own.
+        keys: hand out keys where the method has them; False saves their projection.
 
     Raises:
         ModelError: the tower pools by attention or has blocks of another kind.
     """
 
-    def __init__(
-        self,
-        visual: Any,
-        method: Method,
-        *,
-        activation: Activation | None = None,
-        ln_eps: float | None = None,
-    ) -> None:
+    def __init__(self, visual: Any, method: Method, *, keys: bool = True) -> None:
         reason = unreadable(visual)
         if reason:
             raise ModelError(f"cannot read this image tower densely: {reason}")
-        self.visual = _with_overrides(visual, activation, ln_eps)
-        self.method = method
+        self.visual, self.method = visual, method
+        self.keys = keys and method.keys
         self.patch: int = visual.patch_size[0]
 
     def __call__(self, image: Tensor) -> DenseFeatures:
@@ -110,7 +103,7 @@ class DenseViT:
         if self.method.mlp:
             x = x + block.ls_2(block.mlp(block.ln_2(x)))
         # As published, keys pass the output projection like values do.
-        keys = attn.out_proj(merge_heads(k))[:, 1:] if self.method.keys else None  # [B, h*w, W]
+        keys = attn.out_proj(merge_heads(k))[:, 1:] if self.keys else None  # [B, h*w, W]
         return x, keys
 
 
@@ -122,22 +115,14 @@ class DenseResNet:
     Args:
         visual: the tower, in eval mode.
         method: its attention mixes the positions (for MaskCLIP: not at all).
-        activation, ln_eps: accepted for symmetry with `DenseViT`; a ResNet has neither.
+        keys: hand out keys where the method has them.
     """
 
     patch = 32
 
-    def __init__(
-        self,
-        visual: Any,
-        method: Method,
-        *,
-        activation: Activation | None = None,
-        ln_eps: float | None = None,
-    ) -> None:
-        del activation, ln_eps
-        self.visual = visual
-        self.method = method
+    def __init__(self, visual: Any, method: Method, *, keys: bool = True) -> None:
+        self.visual, self.method = visual, method
+        self.keys = keys and method.keys
 
     def __call__(self, image: Tensor) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
@@ -153,7 +138,7 @@ class DenseResNet:
         key = pool.k_proj(seq)
         q, k, v = (split_heads(part, pool.num_heads) for part in (pool.q_proj(seq), key, pool.v_proj(seq)))
         features = pool.c_proj(merge_heads(self.method.attention(q, k, v, grid)))[:, 1:]  # [B, h*w, D]
-        keys = _to_grid(key[:, 1:], grid) if self.method.keys else None
+        keys = _to_grid(key[:, 1:], grid) if self.keys else None
         return DenseFeatures(_to_grid(features, grid), keys, x)
 
 
@@ -163,16 +148,23 @@ def dense_reader(
     *,
     activation: Activation | None = None,
     ln_eps: float | None = None,
+    keys: bool = True,
 ) -> DenseViT | DenseResNet:
     """The reader that fits the tower.
+
+    Args:
+        visual: the image tower, in eval mode.
+        method: how its last block is read.
+        activation, ln_eps: forced on a copy of the tower; None keeps the tower's own. A ResNet has neither.
+        keys: hand out keys where the method has them.
 
     Raises:
         ModelError: no reader fits; the message says why.
     """
     if type(visual).__name__ == "ModifiedResNet":
-        return DenseResNet(visual, method, activation=activation, ln_eps=ln_eps)
+        return DenseResNet(visual, method, keys=keys)
     if type(visual).__name__ == "VisionTransformer":
-        return DenseViT(visual, method, activation=activation, ln_eps=ln_eps)
+        return DenseViT(_with_overrides(visual, activation, ln_eps), method, keys=keys)
     raise ModelError(
         f"cannot read this image tower densely: {unreadable(visual)}",
         hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",

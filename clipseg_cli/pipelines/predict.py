@@ -157,7 +157,15 @@ class Predictor:
     ) -> None:
         protocol = find_protocol(config.protocol)
         visual: Any = backbone.model.visual
-        self.reader = dense_reader(visual, method, activation=protocol.activation, ln_eps=protocol.ln_eps)
+        if config.key_smoothing > 0 and not method.keys:
+            raise UsageError(f"--method {config.method} has no keys for --key-smoothing", hint="leave it out")
+        self.reader = dense_reader(
+            visual,
+            method,
+            activation=protocol.activation,
+            ln_eps=protocol.ln_eps,
+            keys=config.key_smoothing > 0,
+        )
         self.settings = resolve_settings(config, backbone, self.reader.patch)
         self.classes, self.text_embeds = classes, text_embeds
         self.device, self.dtype = device, dtype
@@ -205,9 +213,8 @@ class Predictor:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     dense = self.reader(images)
                 logits = cosine_logits(dense.features, self.text_embeds)  # [B, Q, h, w]
-                wanted = self.settings.key_smoothing > 0 and dense.keys is not None
                 for row, i in enumerate(batch):
-                    keys = dense.keys[row].float() if wanted and dense.keys is not None else None
+                    keys = None if dense.keys is None else dense.keys[row].float()
                     found[i] = WindowMaps(logits[row], keys)
         return [found[i] for i in range(len(crops))]
 
