@@ -36,6 +36,7 @@ class Protocol:
             as the published code does.
         activation, ln_eps: forced on the image tower; None keeps what the checkpoint was trained with.
         mean, std: of the image in [0, 1]; None asks the model.
+        templates: sentences around each word, as `--templates` takes them.
         source: where these settings come from.
     """
 
@@ -52,6 +53,7 @@ class Protocol:
     ln_eps: float | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    templates: str = "imagenet"
     source: str = ""
 
 
@@ -70,6 +72,7 @@ MASKCLIP_PROTOCOL = Protocol(
     ln_eps=1e-6,
     mean=(123.675 / 255, 116.28 / 255, 103.53 / 255),
     std=(58.395 / 255, 57.12 / 255, 57.375 / 255),
+    templates="maskclip",
     source="chongzhou96/MaskCLIP@245d31f, configs/_base_/datasets/pascal_voc12_20.py",
 )
 
@@ -89,7 +92,8 @@ class SegmentConfig:
     """None: openai where the architecture has that tag, else its first tag; unused for the bundled model."""
     method: str = "maskclip"
     protocol: str = "default"
-    templates: str = "imagenet"
+    templates: str | None = None
+    """None: those of the protocol."""
     prompt_denoising: float = 0.0
     key_smoothing: float = 0.0
     short_side: int | None = None

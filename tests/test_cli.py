@@ -435,3 +435,26 @@ def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_p
         make_image(tmp_path / "many" / f"{i}.png")
     assert segment(tmp_path / "many", "-c", "cat", "--batch-size", "64").code == 0
     assert chunks == [1] * 6
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [((), 80), (("--protocol", "maskclip"), 85), (("--protocol", "maskclip", "--templates", "name"), 1)],
+)
+def test_the_protocol_brings_its_templates(cli, tiny_clip, make_image, tmp_path, monkeypatch, options, count):
+    from clipseg_cli.pipelines import segment as pipeline
+
+    seen = []
+    build = pipeline.build_prompts
+    monkeypatch.setattr(
+        pipeline, "build_prompts", lambda words, templates: seen.append(templates) or build(words, templates)
+    )
+    photo = make_image(tmp_path / "x.png")
+    done = cli("segment", photo, "-c", "cat", *tiny_clip.options, *options, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert [len(templates) for templates in seen] == [count]
+
+
+def test_every_command_shows_an_example(cli):
+    for command in ("segment", "models"):
+        assert f"clipseg {command} " in cli(command, "--help").out.split("Examples")[1]

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from clipseg_cli import __version__
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
+from clipseg_cli.cli.models import EXAMPLES as MODELS_EXAMPLES
 from clipseg_cli.cli.models import models
 from clipseg_cli.cli.segment import EXAMPLES, segment
 from clipseg_cli.errors import ClipsegError
@@ -103,7 +104,7 @@ def _top(
 
 
 app.command(help=_paragraphs(segment.__doc__ or ""), epilog=EXAMPLES)(segment)
-app.command(help=_paragraphs(models.__doc__ or ""))(models)
+app.command(help=_paragraphs(models.__doc__ or ""), epilog=MODELS_EXAMPLES)(models)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -87,10 +87,12 @@ BackgroundThresholdOpt = Annotated[
     ),
 ]
 TemplatesOpt = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="SET",
-        help="Sentences around each word: imagenet (80), maskclip (85), single, name, or a text file.",
+        help="Sentences around each word: imagenet (80), maskclip (85), single, name, or a text file. Left out: "
+        "the protocol's, imagenet by default.",
+        show_default=False,
         rich_help_panel=WORDS,
     ),
 ]

@@ -60,9 +60,9 @@ def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
         ClipsegError: anything wrong with options, inputs, output folder or model.
     """
     classes = load_classes(config.classes, background=config.background)
-    templates = load_templates(config.templates)
+    protocol = find_protocol(config.protocol)
+    templates = load_templates(protocol.templates if config.templates is None else config.templates)
     method = METHODS.get(config.method)
-    find_protocol(config.protocol)
     device = pick_device(config.device)
     dtype = pick_precision(config.precision, device)
     sources, failures = find_images(config.images, exclude=(config.out,))
