@@ -39,6 +39,14 @@ class ClassListError(ClipsegError):
     """The list of class names is malformed; the message names the place."""
 
 
+class DatasetError(ClipsegError):
+    """A data set, its split or one of its label files is not what it should be; the message lists the paths."""
+
+
+class RunError(ClipsegError):
+    """A run folder cannot be used: in use, made with other options or by another version, or damaged."""
+
+
 class ModelError(ClipsegError):
     """Weights cannot be fetched, read or fitted, or a tower cannot be read densely."""
 

@@ -12,7 +12,7 @@ from clipseg_cli.config import PROTOCOLS, SegmentConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.utils.registry import did_you_mean
 
-Number = TypeVar("Number", float, int, "int | None")
+Number = TypeVar("Number", float, int, "int | None", "float | None")
 
 _PROBABILITY = (0, 1)
 _SIDE = 16_384  # pixels
@@ -78,11 +78,12 @@ BackgroundOpt = Annotated[
     ),
 ]
 BackgroundThresholdOpt = Annotated[
-    float,
+    float | None,
     typer.Option(
         metavar="P",
         callback=_between(*_PROBABILITY),
-        help="Pixels whose best class is less probable than P become background.",
+        help="Pixels whose best class is less probable than P become background. Left out: the protocol's.",
+        show_default=False,
         rich_help_panel=WORDS,
     ),
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.ops.windows import Window, plan_windows, stitch
 from clipseg_cli.types import Segmentation
 from clipseg_cli.utils.registry import did_you_mean
+
+Number = TypeVar("Number", int, float)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +76,7 @@ def resolve_settings(config: SegmentConfig, backbone: Backbone, patch: int) -> S
     """
     protocol = find_protocol(config.protocol)
 
-    def first(*options: int | None) -> int:
+    def first(*options: Number | None) -> Number:
         return next(option for option in options if option is not None)
 
     by_patch = protocol.stitch == "patch"
@@ -100,7 +102,7 @@ def resolve_settings(config: SegmentConfig, backbone: Backbone, patch: int) -> S
         refine_scale=100.0,
         prompt_denoising=config.prompt_denoising,
         key_smoothing=config.key_smoothing,
-        background_threshold=config.background_threshold,
+        background_threshold=first(config.background_threshold, protocol.background_threshold, 0.0),
     )
 
 
