@@ -79,7 +79,7 @@ def test_help_has_panels_and_examples(cli, monkeypatch, columns):
         (["segment", "x.png", "-c", "cat", "--batch-size", "0"], "0 is not between 1 and 4096"),
         (["segment", "x.png", "-c", "cat", "--window", "-8"], "-8 is not between 0 and 16384"),
         (["segment", "x.png", "-c", "cat", "--short-side", "big"], "'--short-side'"),
-        (["segment", "x.png", "-c", "cat", "--protocol", "maskclp"], "Hint: did you mean 'maskclip'?"),
+        (["segment", "x.png", "-c", "cat", "--protocol", "maskclp"], "Hint: did you mean 'maskclip'"),
         (["segment", "x.png", "-c", "cat", "--precision", "fp23"], "Hint: did you mean 'fp32'?"),
         (["segment", "-", "-c", "cat", "--json"], "Error: - writes the label PNG to standard output"),
         (["segment", "-", "x.png", "-c", "cat"], "cannot be mixed with others"),
@@ -423,14 +423,13 @@ def test_a_mistyped_benchmark_is_said(segment, make_image, tmp_path):
 
 
 def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_path, monkeypatch):
-    from clipseg_cli.pipelines import segment as pipeline
+    from clipseg_cli.pipelines import stream
+    from clipseg_cli.pipelines.predict import Predictor
 
-    monkeypatch.setattr(pipeline, "PICTURES_AHEAD_BYTES", 1)
+    monkeypatch.setattr(stream, "PICTURES_AHEAD_BYTES", 1)
     chunks = []
-    predict = pipeline.Predictor.predict
-    monkeypatch.setattr(
-        pipeline.Predictor, "predict", lambda self, p: chunks.append(len(p)) or predict(self, p)
-    )
+    predict = Predictor.predict
+    monkeypatch.setattr(Predictor, "predict", lambda self, p: chunks.append(len(p)) or predict(self, p))
     for i in range(6):
         make_image(tmp_path / "many" / f"{i}.png")
     assert segment(tmp_path / "many", "-c", "cat", "--batch-size", "64").code == 0
@@ -442,7 +441,7 @@ def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_p
     [((), 80), (("--protocol", "maskclip"), 85), (("--protocol", "maskclip", "--templates", "name"), 1)],
 )
 def test_the_protocol_brings_its_templates(cli, tiny_clip, make_image, tmp_path, monkeypatch, options, count):
-    from clipseg_cli.pipelines import segment as pipeline
+    from clipseg_cli.pipelines import load as pipeline
 
     seen = []
     build = pipeline.build_prompts

@@ -41,7 +41,12 @@ def backbone_of(clip: Any) -> Backbone:
 
 
 def predictor_of(
-    clip: Any, classes: ClassList | str = "a,b|c,d", method: str = "maskclip", **options: Any
+    clip: Any,
+    classes: ClassList | str = "a,b|c,d",
+    method: str = "maskclip",
+    *,
+    class_scores: bool = False,
+    **options: Any,
 ) -> Predictor:
     if isinstance(classes, str):
         classes = load_classes(classes)
@@ -49,7 +54,14 @@ def predictor_of(
     text = F.normalize(torch.randn(len(classes.queries), 32, generator=generator), dim=1)
     config = SegmentConfig(**options)
     return Predictor(
-        backbone_of(clip), METHODS.get(method), classes, text, config, device=CPU, dtype=torch.float32
+        backbone_of(clip),
+        METHODS.get(method),
+        classes,
+        text,
+        config,
+        device=CPU,
+        dtype=torch.float32,
+        class_scores=class_scores,
     )
 
 
@@ -59,7 +71,7 @@ def picture(height: int, width: int, seed: int = 0) -> DecodedImage:
 
 
 def run(predictor: Predictor, *images: DecodedImage) -> list[Segmentation]:
-    return predictor.predict([predictor.prepare(image) for image in images])
+    return list(predictor.predict([predictor.prepare(image) for image in images]))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (80, 100), (1, 1), (3, 500), (200, 70)])
@@ -115,7 +127,7 @@ def test_a_short_side_of_zero_keeps_the_size(tiny_clip) -> None:
     prepared = predictor.prepare(picture(203, 170))
     assert prepared.resized.shape == (200, 168, 3)  # whole patches, so that windows lie on one grid
     assert len(prepared.windows) > 4
-    assert predictor.predict([prepared])[0].labels.shape == (203, 170)
+    assert next(predictor.predict([prepared])).labels.shape == (203, 170)
 
 
 def test_unsure_pixels_become_background(tiny_clip) -> None:
@@ -149,7 +161,7 @@ def test_refinement_changes_the_map_and_stays_valid(tiny_clip, options, protocol
 
 
 def test_heatmaps_are_the_probabilities_behind_the_labels(tiny_clip) -> None:
-    (result,) = run(predictor_of(tiny_clip, heatmaps=True), picture(50, 70))
+    (result,) = run(predictor_of(tiny_clip, class_scores=True), picture(50, 70))
     assert result.class_scores is not None
     maps = np.stack([result.class_scores(i) for i in range(3)])
     assert np.array_equal(maps.argmax(axis=0), result.labels)

@@ -127,7 +127,7 @@ ProtocolOpt = Annotated[
     typer.Option(
         metavar="NAME",
         callback=_protocol,
-        help="default, or maskclip: the published code's exact settings.",
+        help="default, or the exact settings of a publication: sclip, maskclip, clip-diy.",
         rich_help_panel=METHOD,
     ),
 ]

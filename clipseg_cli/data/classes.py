@@ -33,7 +33,7 @@ _LOOKS_LIKE_FILE = re.compile(
 )
 
 
-def load_classes(spec: str, *, background: str = "none") -> ClassList:
+def load_classes(spec: str, *, background: str = "none", words: str = "prompt_names") -> ClassList:
     """Read a class list and add the background to it.
 
     Args:
@@ -44,6 +44,8 @@ def load_classes(spec: str, *, background: str = "none") -> ClassList:
             A class that already has the word "background" (as in voc21) is the background, wherever it
             stands and also with "none", and then no words are added. Words that the list itself uses are
             left out silently; if that leaves none, there is no background class: the list names its own.
+        words: which words of a benchmark stand for its classes: a key of its file; benchmarks without that
+            key use `prompt_names`.
 
     Returns:
         Unique display names, one or more words each. Which background words were left out can be seen by
@@ -53,11 +55,11 @@ def load_classes(spec: str, *, background: str = "none") -> ClassList:
         ClassListError: no such file, an unreadable one, or an empty, repeated, over-long or unprintable name;
             the message names the place.
     """
-    classes = _read(spec.strip())
-    for id_, (name, words) in enumerate(classes):
-        if PLAIN_BACKGROUND in map(_key, (name, *words)):
+    classes = _read(spec.strip(), words)
+    for id_, (name, aliases) in enumerate(classes):
+        if PLAIN_BACKGROUND in map(_key, (name, *aliases)):
             return _class_list(classes, background=id_)
-    used = {_key(word) for name, words in classes for word in (name, *words)}
+    used = {_key(word) for name, aliases in classes for word in (name, *aliases)}
     extra = tuple(word for word in _background_words(background) if _key(word) not in used)
     if not extra:
         return _class_list(classes, background=None)
@@ -127,7 +129,7 @@ def _class_list(classes: Sequence[_Class], background: int | None) -> ClassList:
     return ClassList(tuple(n for n, _ in classes), tuple(words for _, words in classes), background)
 
 
-def _read(spec: str) -> list[_Class]:
+def _read(spec: str, words_key: str) -> list[_Class]:
     """The classes as written, checked; those of a benchmark as published."""
     if is_list_file(spec):
         path = Path(spec)
@@ -139,8 +141,8 @@ def _read(spec: str) -> list[_Class]:
         return _checked(items, hint="join synonyms on one line: cat, kitten")
     if spec in benchmark_names():
         benchmark = load_benchmark(spec)
-        pairs = zip(benchmark["labels"], benchmark["prompt_names"], strict=True)
-        return [(name, tuple(words)) for name, words in pairs]
+        pairs = zip(benchmark["labels"], benchmark.get(words_key, benchmark["prompt_names"]), strict=True)
+        return [(name, (word,) if isinstance(word, str) else tuple(word)) for name, word in pairs]
     if not spec:
         raise ClassListError("the class list is empty", hint="for example: --classes cat,dog")
     items = [(f"class list, item {i}", item.split("|")) for i, item in enumerate(spec.split(","), start=1)]

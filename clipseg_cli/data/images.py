@@ -23,11 +23,11 @@ from clipseg_cli.types import DecodedImage, ImageSource
 from clipseg_cli.utils.files import open_input
 
 if TYPE_CHECKING:
-    from typing import IO
+    from typing import IO, Any
 
     from numpy.typing import NDArray
 
-__all__ = ["EXTENSIONS", "find_images", "read_image", "resize_image", "target_size"]
+__all__ = ["EXTENSIONS", "find_images", "read_image", "resize_image", "resize_nearest", "target_size"]
 
 # Naming the decoders keeps the others out: Pillow reads EPS by running Ghostscript on it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -130,6 +130,16 @@ def resize_image(
         shrunk = (min(columns, width), min(rows, height))
         pixels = np.asarray(cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def resize_nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Labels or scores [H, W] repeated to `size` (H, W) without mixing them; the array itself if it fits.
+
+    OpenCV's INTER_NEAREST: output pixel i takes input pixel floor(i * source / target).
+    """
+    if values.shape == size:
+        return values
+    return np.asarray(cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_NEAREST), values.dtype)
 
 
 def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.BytesIO:

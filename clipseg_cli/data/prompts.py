@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SLOT = "{}"
-TEMPLATE_SETS = ("imagenet", "maskclip", "single", "name")
+TEMPLATE_SETS = ("imagenet", "maskclip", "single", "clip-diy", "name")
 
 _SCENE_TEMPLATES = (
     "there is a {} in the scene.",
@@ -33,7 +33,8 @@ def load_templates(spec: str) -> tuple[str, ...]:
 
     Args:
         spec: "imagenet" (the 80 of CLIP's authors), "maskclip" (those and 5 more, 85), "single" ("a photo
-            of a {}."), "name" (the bare word), or a text file, one template a line (`#` starts a comment).
+            of a {}."), "clip-diy" (the same without the full stop), "name" (the bare word), or a text file, one
+            template a line (`#` starts a comment).
 
     Raises:
         UsageError: neither a set nor a file; the hint names the nearest set.
@@ -67,6 +68,8 @@ def build_prompts(words: Sequence[str], templates: Sequence[str]) -> list[list[s
 def _named(name: str) -> tuple[str, ...]:
     if name == "single":
         return ("a photo of a {}.",)
+    if name == "clip-diy":
+        return ("a photo of a {}",)
     if name == "name":
         return (SLOT,)
     from open_clip import OPENAI_IMAGENET_TEMPLATES  # brings torch, which --help does without

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,15 @@ from safetensors.torch import load, save
 from clipseg_cli.errors import OutputError
 from clipseg_cli.ops.similarity import average_prompts
 from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.utils.lanes import run_in_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
-PROMPTS_PER_BATCH = 512
+PROMPTS_PER_BATCH = 256
+"""One thread's work; the same everywhere, so that the embeddings are."""
 
 
 def cache_folder() -> Path:
@@ -72,9 +75,18 @@ def compute_embeds(
     tokens = tokenizer(flat)
     lengths = (tokens != 0).sum(dim=1)
     order = lengths.argsort(stable=True)
-    parts = [encode_text(model, tokens[batch].to(device)).float() for batch in order.split(PROMPTS_PER_BATCH)]
+
+    @torch.inference_mode()
+    def embed(batch: Tensor) -> Tensor:
+        return encode_text(model, tokens[batch].to(device)).float()
+
+    @torch.inference_mode()
+    def average(embeds: Tensor) -> Tensor:
+        return torch.stack([average_prompts(word) for word in embeds.split([len(word) for word in prompts])])
+
+    parts = run_in_lanes([partial(embed, batch) for batch in order.split(PROMPTS_PER_BATCH)], device)
     embeds = torch.cat(parts)[order.argsort().to(device)]
-    return torch.stack([average_prompts(word) for word in embeds.split([len(word) for word in prompts])])
+    return run_in_lanes([partial(average, embeds)], device)[0]
 
 
 def encode_text(model: Any, tokens: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from clipseg_cli.config import PROTOCOLS, Protocol
-from clipseg_cli.data.images import resize_image, target_size
+from clipseg_cli.config import PROTOCOLS, Protocol, ignore_value
+from clipseg_cli.data.classes import benchmark_names, load_benchmark
+from clipseg_cli.data.images import resize_image, resize_nearest, target_size
 from clipseg_cli.errors import UsageError
 from clipseg_cli.models.dense_clip import dense_reader
 from clipseg_cli.ops.reduce import probability_map, reduce_maps
@@ -28,12 +29,12 @@ from clipseg_cli.utils.registry import did_you_mean
 Number = TypeVar("Number", int, float)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from clipseg_cli.config import SegmentConfig
+    from clipseg_cli.config import InferenceConfig
     from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.types import ClassList, DecodedImage, Method
 
@@ -68,13 +69,12 @@ class Settings:
     background_threshold: float
 
 
-def resolve_settings(config: SegmentConfig, backbone: Backbone, patch: int) -> Settings:
+def resolve_settings(config: InferenceConfig, protocol: Protocol, backbone: Backbone, patch: int) -> Settings:
     """What holds for this model: the user's option, else the protocol's, else the model's own.
 
     Raises:
-        UsageError: unknown protocol, or options that exclude each other.
+        UsageError: options that exclude each other.
     """
-    protocol = find_protocol(config.protocol)
 
     def first(*options: Number | None) -> Number:
         return next(option for option in options if option is not None)
@@ -106,24 +106,37 @@ def resolve_settings(config: SegmentConfig, backbone: Backbone, patch: int) -> S
     )
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+def find_protocol(name: str, benchmark: str | None = None) -> Protocol:
+    """The protocol of that name, as it is on a benchmark.
+
+    Args:
+        name: of the protocol.
+        benchmark: name of a class list; any other text, or None, is data of the user's own.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such protocol.
     """
     if name not in PROTOCOLS:
         raise UsageError(f"unknown protocol '{name}'", hint=did_you_mean(name, PROTOCOLS))
-    return PROTOCOLS[name]
+    known = benchmark is not None and benchmark in benchmark_names()
+    return PROTOCOLS[name].on(benchmark, load_benchmark(benchmark) if benchmark and known else {})
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture at network size with its windows; made beside the model, in a decoding thread."""
+    """A picture at network size with its windows; made beside the model, in a decoding thread.
+
+    Attributes:
+        image: the picture.
+        resized: uint8 [H, W, 3] at network size.
+        windows: in pixels of `resized`.
+        size: (H, W) of the label map to make.
+    """
 
     image: DecodedImage
     resized: NDArray[np.uint8]
     windows: tuple[Window, ...]
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,8 @@ class Predictor:
         text_embeds: [Q, D] one unit vector for each word of `classes.queries`.
         config: the user's options.
         device, dtype: where and in what precision the tower computes; scores are always float32.
+        protocol: None finds it by `config.protocol`.
+        class_scores: hand out the map of any single class too.
     """
 
     def __init__(
@@ -152,12 +167,14 @@ class Predictor:
         method: Method,
         classes: ClassList,
         text_embeds: Tensor,
-        config: SegmentConfig,
+        config: InferenceConfig,
         *,
         device: torch.device,
         dtype: torch.dtype,
+        protocol: Protocol | None = None,
+        class_scores: bool = False,
     ) -> None:
-        protocol = find_protocol(config.protocol)
+        protocol = protocol or find_protocol(config.protocol)
         visual: Any = backbone.model.visual
         if config.key_smoothing > 0 and not method.keys:
             raise UsageError(f"--method {config.method} has no keys for --key-smoothing", hint="leave it out")
@@ -168,39 +185,50 @@ class Predictor:
             ln_eps=protocol.ln_eps,
             keys=config.key_smoothing > 0,
         )
-        self.settings = resolve_settings(config, backbone, self.reader.patch)
+        self.settings = resolve_settings(config, protocol, backbone, self.reader.patch)
         self.classes, self.text_embeds = classes, text_embeds
         self.device, self.dtype = device, dtype
         self.batch_size = config.batch_size
-        self.heatmaps = config.heatmaps
+        self.class_scores = class_scores
         self.mean = torch.tensor(protocol.mean or backbone.mean, device=device).view(3, 1, 1) * 255
         self.std = torch.tensor(protocol.std or backbone.std, device=device).view(3, 1, 1) * 255
-        # The dtype of the label map itself, so that a 12-megapixel map is never held as int64.
-        dtype_of_labels = torch.uint8 if len(classes) <= 256 else torch.int32
+        # The type of the label map itself, so that a 12-megapixel map is never held as int64.
+        narrow = ignore_value(len(classes)) < 256
+        dtype_of_labels = torch.uint8 if narrow else torch.int32
         self._class_of = torch.tensor(classes.query_to_class, device=device, dtype=dtype_of_labels)
 
-    def prepare(self, image: DecodedImage) -> Prepared:
-        """Resize and plan the windows; touches no model, so that a thread can do it."""
+    def prepare(self, image: DecodedImage, size: tuple[int, int] | None = None) -> Prepared:
+        """Resize and plan the windows; touches no model, so that a thread can do it.
+
+        Args:
+            image: the picture.
+            size: (H, W) of the label map to make; None is the picture's own.
+        """
         s = self.settings
-        size = target_size(
-            *image.pixels.shape[:2],
-            short_side=s.short_side or None,
-            long_side=s.long_side,
-            multiple=s.multiple,
+        height, width = image.pixels.shape[:2]
+        network = target_size(
+            height, width, short_side=s.short_side or None, long_side=s.long_side, multiple=s.multiple
         )
-        resized = resize_image(image.pixels, size, antialias=not s.protocol.keep_exact_size)
-        return Prepared(image, resized, tuple(plan_windows(size, s.window, s.stride)))
+        if s.protocol.square and s.short_side:
+            network = (s.short_side, s.short_side)
+        resized = resize_image(image.pixels, network, antialias=not s.protocol.keep_exact_size)
+        windows = tuple(plan_windows(network, s.window, s.stride))
+        return Prepared(image, resized, windows, size or (height, width))
 
     @torch.inference_mode()
-    def predict(self, pictures: Sequence[Prepared]) -> list[Segmentation]:
-        """Label maps of some pictures, in order; their windows share batches."""
+    def predict(self, pictures: Sequence[Prepared]) -> Iterator[Segmentation]:
+        """Label maps of some pictures, in order; their windows share batches.
+
+        Only small maps are kept for all pictures; those at full size come one by one.
+        """
         crops: list[Tensor] = []
         for picture in pictures:
             pixels = torch.from_numpy(picture.resized).to(self.device, non_blocking=True)
             tensor = (pixels.permute(2, 0, 1).float() - self.mean) / self.std  # [3, H, W]
             crops += [tensor[:, window.slices[0], window.slices[1]] for window in picture.windows]
         maps = iter(self._read(crops))
-        return [self._finish(picture, [next(maps) for _ in picture.windows]) for picture in pictures]
+        for picture in pictures:
+            yield self._finish(picture, [next(maps) for _ in picture.windows])
 
     def _read(self, crops: Sequence[Tensor]) -> list[WindowMaps]:
         """Windows of any shape, in batches of one shape, through the tower."""
@@ -235,7 +263,7 @@ class Predictor:
                 stitch(keys, cells, grid) if keys else None,
             )
             maps = self._refine(whole)
-        return self._label(picture.image, maps)
+        return self._label(picture, maps)
 
     def _refine(self, part: WindowMaps) -> Tensor:
         """Prompt denoising, then key smoothing: cosines, or probabilities if smoothed, [Q, h, w]."""
@@ -256,13 +284,14 @@ class Predictor:
             )[0]
         return logits
 
-    def _label(self, image: DecodedImage, maps: Tensor) -> Segmentation:
+    def _label(self, picture: Prepared, maps: Tensor) -> Segmentation:
         s, classes = self.settings, self.classes
         # Smoothed maps are probabilities already; the published code still compares them as they are.
         probabilities = s.key_smoothing > 0
         scaled = maps if probabilities else maps * s.softmax_scale
-        height, width = image.pixels.shape[:2]
-        reduced = reduce_maps(scaled, (height, width), probabilities=probabilities)
+        repeat = s.protocol.upsample == "labels"
+        size = (picture.resized.shape[0], picture.resized.shape[1]) if repeat else picture.size
+        reduced = reduce_maps(scaled, size, probabilities=probabilities)
         labels, scores = self._class_of[reduced.winner], reduced.score
         if s.background_threshold > 0 and classes.background is not None:
             unsure = (scores < s.background_threshold) & (labels != classes.background)
@@ -276,15 +305,17 @@ class Predictor:
                     word = probability_map(scaled[query], reduced.log_total, probabilities=probabilities)
                     best = word if best is None else torch.maximum(best, word)
                 if best is None:
-                    return np.zeros((height, width), dtype=np.float32)
-                return best.clamp_(max=1).cpu().numpy()
+                    return np.zeros(picture.size, dtype=np.float32)
+                return resize_nearest(best.clamp_(max=1).cpu().numpy(), picture.size)
 
+        narrow = ignore_value(len(classes)) < 256
+        found = labels.cpu().numpy().astype(np.uint8 if narrow else np.uint16, copy=False)
         return Segmentation(
-            labels=labels.cpu().numpy().astype(np.uint8 if len(classes) <= 256 else np.uint16, copy=False),
-            scores=scores.cpu().numpy(),
+            labels=resize_nearest(found, picture.size),
+            scores=resize_nearest(scores.cpu().numpy(), picture.size),
             classes=classes,
-            image=image,
-            class_scores=class_scores if self.heatmaps else None,
+            image=picture.image,
+            class_scores=class_scores if self.class_scores else None,
         )
 
     def describe(self) -> dict[str, object]:

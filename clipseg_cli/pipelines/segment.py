@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,28 +10,22 @@ from typing import TYPE_CHECKING
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images
 from clipseg_cli.data.images import read_image
-from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
-from clipseg_cli.methods import METHODS
-from clipseg_cli.models.backbones import load_backbone
-from clipseg_cli.models.catalogue import require_readable
-from clipseg_cli.models.text_classifier import embed_words
 from clipseg_cli.outputs import WRITERS, write_run_info
 from clipseg_cli.pipelines.about import notes, run_info
-from clipseg_cli.pipelines.predict import Predictor, Prepared, find_protocol
-from clipseg_cli.utils.device import describe_device, pick_device, pick_precision
+from clipseg_cli.pipelines.load import plan_model
+from clipseg_cli.pipelines.predict import find_protocol
+from clipseg_cli.pipelines.stream import Stream
+from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from clipseg_cli.config import SegmentConfig
     from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.pipelines.predict import Predictor, Prepared
     from clipseg_cli.types import ClassList, ImageSource, Segmentation, Writer
-
-
-PICTURES_AHEAD_BYTES = 256 << 20
-"""Decoded pictures that may wait for the model; at least a few do, however large."""
 
 
 @dataclass(frozen=True)
@@ -59,29 +51,16 @@ def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
     Raises:
         ClipsegError: anything wrong with options, inputs, output folder or model.
     """
-    classes = load_classes(config.classes, background=config.background)
-    protocol = find_protocol(config.protocol)
-    templates = load_templates(protocol.templates if config.templates is None else config.templates)
-    method = METHODS.get(config.method)
-    device = pick_device(config.device)
-    dtype = pick_precision(config.precision, device)
+    protocol = find_protocol(config.protocol, config.classes.strip())
+    classes = load_classes(config.classes, background=config.background, words=protocol.words)
+    plan = plan_model(config, protocol)
     sources, failures = find_images(config.images, exclude=(config.out,))
     if not sources:
         raise _nothing_left(failures)
     if any(source.path for source in sources):
         check_writable(config.out)
     _check_inputs_stay(sources, config.out)
-
-    require_readable(config.model)
-    backbone = load_backbone(config.model, config.pretrained, device)
-    text_embeds = embed_words(
-        backbone.model,
-        backbone.tokenizer,
-        build_prompts(classes.queries, templates),
-        fingerprint=backbone.fingerprint,
-        device=device,
-    )
-    predictor = Predictor(backbone, method, classes, text_embeds, config, device=device, dtype=dtype)
+    backbone, predictor = plan.load(classes, class_scores=config.heatmaps)
     return SegmentRun(config, backbone, predictor, sources, failures)
 
 
@@ -132,55 +111,14 @@ class SegmentRun:
             yield ImageResult(failure.image or failure.message, error=failure)
         if any(source.path for source in self.sources):
             write_run_info(self._info, self.config.out)
-        readers = ThreadPoolExecutor(self.config.workers, thread_name_prefix="read")
-        writers = ThreadPoolExecutor(self.config.workers, thread_name_prefix="write")
-        pending: deque[Future[ImageResult]] = deque()
-        try:
-            for chunk in self._chunks(readers):
-                good = [item for item in chunk if isinstance(item, Prepared)]
-                segmentations = iter(self.predictor.predict(good))
-                for item in chunk:
-                    if isinstance(item, ImageResult):
-                        pending.append(_done(item))
-                    else:
-                        pending.append(writers.submit(self._write, next(segmentations)))
-                # A bounded queue, since pictures wait in memory: this batch is written while the next computes.
-                most = max(len(chunk), 2 * self.config.workers)
-                while len(pending) > most or (pending and pending[0].done()):
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            readers.shutdown(wait=False, cancel_futures=True)
-            # What is being written is finished, what waits is dropped.
-            writers.shutdown(wait=True, cancel_futures=True)
-
-    def _chunks(self, readers: ThreadPoolExecutor) -> Iterator[list[Prepared | ImageResult]]:
-        """Pictures read ahead, gathered until their windows fill a batch."""
-        ahead: deque[Future[Prepared | ImageResult]] = deque()
-        waiting = iter(self.sources)
-        chunk: list[Prepared | ImageResult] = []
-        windows = held = 0
-        least = depth = 2 * self.config.workers
-        while True:
-            while len(ahead) < depth and (source := next(waiting, None)) is not None:
-                ahead.append(readers.submit(self._read, source))
-            if not ahead:
-                break
-            item = ahead.popleft().result()
-            chunk.append(item)
-            if isinstance(item, Prepared):
-                windows += len(item.windows)
-                held += item.image.pixels.nbytes
-                # The next batch is read while this one computes: as many pictures as it will need, unless
-                # they are so large that waiting for a full batch would fill the memory.
-                wanted = -(-self.config.batch_size // len(item.windows))
-                depth = max(least, min(wanted, PICTURES_AHEAD_BYTES // item.image.pixels.nbytes))
-            if windows >= self.config.batch_size or windows == 0 or held >= PICTURES_AHEAD_BYTES:
-                yield chunk
-                chunk, windows, held = [], 0, 0
-        if chunk:
-            yield chunk
+        stream = Stream(
+            self.predictor,
+            read=self._read,
+            finish=self._write,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+        )
+        yield from stream.gathered(self.sources)
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:
         try:
@@ -189,8 +127,7 @@ class SegmentRun:
         except ClipsegError as error:
             return ImageResult(str(source), error=error)
 
-    def _write(self, result: Segmentation) -> ImageResult:
-        source = result.image.source
+    def _write(self, source: ImageSource, result: Segmentation) -> ImageResult:
         written: list[Path] = []
         if source.path is not None:
             stem = self.config.out / source.relative
@@ -204,12 +141,6 @@ class SegmentRun:
         result.shares()  # counted here, beside the model, and kept
         self.finished.append(str(source))
         return ImageResult(str(source), result, tuple(written))
-
-
-def _done(result: ImageResult) -> Future[ImageResult]:
-    future: Future[ImageResult] = Future()
-    future.set_result(result)
-    return future
 
 
 def _check_inputs_stay(sources: Sequence[ImageSource], out: Path) -> None:

@@ -1,0 +1,82 @@
+"""From options to a model that is ready to label pictures; cheap checks first, so that a typo costs no download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clipseg_cli.data.prompts import build_prompts, load_templates
+from clipseg_cli.methods import METHODS
+from clipseg_cli.models.backbones import load_backbone
+from clipseg_cli.models.catalogue import require_readable
+from clipseg_cli.models.text_classifier import embed_words
+from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.utils.device import pick_device, pick_precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipseg_cli.config import InferenceConfig, Protocol
+    from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.types import ClassList, Method
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """Options that have been checked, before anything is loaded.
+
+    Attributes:
+        templates: sentences around each word, each with one `{}`.
+        device, dtype: where and in what precision the tower will compute.
+    """
+
+    config: InferenceConfig
+    protocol: Protocol
+    templates: tuple[str, ...]
+    method: Method
+    device: torch.device
+    dtype: torch.dtype
+
+    def load(self, classes: ClassList, *, class_scores: bool = False) -> tuple[Backbone, Predictor]:
+        """The weights, and a predictor for some classes; `class_scores` as in `Predictor`.
+
+        Raises:
+            ModelError: weights cannot be fetched, read or fitted, or the tower cannot be read densely.
+            UsageError: options that exclude each other.
+        """
+        require_readable(self.config.model)
+        backbone = load_backbone(self.config.model, self.config.pretrained, self.device)
+        return backbone, self.predictor(backbone, classes, class_scores=class_scores)
+
+    def predictor(self, backbone: Backbone, classes: ClassList, *, class_scores: bool = False) -> Predictor:
+        """A predictor on a model that is loaded already."""
+        text_embeds = embed_words(
+            backbone.model,
+            backbone.tokenizer,
+            build_prompts(classes.queries, self.templates),
+            fingerprint=backbone.fingerprint,
+            device=self.device,
+        )
+        return Predictor(
+            backbone,
+            self.method,
+            classes,
+            text_embeds,
+            self.config,
+            device=self.device,
+            dtype=self.dtype,
+            protocol=self.protocol,
+            class_scores=class_scores,
+        )
+
+
+def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
+    """Check what can be checked without weights.
+
+    Raises:
+        ClipsegError: unknown method, device, precision or templates, or an unreadable file of templates.
+    """
+    templates = load_templates(protocol.templates if config.templates is None else config.templates)
+    method = METHODS.get(config.method)
+    device = pick_device(config.device)
+    return ModelPlan(config, protocol, templates, method, device, pick_precision(config.precision, device))

@@ -1,0 +1,164 @@
+"""The loop around the model, for every command that labels pictures: read ahead, label in batches, write beside."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from clipseg_cli.pipelines.predict import Prepared
+from clipseg_cli.utils.lanes import lane_count, open_lanes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.types import Segmentation
+
+T = TypeVar("T")  # what is to be labelled
+R = TypeVar("R")  # what comes out for it
+
+PICTURES_AHEAD_BYTES = 256 << 20
+"""Decoded pictures that may wait for the model; at least a few do, however large."""
+
+
+class Stream(Generic[T, R]):
+    """Items in, results out, in order; reading and writing run in threads beside the model.
+
+    Args:
+        predictor: the model.
+        read: an item to a picture ready for the model, or straight to its result (unreadable, nothing to do).
+        finish: what is done with a label map, in a writing thread.
+        batch_size: windows in one forward pass.
+        workers: threads that read, and as many that write.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        read: Callable[[T], Prepared | R],
+        finish: Callable[[T, Segmentation], R],
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        self.predictor, self.read, self.finish = predictor, read, finish
+        self.batch_size, self.workers = batch_size, workers
+
+    def gathered(self, items: Iterable[T]) -> Generator[R, None, None]:
+        """Results as soon as may be: whatever has been read when a batch is full goes through together.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the files being written are finished, as after close().
+        """
+        with ExitStack() as stack:
+            readers, writers = self._pools(stack)
+            pending: deque[Future[R]] = deque()
+            for chunk in self._gather(iter(items), readers):
+                segmentations = self.predictor.predict([p for _, p in chunk if isinstance(p, Prepared)])
+                for item, picture in chunk:
+                    if isinstance(picture, Prepared):
+                        pending.append(writers.submit(self.finish, item, next(segmentations)))
+                    else:
+                        pending.append(_done(picture))
+                # A bounded queue, since pictures wait in memory: this batch is written while the next computes.
+                most = max(len(chunk), 2 * self.workers)
+                while len(pending) > most or (pending and pending[0].done()):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def grouped(self, groups: Iterable[Sequence[T]]) -> Generator[R, None, None]:
+        """Results that depend on nothing but the group an item is in: not on threads, time or other groups.
+
+        On a CPU each group runs on one thread and several beside each other (see `utils.lanes`).
+
+        Raises:
+            KeyboardInterrupt: as `gathered`.
+        """
+        device = self.predictor.device
+        lanes = lane_count(device)
+        with ExitStack() as stack:
+            readers, writers = self._pools(stack)
+            pool = stack.enter_context(open_lanes(device))
+            pending: deque[Future[list[Future[R]]]] = deque()
+            for group in self._read_groups(iter(groups), readers, ahead=lanes + 1):
+                pending.append(pool.submit(self._label_group, group, writers))
+                while len(pending) > lanes + 1 or (pending and pending[0].done()):
+                    yield from (future.result() for future in pending.popleft().result())
+            while pending:
+                yield from (future.result() for future in pending.popleft().result())
+
+    def _pools(self, stack: ExitStack) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
+        """Readers and writers; at the end what is being written is finished, and what waits is dropped."""
+        writers = ThreadPoolExecutor(self.workers, thread_name_prefix="write")
+        stack.callback(writers.shutdown, wait=True, cancel_futures=True)
+        readers = ThreadPoolExecutor(self.workers, thread_name_prefix="read")
+        stack.callback(readers.shutdown, wait=False, cancel_futures=True)
+        return readers, writers
+
+    def _label_group(
+        self, group: Sequence[tuple[T, Prepared | R]], writers: ThreadPoolExecutor
+    ) -> list[Future[R]]:
+        segmentations = self.predictor.predict([p for _, p in group if isinstance(p, Prepared)])
+        results: list[Future[R]] = []
+        for item, picture in group:
+            if not isinstance(picture, Prepared):
+                results.append(_done(picture))
+                continue
+            results.append(writers.submit(self.finish, item, next(segmentations)))
+            if len(results) > 2 * self.workers:  # label maps wait in memory
+                results[-2 * self.workers].exception()
+        return results
+
+    def _read_groups(
+        self, groups: Iterator[Sequence[T]], readers: ThreadPoolExecutor, *, ahead: int
+    ) -> Iterator[list[tuple[T, Prepared | R]]]:
+        waiting: deque[list[tuple[T, Future[Prepared | R]]]] = deque()
+        while True:
+            while len(waiting) < ahead and (group := next(groups, None)) is not None:
+                waiting.append([(item, readers.submit(self.read, item)) for item in group])
+            if not waiting:
+                return
+            yield [(item, future.result()) for item, future in waiting.popleft()]
+
+    def _gather(
+        self, items: Iterator[T], readers: ThreadPoolExecutor
+    ) -> Iterator[list[tuple[T, Prepared | R]]]:
+        """Pictures read ahead, gathered until their windows fill a batch."""
+        ahead: deque[tuple[T, Future[Prepared | R]]] = deque()
+        chunk: list[tuple[T, Prepared | R]] = []
+        windows = held = 0
+        least = depth = 2 * self.workers
+        exhausted = False
+        while True:
+            while len(ahead) < depth and not exhausted:
+                for item in items:
+                    ahead.append((item, readers.submit(self.read, item)))
+                    break
+                else:
+                    exhausted = True
+            if not ahead:
+                break
+            item, future = ahead.popleft()
+            picture = future.result()
+            chunk.append((item, picture))
+            if isinstance(picture, Prepared):
+                windows += len(picture.windows)
+                held += picture.image.pixels.nbytes
+                # The next batch is read while this one computes: as many pictures as it will need, unless
+                # they are so large that waiting for a full batch would fill the memory.
+                wanted = -(-self.batch_size // len(picture.windows))
+                depth = max(least, min(wanted, PICTURES_AHEAD_BYTES // picture.image.pixels.nbytes))
+            if windows >= self.batch_size or windows == 0 or held >= PICTURES_AHEAD_BYTES:
+                yield chunk
+                chunk, windows, held = [], 0, 0
+        if chunk:
+            yield chunk
+
+
+def _done(result: R) -> Future[R]:
+    future: Future[R] = Future()
+    future.set_result(result)
+    return future
