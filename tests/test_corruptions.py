@@ -1,0 +1,426 @@
+"""Each corruption against what its definition says, computed here by other means."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipseg_cli.data import corruptions
+from clipseg_cli.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, parse_corruptions
+from clipseg_cli.errors import ShapeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+NAMES = list(CORRUPTIONS)
+RANDOM = ["gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise", "spatter"]
+severities = pytest.mark.parametrize("severity", SEVERITIES)
+
+
+def flat(value: int, height: int = 300, width: int = 400) -> Pixels:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def spoil(pixels: Pixels, name: str, severity: int, seed: int = 0, key: str = "a.jpg") -> Pixels:
+    return corrupt(pixels, name, severity, seed=seed, key=key)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Pixels:
+    """Sky, hills and fine texture: as bright and as smooth as photographs are."""
+    rng = np.random.default_rng(5)
+    field = np.zeros((192, 256, 3), np.float32)
+    for side in (3, 6, 12, 24, 48, 96):  # an amplitude that falls with the frequency, as in photographs
+        octave = rng.normal(size=(side, side, 3)).astype(np.float32)
+        field += cv2.resize(octave, (256, 192), interpolation=cv2.INTER_CUBIC) * (90 / side**0.7)
+    field += np.linspace(190, 70, 192, dtype=np.float32)[:, None, None]
+    cv2.circle(field, (180, 60), 30, (235, 200, 60), -1)
+    cv2.rectangle(field, (30, 90), (110, 160), (40, 60, 150), -1)
+    return np.clip(field, 0, 255).astype(np.uint8)
+
+
+def normal_cdf(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x])
+
+
+def assert_normal(values: Pixels, mean: float, deviation: float) -> None:
+    """Rounded and clipped N(mean, deviation): the Kolmogorov distance of so many values is below 2.5 / sqrt(n)."""
+    levels = np.arange(255)
+    seen = np.cumsum(np.bincount(values.ravel(), minlength=256))[:255] / values.size
+    expected = normal_cdf((levels + 0.5 - mean) / deviation)
+    assert np.abs(seen - expected).max() < 2.5 / math.sqrt(values.size)
+
+
+def assert_share(hits: NDArray[np.bool_], share: float) -> None:
+    """Five standard deviations of a binomial count."""
+    assert abs(hits.mean() - share) <= 5 * math.sqrt(share * (1 - share) / hits.size)
+
+
+# ---- noise ----
+
+
+@severities
+def test_gaussian_noise_has_the_published_deviation_around_grey(severity: int) -> None:
+    scale = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
+    noisy = spoil(flat(128), "gaussian_noise", severity)
+    for channel in range(3):
+        assert_normal(noisy[..., channel], 128, 255 * scale)
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "speckle_noise"])
+def test_noise_is_independent_between_channels_and_neighbours(name: str) -> None:
+    noisy = spoil(flat(100), name, 1).astype(float) - 100
+    limit = 5 / math.sqrt(noisy[..., 0].size)
+    pairs = [(noisy[..., 0], noisy[..., 1]), (noisy[..., 1], noisy[..., 2]), (noisy[:, 1:], noisy[:, :-1])]
+    for one, other in [*pairs, (noisy[1:], noisy[:-1])]:
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < limit
+
+
+@severities
+@pytest.mark.parametrize("grey", [13, 102])
+def test_shot_noise_counts_photons_by_poisson(severity: int, grey: int) -> None:
+    photons = (60, 25, 12, 5, 3)[severity - 1]
+    noisy = spoil(flat(grey), "shot_noise", severity)
+    rate = grey / 255 * photons
+    left = 1.0
+    for count in range(photons):
+        chance = math.exp(-rate + count * math.log(rate) - math.lgamma(count + 1))
+        assert_share(noisy == round(count * 255 / photons), chance)
+        left -= chance
+    assert_share(noisy == 255, max(left, 0.0))  # as many photons as white has, or more
+
+
+def test_shot_noise_keeps_the_mean_and_has_variance_x_over_c() -> None:
+    noisy = spoil(flat(64), "shot_noise", 1) / 255
+    x = 64 / 255
+    assert abs(noisy.mean() - x) < 5 * math.sqrt(x / 60 / noisy.size)
+    assert noisy.var() == pytest.approx(x / 60, rel=0.02)
+
+
+@severities
+def test_impulse_noise_is_half_salt_half_pepper_in_each_channel_by_itself(severity: int) -> None:
+    amount = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
+    noisy = spoil(flat(100), "impulse_noise", severity)
+    assert set(np.unique(noisy)) == {0, 100, 255}
+    assert_share(noisy == 255, amount / 2)
+    assert_share(noisy == 0, amount / 2)
+    assert_share((noisy != 100).all(axis=2), amount**3)
+
+
+@severities
+@pytest.mark.parametrize("grey", [40, 80, 160])
+def test_speckle_noise_is_proportional_to_the_light(severity: int, grey: int) -> None:
+    scale = (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1]
+    assert_normal(spoil(flat(grey), "speckle_noise", severity), grey, scale * grey)
+
+
+@pytest.mark.parametrize("name", ["speckle_noise", "shot_noise"])
+def test_black_has_no_light_to_be_noisy(name: str) -> None:
+    assert not spoil(flat(0), name, 5).any()
+
+
+# ---- blur: the picture of a corner is the running sum of the kernel, precise to half a grey level ----
+
+
+def corner_of(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a kernel [K, K] makes of a white lower right quarter on black: [K, K] around the corner."""
+    return 255 * np.cumsum(np.cumsum(kernel, axis=0), axis=1)
+
+
+def blurred_corner(name: str, severity: int, side: int) -> Pixels:
+    pixels = flat(0, 101, 101)
+    pixels[50:, 50:] = 255
+    half = side // 2
+    return spoil(pixels, name, severity)[50 - half : 51 + half, 50 - half : 51 + half]
+
+
+@severities
+def test_gaussian_blur_is_a_sampled_gaussian(severity: int) -> None:
+    sigma = (1, 2, 3, 4, 6)[severity - 1]
+    steps = np.arange(-4 * sigma, 4 * sigma + 1)
+    kernel = np.exp(-(steps[:, None] ** 2 + steps**2) / (2 * sigma**2))
+    expected = corner_of(kernel / kernel.sum())
+    seen = blurred_corner("gaussian_blur", severity, len(steps))
+    assert np.abs(seen - expected[..., None]).max() < 0.51
+
+
+def disk(radius: int, softening: float) -> NDArray[np.float64]:
+    """A uniform disk, softened by a Gaussian of 3 or 5 taps that mirrors at the border of the kernel."""
+    half, taps = max(8, radius), (1 if radius <= 8 else 2)
+    steps = np.arange(-half, half + 1)
+    inside = (steps[:, None] ** 2 + steps**2 <= radius**2).astype(float)
+    weights = np.exp(-(np.arange(-taps, taps + 1) ** 2) / (2 * softening**2))
+    weights /= weights.sum()
+    padded = np.pad(inside / inside.sum(), taps, mode="reflect")
+    rows = sum(w * padded[i : i + len(steps)] for i, w in enumerate(weights))
+    return np.asarray(sum(w * rows[:, i : i + len(steps)] for i, w in enumerate(weights)))
+
+
+@severities
+def test_defocus_blur_is_a_soft_disk(severity: int) -> None:
+    kernel = disk(*((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))[severity - 1])
+    seen = blurred_corner("defocus_blur", severity, len(kernel))
+    assert np.abs(seen - np.minimum(corner_of(kernel), 255)[..., None]).max() < 0.51
+
+
+@severities
+def test_a_point_out_of_focus_is_a_disk(severity: int) -> None:
+    radius = (3, 4, 6, 8, 10)[severity - 1]
+    pixels = flat(0, 41, 41)
+    pixels[20, 20] = 255
+    seen = spoil(pixels, "defocus_blur", severity)
+    y, x = np.mgrid[-20:21, -20:21]
+    distance = np.hypot(y, x)
+    assert not seen[distance > radius + 1.5].any()
+    core = seen[distance < radius - 1.5]
+    assert set(np.unique(core)) == {round(255 / np.count_nonzero(distance <= radius))}
+
+
+@severities
+@pytest.mark.parametrize(
+    ("name", "excess"), [("gaussian_blur", (0, 0, 0, 0, 0)), ("defocus_blur", (0, 0, 0, 3, 2))]
+)
+def test_blur_keeps_a_flat_picture_up_to_the_edges(name: str, excess: tuple[int, ...], severity: int) -> None:
+    """But for ImageNet-C's own disks of radius 8 and 10, which sum to 1.013 and 1.011."""
+    assert (spoil(flat(200, 37, 53), name, severity) == 200 + excess[severity - 1]).all()
+
+
+# ---- JPEG ----
+
+LUMA = """16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56  14 17 22 29 51 87 80 62
+18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92  49 64 78 87 103 121 120 101  72 92 95 98 112 100 103 99"""
+CHROMA = (
+    """17 18 24 47 99 99 99 99  18 21 26 66 99 99 99 99  24 26 56 99 99 99 99 99  47 66 99 99 99 99 99 99"""
+    + (" 99" * 32)
+)
+"""The example tables of the JPEG standard (ITU-T T.81, K.1 and K.2)."""
+
+
+@severities
+def test_jpeg_uses_the_standard_tables_scaled_by_quality(severity: int, scene: Pixels) -> None:
+    quality = (25, 18, 15, 10, 7)[severity - 1]
+    percent = 5000 // quality  # libjpeg's scale below quality 50
+    tables = [
+        [min(255, max(1, (int(v) * percent + 50) // 100)) for v in table.split()] for table in (LUMA, CHROMA)
+    ]
+    buffer = io.BytesIO()
+    Image.fromarray(scene).save(buffer, "JPEG", qtables=tables, subsampling="4:2:0")
+    with Image.open(buffer) as expected:
+        assert np.array_equal(spoil(scene, "jpeg_compression", severity), np.asarray(expected))
+
+
+# ---- spatter ----
+
+
+def liquid_share(severity: int) -> float:
+    """Share of smoothed Gaussian noise above the threshold: smoothing divides the deviation by 2 sigma sqrt(pi)."""
+    mean, deviation, sigma, threshold = [
+        (0.65, 0.3, 4, 0.69),
+        (0.65, 0.3, 3, 0.68),
+        (0.65, 0.3, 2, 0.68),
+        (0.65, 0.3, 1, 0.65),
+        (0.67, 0.4, 1, 0.65),
+    ][severity - 1]
+    rest = deviation / (2 * sigma * math.sqrt(math.pi))
+    return float(1 - normal_cdf(np.array([(threshold - mean) / rest]))[0])
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3])
+def test_water_adds_pale_turquoise_light(severity: int) -> None:
+    strength = (0.6, 0.6, 0.5)[severity - 1]
+    water = spoil(flat(0), "spatter", severity).astype(float)
+    assert np.abs(water.max(axis=(0, 1)) - strength * np.array([175, 238, 238])).max() < 1
+    assert np.array_equal(water[..., 1], water[..., 2])
+    assert np.abs(water[..., 0] - water[..., 1] * 175 / 238).max() < 1
+    grey = spoil(flat(60), "spatter", severity)
+    assert np.abs(grey - (60 + water)).max() <= 1  # light is added, whatever is below; halves round to even
+    assert np.array_equal(grey != 60, water != 0)
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3])
+def test_water_covers_the_share_of_the_noise_above_the_threshold(severity: int) -> None:
+    wet = np.mean(
+        [spoil(flat(0, 400, 500), "spatter", severity, seed=s).any(axis=2).mean() for s in range(4)]
+    )
+    # The relief is too faint to be seen in places. Drops are few and large, so the share varies by a tenth.
+    assert 0.6 * liquid_share(severity) < wet < 1.15 * liquid_share(severity)
+
+
+@pytest.mark.parametrize("severity", [4, 5])
+def test_mud_covers_with_brown(severity: int) -> None:
+    white = spoil(flat(255), "spatter", severity).astype(float)
+    cover = (255 - white) / (255 - np.array([63, 42, 20]))  # the same in all channels
+    assert (np.ptp(cover, axis=2) < 0.006).all()
+    dirty = cover[..., 0] > 0.01
+    assert (cover[dirty] > 0.797).all()
+    assert (cover <= 1).all()
+    assert np.array_equal(spoil(flat(90), "spatter", severity)[~dirty], flat(90)[~dirty])
+    # Opening holes below 0.8 leaves a part of the liquid, which is half of the picture.
+    assert 0.05 < dirty.mean() < liquid_share(severity) < 0.6
+
+
+@pytest.mark.parametrize("severity", [1, 2, 3])
+def test_spatter_leaves_a_picture_without_drops(severity: int) -> None:
+    keys = [str(i) for i in range(40)]
+    outcomes = [(spoil(flat(77, 1, 1), "spatter", severity, key=key) == 77).all() for key in keys]
+    assert any(outcomes)
+
+
+# ---- all ----
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_severity_grows(name: str, scene: Pixels) -> None:
+    """Of spatter too, though by its definition only as long as mud is darker than what it covers."""
+    changes = [np.abs(spoil(scene, name, s).astype(float) - scene).mean() for s in SEVERITIES]
+    assert changes == sorted(changes)
+    assert changes[0] > 0
+    assert len(set(changes)) == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 3), (37, 53)])
+def test_any_size(name: str, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    for severity in SEVERITIES:
+        result = spoil(pixels, name, severity)
+        assert result.shape == pixels.shape
+        assert result.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_callers_array_stays_as_it_is(name: str, scene: Pixels) -> None:
+    for pixels in (scene.copy(), scene[:, ::-1]):  # a flipped view is not contiguous
+        before = pixels.copy()
+        pixels.flags.writeable = False
+        for severity in (1, 5):
+            result = spoil(pixels, name, severity)
+            assert not np.shares_memory(result, pixels)
+            assert np.array_equal(result, spoil(before, name, severity))
+        assert np.array_equal(pixels, before)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_noise_depends_on_seed_key_and_severity(name: str, scene: Pixels) -> None:
+    one = spoil(scene, name, 4)
+    assert np.array_equal(one, spoil(scene, name, 4))
+    assert not np.array_equal(one, spoil(scene, name, 4, seed=1))
+    assert not np.array_equal(one, spoil(scene, name, 4, key="b.jpg"))
+
+
+def test_severities_and_corruptions_do_not_share_their_noise() -> None:
+    mild = spoil(flat(128), "gaussian_noise", 1).astype(float) - 128
+    for other in (spoil(flat(128), "gaussian_noise", 2), spoil(flat(128), "speckle_noise", 1)):
+        assert abs(np.corrcoef(mild.ravel(), other.ravel())[0, 1]) < 5 / math.sqrt(mild.size)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(RANDOM)))
+def test_blur_and_jpeg_do_not_depend_on_chance(name: str, scene: Pixels) -> None:
+    assert not CORRUPTIONS[name].random
+    assert np.array_equal(spoil(scene, name, 3), spoil(scene, name, 3, seed=9, key="z"))
+
+
+def test_order_and_threads_do_not_matter(scene: Pixels) -> None:
+    jobs = [(name, severity, f"{i}.jpg") for name in NAMES for severity in (2, 4) for i in range(2)]
+    alone = {job: spoil(scene, job[0], job[1], key=job[2]) for job in jobs}
+    with ThreadPoolExecutor(4) as pool:
+        beside = pool.map(lambda job: spoil(scene, job[0], job[1], key=job[2]), reversed(jobs))
+        for job, result in zip(reversed(jobs), beside, strict=True):
+            assert np.array_equal(result, alone[job])
+
+
+def test_another_process_draws_the_same_noise() -> None:
+    """Python salts hash() anew in each process, so it must not reach the seed."""
+    code = (
+        "import numpy as np, zlib; from clipseg_cli.data.corruptions import corrupt; "
+        "print(zlib.crc32(corrupt(np.full((9, 9, 3), 99, np.uint8), 'shot_noise', 3, seed=1, key='é/ü.jpg')))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": salt},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for salt in ("1", "2")
+    }
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("name", RANDOM[:4])
+def test_working_in_bands_does_not_change_the_noise(
+    name: str, scene: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = spoil(scene, name, 3)
+    monkeypatch.setattr(corruptions, "_BAND", 5000)
+    assert np.array_equal(spoil(scene, name, 3), whole)
+
+
+def test_a_key_may_be_any_file_name() -> None:
+    spoil(flat(9, 4, 4), "shot_noise", 1, key="caf\udce9.jpg")  # a byte that is no UTF-8
+
+
+# ---- names and errors ----
+
+
+def test_the_eight_of_the_paper_in_its_order() -> None:
+    assert NAMES == [
+        "gaussian_noise",
+        "shot_noise",
+        "impulse_noise",
+        "speckle_noise",
+        "gaussian_blur",
+        "defocus_blur",
+        "spatter",
+        "jpeg_compression",
+    ]
+    assert {name for name in NAMES if CORRUPTIONS[name].random} == set(RANDOM)
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ((), ()),
+        (("all",), tuple(NAMES)),
+        (("spatter", "shot_noise"), ("shot_noise", "spatter")),
+        (("spatter, shot_noise,spatter",), ("shot_noise", "spatter")),
+        (("spatter,all",), tuple(NAMES)),
+    ],
+)
+def test_names_come_in_the_papers_order_each_once(given: tuple[str, ...], names: tuple[str, ...]) -> None:
+    assert parse_corruptions(given) == names
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: parse_corruptions(["shot_nois"]), lambda: spoil(flat(0, 2, 2), "shot_nois", 1)]
+)
+def test_an_unknown_name_is_answered_with_the_nearest(call: Callable[[], object]) -> None:
+    with pytest.raises(UsageError, match="unknown corruption 'shot_nois'") as caught:
+        call()
+    assert "'shot_noise'" in caught.value.hint
+
+
+@pytest.mark.parametrize("severity", [0, 6, 7, -1])
+def test_severity_is_1_to_5(severity: int) -> None:
+    with pytest.raises(UsageError, match=f"severity {severity}: there are 1 to 5"):
+        spoil(flat(0, 2, 2), "spatter", severity)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_something_else_than_rgb_bytes_is_refused(pixels: Pixels) -> None:
+    with pytest.raises(ShapeError, match="expected uint8"):
+        spoil(pixels, "spatter", 1)
