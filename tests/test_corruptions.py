@@ -273,6 +273,12 @@ def test_mud_covers_with_brown(severity: int) -> None:
     assert 0.05 < dirty.mean() < liquid_share(severity) < 0.6
 
 
+def test_mud_changes_a_dark_picture_less_than_water() -> None:
+    """So the mean difference need not grow from severity 3 to 4: that is the definition's."""
+    dark = flat(40)
+    assert np.abs(spoil(dark, "spatter", 4) - 40.0).mean() < np.abs(spoil(dark, "spatter", 3) - 40.0).mean()
+
+
 @pytest.mark.parametrize("severity", [1, 2, 3])
 def test_spatter_leaves_a_picture_without_drops(severity: int) -> None:
     keys = [str(i) for i in range(40)]
@@ -285,7 +291,7 @@ def test_spatter_leaves_a_picture_without_drops(severity: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_severity_grows(name: str, scene: Pixels) -> None:
-    """Of spatter too, though by its definition only as long as mud is darker than what it covers."""
+    """Of spatter too, on a picture brighter than mud."""
     changes = [np.abs(spoil(scene, name, s).astype(float) - scene).mean() for s in SEVERITIES]
     assert changes == sorted(changes)
     assert changes[0] > 0

@@ -9,7 +9,8 @@ picture, so a blur weighs less on a large one. Nothing is stored in between, and
 original cuts fractions off.
 
 The noise is a function of the seed, the picture's key, the corruption and the severity alone: neither the order
-of the pictures nor threads nor a shard change it. Everything here may run in several threads at once.
+of the pictures nor threads nor a shard change it, though another release of NumPy may. Everything here may run
+in several threads at once.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class Corruption:
 
     Attributes:
         apply: (pixels uint8 [H, W, 3], parameters, generator) -> uint8 [H, W, 3]; leaves `pixels` alone.
-        parameters: of severity 1 to 5.
+        parameters: those of severity 1 to 5, in this order.
         random: whether the seed and the key matter.
         summary: one line for help texts.
     """
 
     apply: Callable[[Pixels, Values, Generator], Pixels]
-    parameters: tuple[Values, Values, Values, Values, Values]
+    parameters: tuple[Values, ...]
     random: bool
     summary: str
 
@@ -175,7 +176,7 @@ def spatter(pixels: Pixels, values: Values, generator: Generator) -> Pixels:
     """Drops of water (severity 1 to 3) or mud (4, 5) on the lens.
 
     Liquid is noise N(c[0], c[1]) smoothed by c[2] pixels, where it exceeds c[3]. See `_water` and `_mud`; drops
-    are as large in pixels on every picture.
+    are as large in pixels on every picture. Mud changes a dark picture less than water does.
     """
     mean, deviation, smoothing, threshold, strength, is_mud = values
     liquid = generator.standard_normal(pixels.shape[:2], dtype=np.float32)
@@ -259,36 +260,26 @@ def _to_uint8(values: NDArray[np.float32]) -> Pixels:
     return values.astype(np.uint8)
 
 
-def _five(*values: float) -> tuple[Values, Values, Values, Values, Values]:
-    a, b, c, d, e = ((value,) for value in values)
-    return a, b, c, d, e
+def _each(*values: float) -> tuple[Values, ...]:
+    return tuple((value,) for value in values)
 
 
+_DEFOCUS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
+_SPATTER = (
+    (0.65, 0.3, 4, 0.69, 0.6, 0),
+    (0.65, 0.3, 3, 0.68, 0.6, 0),
+    (0.65, 0.3, 2, 0.68, 0.5, 0),
+    (0.65, 0.3, 1, 0.65, 1.5, 1),
+    (0.67, 0.4, 1, 0.65, 1.5, 1),
+)
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "gaussian_noise": Corruption(
-        gaussian_noise, _five(0.08, 0.12, 0.18, 0.26, 0.38), True, "noise of a hot sensor"
-    ),
-    "shot_noise": Corruption(shot_noise, _five(60, 25, 12, 5, 3), True, "few photons"),
-    "impulse_noise": Corruption(impulse_noise, _five(0.03, 0.06, 0.09, 0.17, 0.27), True, "salt and pepper"),
-    "speckle_noise": Corruption(
-        speckle_noise, _five(0.15, 0.2, 0.35, 0.45, 0.6), True, "noise in proportion to the light"
-    ),
-    "gaussian_blur": Corruption(gaussian_blur, _five(1, 2, 3, 4, 6), False, "a soft picture"),
-    "defocus_blur": Corruption(
-        defocus_blur, ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)), False, "out of focus"
-    ),
-    "spatter": Corruption(
-        spatter,
-        (
-            (0.65, 0.3, 4, 0.69, 0.6, 0),
-            (0.65, 0.3, 3, 0.68, 0.6, 0),
-            (0.65, 0.3, 2, 0.68, 0.5, 0),
-            (0.65, 0.3, 1, 0.65, 1.5, 1),
-            (0.67, 0.4, 1, 0.65, 1.5, 1),
-        ),
-        True,
-        "water, then mud, on the lens",
-    ),
-    "jpeg_compression": Corruption(jpeg_compression, _five(25, 18, 15, 10, 7), False, "strong compression"),
+    "gaussian_noise": Corruption(gaussian_noise, _each(0.08, 0.12, 0.18, 0.26, 0.38), True, "a hot sensor"),
+    "shot_noise": Corruption(shot_noise, _each(60, 25, 12, 5, 3), True, "few photons"),
+    "impulse_noise": Corruption(impulse_noise, _each(0.03, 0.06, 0.09, 0.17, 0.27), True, "salt and pepper"),
+    "speckle_noise": Corruption(speckle_noise, _each(0.15, 0.2, 0.35, 0.45, 0.6), True, "grainy light"),
+    "gaussian_blur": Corruption(gaussian_blur, _each(1, 2, 3, 4, 6), False, "a soft picture"),
+    "defocus_blur": Corruption(defocus_blur, _DEFOCUS, False, "out of focus"),
+    "spatter": Corruption(spatter, _SPATTER, True, "water, then mud, on the lens"),
+    "jpeg_compression": Corruption(jpeg_compression, _each(25, 18, 15, 10, 7), False, "strong compression"),
 }
-"""By name, in the order of MaskCLIP's table."""
+"""By name, in the order of MaskCLIP's configurations."""
