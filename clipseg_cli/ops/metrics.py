@@ -119,11 +119,12 @@ def score(confusion: Tensor, unseen: Sequence[int] = ()) -> Scores:
     right, labelled, predicted = table.diagonal(), table.sum(dim=1), table[:, :classes].sum(dim=0)
     iou = _divide(right, labelled + predicted - right)
     accuracy, precision = _divide(right, labelled), _divide(right, predicted)
-    sides: tuple[float | None, float | None] = (None, None)
+    miou_seen = miou_unseen = hiou = None
     if unseen:
         is_unseen = torch.zeros(classes, dtype=torch.bool)
         is_unseen[list(unseen)] = True
-        sides = (_mean(iou[~is_unseen]), _mean(iou[is_unseen]))
+        miou_seen, miou_unseen = _mean(iou[~is_unseen]), _mean(iou[is_unseen])
+        hiou = harmonic_mean(miou_seen, miou_unseen)
     return Scores(
         iou=iou,
         accuracy=accuracy,
@@ -135,9 +136,9 @@ def score(confusion: Tensor, unseen: Sequence[int] = ()) -> Scores:
         miou=_mean(iou),
         mean_accuracy=_mean(accuracy),
         pixel_accuracy=float(_divide(right.sum(), labelled.sum())),
-        miou_seen=sides[0],
-        miou_unseen=sides[1],
-        hiou=None if sides[0] is None or sides[1] is None else harmonic_mean(*sides),
+        miou_seen=miou_seen,
+        miou_unseen=miou_unseen,
+        hiou=hiou,
     )
 
 

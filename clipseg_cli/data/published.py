@@ -1,0 +1,119 @@
+"""Published results, to stand beside one's own. The figures and where they come from lie in `published.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).with_name("published.json")
+
+# The table of the paper has one column for a data set; the lists with and without a background share it.
+_ZERO_SHOT = {
+    "voc20": "voc",
+    "voc21": "voc",
+    "context59": "context",
+    "context60": "context",
+    "coco-stuff": "coco-stuff",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published mean IoU.
+
+    Attributes:
+        method: as the source calls it, in lower case.
+        backbone: the model or models behind it.
+        value: mIoU in %.
+        source: paper or README; "second-hand" where it is quoted by another.
+        note: what differs from other rows; may be empty.
+    """
+
+    method: str
+    backbone: str
+    value: float
+    source: str
+    note: str
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """One row of the zero-shot table: mIoU in % of the unseen classes, of all classes, and the harmonic mean.
+
+    The harmonic mean is that of seen and unseen classes. None where the source gives no figure.
+    """
+
+    method: str
+    unseen: float | None
+    all: float | None
+    harmonic: float | None
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """One published mIoU on corrupted pictures.
+
+    Attributes:
+        method, backbone: as in `Published`.
+        corruption: its name ("speckle_noise").
+        severity: 1 to 5.
+        value: mIoU in % on the corrupted pictures.
+        clean: mIoU in % on the untouched ones.
+        source: where both come from.
+    """
+
+    method: str
+    backbone: str
+    corruption: str
+    severity: int
+    value: float
+    clean: float
+    source: str
+
+
+def published_rows(benchmark: str) -> list[Published]:
+    """Results that were published for a benchmark ("voc21"), the best last; empty where there are none."""
+    rows = (
+        Published(row["method"], row["backbone"], row["mIoU"][benchmark], row["source"], row["note"])
+        for row in _facts()["semantic_segmentation"]
+        if benchmark in row["mIoU"]
+    )
+    return sorted(rows, key=lambda row: row.value)
+
+
+def zero_shot_rows(benchmark: str) -> tuple[list[ZeroShot], str, str]:
+    """The zero-shot table of a benchmark, in the order of the paper.
+
+    Returns:
+        rows, the split as text ("15 seen / 5 unseen"), and the source. All empty where nothing was published.
+    """
+    facts, column = _facts()["zero_shot"], _ZERO_SHOT.get(benchmark)
+    rows = [ZeroShot(method, *row[column]) for method, row in facts["table"].items() if column in row]
+    return (rows, facts["splits"][column], facts["source"]) if rows else ([], "", "")
+
+
+def corruption_rows(benchmark: str) -> list[Corrupted]:
+    """Results that were published for corrupted pictures of a benchmark; mostly none."""
+    facts = _facts()["corruption"]
+    return [
+        Corrupted(
+            method=row["method"],
+            backbone=row["backbone"],
+            corruption=row["corruption"],
+            severity=row["severity"],
+            value=row["mIoU"],
+            clean=row["clean"],
+            source=facts["source"],
+        )
+        for row in facts["rows"]
+        if row["benchmark"] == benchmark
+    ]
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(_FILE.read_text("utf-8"))
+    return facts
