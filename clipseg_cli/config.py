@@ -202,13 +202,15 @@ class DataConfig(InferenceConfig):
     """What the commands over a whole data set have in common.
 
     Attributes:
+        background: as for single pictures; "auto" adds the usual words where `classes` names some things in a
+            folder of pictures, and none where a data set brings its own classes.
         dataset: its folder.
         benchmark: which class list, where the data set has several; None takes its default.
         split: its name, or a text file of picture names; None takes the command's default.
         unseen: names by comma, or "preset" for the benchmark's own; empty for none.
     """
 
-    background: str = "none"
+    background: str = "auto"
     dataset: str = ""
     benchmark: str | None = None
     split: str | None = None

@@ -143,7 +143,7 @@ def test_file_in_the_way_of_a_folder(name, tmp_path):
 def test_ids_survive_the_png(count, tmp_path):
     result = segment((64, 64), [str(i) for i in range(count)])
     result.labels[0, :2] = 0, count - 1
-    with Image.open(io.BytesIO(encode_labels(result))) as image:
+    with Image.open(io.BytesIO(encode_labels(result.labels, len(result.classes)))) as image:
         assert np.array_equal(np.asarray(image), result.labels)
         if count <= 255:
             assert image.mode == "P"
@@ -151,7 +151,7 @@ def test_ids_survive_the_png(count, tmp_path):
         else:
             assert image.mode.startswith("I")
     (path,) = WRITERS.get("labels").write(result, tmp_path / "x")
-    assert path.read_bytes() == encode_labels(result)
+    assert path.read_bytes() == encode_labels(result.labels, len(result.classes))
 
 
 def test_voc_palette_is_the_published_one():

@@ -276,5 +276,5 @@ def _stream(segmentation: Segmentation) -> None:
     from clipseg_cli.outputs.labels import encode_labels
 
     with data_errors():
-        sys.stdout.buffer.write(encode_labels(segmentation))
+        sys.stdout.buffer.write(encode_labels(segmentation.labels, len(segmentation.classes)))
         sys.stdout.buffer.flush()

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from clipseg_cli.errors import OutputError
 from clipseg_cli.outputs import _canvas as canvas
 from clipseg_cli.outputs import _text
+from clipseg_cli.outputs._legend import FAINT, INK, PAPER
 from clipseg_cli.utils.files import write_bytes
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _GAP, _MARGIN = 6, 16  # between the pictures, around the sheet
 _NAME, _CAPTION = 16, 13  # sizes of letters
 _CAPTION_ROW = 22
 _MAX_NAME = 180  # width of the names at the side
-_PAPER, _INK, _FAINT = "white", "#1b1b1b", "#6b6b6b"
 
 
 def write_corruption_grid(
@@ -93,19 +93,19 @@ def draw_grid(
     columns = max([len(column_names), *(len(row) for row in small)])
     width = left + columns * (WIDTH + _GAP) - _GAP + _MARGIN
     height = top + sum(h + below + _GAP for h in heights) - _GAP + _MARGIN
-    sheet = Image.new("RGB", (width, height), _PAPER)
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     for j, name in enumerate(column_names):
-        _draw_centred(draw, left + j * (WIDTH + _GAP), top - _NAME, name, _NAME, _INK)
+        _draw_centred(draw, left + j * (WIDTH + _GAP), top - _NAME, name, _NAME, INK)
     y = top
     for i, (name, row, row_height) in enumerate(zip(row_names, small, heights, strict=True)):
-        _text.draw_text(draw, _MARGIN, y + row_height // 2, _fit(name, _NAME, _MAX_NAME), _NAME, _INK)
+        _text.draw_text(draw, _MARGIN, y + row_height // 2, _fit(name, _NAME, _MAX_NAME), _NAME, INK)
         for j, picture in enumerate(row):
             x = left + j * (WIDTH + _GAP)
             corner = (x + (WIDTH - picture.shape[1]) // 2, y + (row_height - picture.shape[0]) // 2)
             sheet.paste(Image.fromarray(picture), corner)
             if captions is not None and (caption := captions[i][j]):
-                _draw_centred(draw, x, y + row_height + below // 2, caption, _CAPTION, _FAINT)
+                _draw_centred(draw, x, y + row_height + below // 2, caption, _CAPTION, FAINT)
         y += row_height + below + _GAP
     return sheet
 

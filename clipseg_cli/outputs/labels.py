@@ -21,16 +21,18 @@ from clipseg_cli.utils.files import write_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 ENDING = ".png"
 
 
-def encode_labels(result: Segmentation) -> bytes:
-    """The PNG of `result.labels` [H, W], for a file or for standard output."""
-    if len(result.classes) <= IGNORE_INDEX:
-        image = Image.fromarray(result.labels.astype(np.uint8, copy=False))
+def encode_labels(labels: NDArray[np.uint8] | NDArray[np.uint16], classes: int) -> bytes:
+    """The PNG of a label map [H, W] whose ids mean so many classes, for a file or for standard output."""
+    if classes <= IGNORE_INDEX:
+        image = Image.fromarray(labels.astype(np.uint8, copy=False))
         image.putpalette(voc_palette().tobytes())
     else:
-        image = Image.fromarray(result.labels.astype(np.uint16, copy=False))
+        image = Image.fromarray(labels.astype(np.uint16, copy=False))
     buffer = io.BytesIO()
     # Label maps are runs of one value: looking for nothing else is the fastest, and mostly the smallest too.
     image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
@@ -43,7 +45,9 @@ def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
     Raises:
         OutputError: the file cannot be written.
     """
-    return (write_bytes(stem.with_name(stem.name + ENDING), encode_labels(result)),)
+    return (
+        write_bytes(stem.with_name(stem.name + ENDING), encode_labels(result.labels, len(result.classes))),
+    )
 
 
 WRITER = Writer(write, ENDING, summary="index PNG with the PASCAL VOC palette: pixel value = class id")

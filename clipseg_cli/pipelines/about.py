@@ -24,31 +24,44 @@ if TYPE_CHECKING:
 
 def run_info(config: SegmentConfig, backbone: Backbone, predictor: Predictor) -> RunInfo:
     """Options, weights, settings in force and versions, for `classes.json`."""
-    model: dict[str, Any] = {
+    model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
+    options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
+    return RunInfo(predictor.classes, options, model, versions())
+
+
+def describe_model(backbone: Backbone, predictor: Predictor) -> dict[str, Any]:
+    """Which weights, and in what precision they compute."""
+    return {
         "name": backbone.name,
         "pretrained": backbone.pretrained,
         "fingerprint": backbone.fingerprint,
         "image_size": backbone.image_size,
         "precision": str(predictor.dtype).removeprefix("torch."),
-        "settings": predictor.describe(),
     }
-    versions = {
+
+
+def versions() -> dict[str, str]:
+    """Of what a result may depend on."""
+    return {
         "clipseg": __version__,
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "open_clip_torch")},
     }
-    options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
-    return RunInfo(predictor.classes, options, model, versions)
 
 
-def notes(config: SegmentConfig, backbone: Backbone, classes: ClassList) -> Iterator[str]:
-    """Sentences about what is allowed but may not be meant."""
+def model_notes(backbone: Backbone, classes: ClassList) -> Iterator[str]:
+    """Sentences about words that the model does not know."""
     if backbone.words is not None:
         # A model trained on a short list of words answers for other words too, without meaning.
         strange = [word for word in classes.queries if word.lower() not in backbone.words]
         if strange:
             listed = ", ".join(f"'{word}'" for word in strange[:5]) + (", ..." if len(strange) > 5 else "")
             yield f"the model '{backbone.name}' was never taught {listed}: what it labels so means little"
+
+
+def notes(config: SegmentConfig, backbone: Backbone, classes: ClassList) -> Iterator[str]:
+    """Sentences about what is allowed but may not be meant."""
+    yield from model_notes(backbone, classes)
     for near in difflib.get_close_matches(config.classes.strip().lower(), benchmark_names(), n=1, cutoff=0.8):
         if near != config.classes.strip():
             yield f"'{config.classes}' is taken as a word; the benchmark is called '{near}'"

@@ -7,6 +7,7 @@ import re
 import torch
 
 from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.distributed import local_rank
 from clipseg_cli.utils.registry import did_you_mean
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -20,7 +21,9 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            # One device for each process that torchrun starts on this machine.
+            rank = local_rank()
+            return torch.device("cuda", rank % torch.cuda.device_count()) if rank else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (":" in name and not re.fullmatch("[0-9]{1,2}", index)):

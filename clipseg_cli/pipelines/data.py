@@ -1,0 +1,92 @@
+"""What the commands over a whole data set have in common: opening it, its unseen classes, how work is cut."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+from clipseg_cli.config import InferenceConfig
+from clipseg_cli.data.datasets import open_dataset
+from clipseg_cli.errors import UsageError
+from clipseg_cli.pipelines.predict import find_protocol
+from clipseg_cli.utils.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clipseg_cli.config import DataConfig, Protocol
+    from clipseg_cli.types import Dataset, Sample
+
+PRESET = "preset"
+
+Group = tuple[int, tuple["Sample", ...]]
+"""Number of a group of pictures, and they."""
+
+
+def open_data(config: DataConfig, purpose: Literal["label", "score"]) -> tuple[Dataset, Protocol]:
+    """The data set with the words that the protocol wants, and the protocol as it is on that benchmark.
+
+    Raises:
+        ClipsegError: anything wrong with protocol, root, layout, benchmark, split or classes.
+    """
+    protocol = find_protocol(config.protocol, config.benchmark)
+    background = InferenceConfig.background if config.background == "auto" else config.background
+    dataset = open_dataset(
+        config.dataset,
+        benchmark=config.benchmark,
+        split=config.split,
+        classes=config.classes,
+        background=background,
+        purpose=purpose,
+        words=protocol.words,
+        prefer=protocol.benchmarks,
+    )
+    if dataset.benchmark is not None and config.background not in ("auto", "none"):
+        raise UsageError(
+            f"--background is for a list of your own words; {dataset.benchmark} says itself what its classes are",
+            hint="leave out --background",
+        )
+    return dataset, find_protocol(config.protocol, dataset.benchmark)
+
+
+def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:
+    """Ids of the classes named by comma, or of the benchmark's published split for "preset", ascending.
+
+    Raises:
+        UsageError: a name that is no class, all classes, or a preset where there is none.
+    """
+    if not names.strip():
+        return ()
+    if names.strip() == PRESET:
+        if not dataset.unseen:
+            what = dataset.benchmark or "this folder"
+            raise UsageError(
+                f"there is no published unseen split of {what}", hint="name the classes: cow,sofa"
+            )
+        wanted: Sequence[str] = dataset.unseen
+    else:
+        wanted = [name.strip() for name in names.split(",")]
+    known = {name.casefold(): i for i, name in enumerate(dataset.classes.names)}
+    for name in wanted:
+        if name.casefold() not in known:
+            what = f"a class of {dataset.benchmark or dataset.root}"
+            raise UsageError(f"unseen class '{name}' is not {what}", hint=did_you_mean(name, known))
+    ids = sorted({known[name.casefold()] for name in wanted})
+    if len(ids) == len(dataset.classes):
+        raise UsageError("every class is unseen, so none is seen", hint="leave out --unseen")
+    return tuple(ids)
+
+
+def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:
+    """The units of work: always cut in the same way, so that whoever does one gets the same labels.
+
+    Which pictures share a batch changes the last bits of their scores; so a group is done as a whole, by one
+    process, again from its beginning if that was interrupted.
+    """
+    size = min(64, max(1, batch_size // 2))
+    return [(i // size, tuple(samples[i : i + size])) for i in range(0, len(samples), size)]
+
+
+def list_hash(samples: Sequence[Sample]) -> str:
+    """SHA-256 of the names of the pictures, in order: 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(str(s.source.relative) for s in samples).encode()).hexdigest()

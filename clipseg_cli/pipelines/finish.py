@@ -1,0 +1,187 @@
+"""The end of a pseudo-label run: counts over all pictures, the final manifest and the contact sheet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from clipseg_cli.config import ignore_value
+from clipseg_cli.data.images import read_image
+from clipseg_cli.errors import ClipsegError
+from clipseg_cli.outputs import write_contact_sheet
+from clipseg_cli.pipelines.manifest import Manifest, write_manifest
+from clipseg_cli.pipelines.progress import write_final
+from clipseg_cli.types import ClassShare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from clipseg_cli.pipelines.progress import ImageRecord
+    from clipseg_cli.types import Dataset, Sample
+
+LABELS = "labels"
+SHEET = "summary.png"
+SHOWN = 24
+"""Pictures on the contact sheet, evenly spread over the list."""
+
+
+@dataclass(frozen=True)
+class ClassTotal:
+    """One class over a whole run.
+
+    Attributes:
+        pixels: how many have its label.
+        share: of all pixels, ignored ones too.
+        images: in how many pictures it occurs.
+        confidence: mean score of the pixels that the model gave it; None if there are none.
+    """
+
+    id: int
+    name: str
+    pixels: int
+    share: float
+    images: int
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A complete run.
+
+    Attributes:
+        images: pictures with labels.
+        failures: picture -> why it has none.
+        pixels: of all label maps together.
+        ignored, kept: shares of them, in [0, 1]: without a label, and with ground truth.
+        classes: in label order.
+    """
+
+    folder: Path
+    images: int
+    failures: Mapping[str, str]
+    pixels: int
+    ignored: float
+    kept: float
+    classes: tuple[ClassTotal, ...]
+
+
+def label_path(folder: Path, sample: Sample) -> Path:
+    """Where the label map of a picture lies."""
+    return _path(folder, str(sample.source.relative))
+
+
+def has_label(folder: Path, image: str) -> bool:
+    """Whether the label map of a picture is there; an empty file, as a power cut may leave it, is not."""
+    try:
+        return _path(folder, image).stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _path(folder: Path, image: str) -> Path:
+    return folder / LABELS / f"{image}.png"
+
+
+def finish_run(
+    folder: Path, dataset: Dataset, identity: Mapping[str, Any], records: Mapping[str, ImageRecord]
+) -> Summary:
+    """Write `images.jsonl`, `summary.png` and, last, the complete `manifest.json`.
+
+    Args:
+        folder: of the run.
+        dataset: what was labelled.
+        identity: of the run.
+        records: of every picture of the data set.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    ordered = [records[str(sample.source.relative)] for sample in dataset.samples]
+    summary = summarise(folder, dataset, ordered)
+    write_contact_sheet(
+        folder / SHEET,
+        _shown(folder, dataset, records),
+        dataset.classes,
+        [ClassShare(c.id, c.name, c.pixels, c.share, c.confidence) for c in summary.classes],
+        title=f"{dataset.title} {dataset.split}: {summary.images:,} pictures labelled by {identity['model']['name']}",
+    )
+    write_final(ordered, folder)
+    write_manifest(Manifest(identity, _result(summary)), folder)
+    for leftover in (*folder.rglob("*.part"), folder / ".lock"):  # of processes that were killed
+        if leftover.name.startswith("."):
+            leftover.unlink(missing_ok=True)
+    return summary
+
+
+def summarise(folder: Path, dataset: Dataset, records: Sequence[ImageRecord]) -> Summary:
+    """Add up the records of all pictures, in their order, so that sums come out alike."""
+    good = [record for record in records if not record.error]
+    pixels = sum(record.height * record.width for record in good)
+    classes = []
+    for i, name in enumerate(dataset.classes.names):
+        count = sum(record.pixels.get(i, 0) for record in good)
+        sums = [record.confidence[i] for record in good if i in record.confidence]
+        scored = sum(record.scored.get(i, 0) for record in good)
+        classes.append(
+            ClassTotal(
+                i,
+                name,
+                count,
+                count / pixels if pixels else 0.0,
+                sum(i in record.pixels for record in good),
+                math.fsum(sums) / scored if scored else None,
+            )
+        )
+    return Summary(
+        folder,
+        len(good),
+        {record.image: record.error for record in records if record.error},
+        pixels,
+        sum(record.ignored for record in good) / pixels if pixels else 0.0,
+        sum(record.kept for record in good) / pixels if pixels else 0.0,
+        tuple(classes),
+    )
+
+
+def _result(summary: Summary) -> dict[str, Any]:
+    return {
+        "images": summary.images,
+        "failed": summary.failures,
+        "pixels": summary.pixels,
+        "ignored": summary.ignored,
+        "kept": summary.kept,
+        "classes": [
+            {
+                "id": c.id,
+                "name": c.name,
+                "pixels": c.pixels,
+                "share": c.share,
+                "images": c.images,
+                "confidence": c.confidence,
+            }
+            for c in summary.classes
+        ],
+    }
+
+
+def _shown(
+    folder: Path, dataset: Dataset, records: Mapping[str, ImageRecord]
+) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.int32]]]:
+    """Name, picture and labels (-1: ignored) of the pictures on the contact sheet."""
+    samples = [s for s in dataset.samples if not records[str(s.source.relative)].error]
+    ignore = ignore_value(len(dataset.classes))
+    for i in range(min(SHOWN, len(samples))):
+        sample = samples[i * len(samples) // min(SHOWN, len(samples))]
+        try:
+            image = read_image(sample.source, max_megapixels=float("inf"))
+        except ClipsegError:  # removed since it was labelled
+            continue
+        labels = np.asarray(Image.open(label_path(folder, sample))).astype(np.int32)
+        yield str(sample.source.relative), image.pixels, np.where(labels == ignore, -1, labels)

@@ -1,0 +1,77 @@
+"""What the labels of a run depend on, and nothing else: equal identities give equal files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.config import ignore_value
+from clipseg_cli.outputs import class_table_rows
+from clipseg_cli.pipelines.about import describe_model, versions
+from clipseg_cli.pipelines.data import list_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clipseg_cli.config import PseudolabelConfig
+    from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.types import Dataset
+
+
+_ELSEWHERE = {
+    "dataset",
+    "benchmark",
+    "split",
+    "method",
+    "device",
+    "precision",
+    "workers",
+    "out",
+    "name",
+    "shard",
+}
+
+
+def run_identity(
+    config: PseudolabelConfig,
+    dataset: Dataset,
+    backbone: Backbone,
+    predictor: Predictor,
+    templates: Sequence[str],
+    unseen: Sequence[int],
+) -> dict[str, Any]:
+    """For the manifest of a pseudo-label run.
+
+    Left out is what changes no label: threads, shares, the folder. Batches are in, since they change rounding.
+    """
+    names = dataset.classes.names
+    return {
+        "kind": "pseudolabel",
+        "dataset": {
+            "layout": dataset.name,
+            "title": dataset.title,
+            "root": str(dataset.root.resolve()),
+            "benchmark": dataset.benchmark,
+            "split": dataset.split,
+            "images": len(dataset.samples),
+            "images_sha256": list_hash(dataset.samples),
+        },
+        "method": config.method,
+        "options": {
+            **{key: value for key, value in dataclasses.asdict(config).items() if key not in _ELSEWHERE},
+            "unseen": [names[i] for i in unseen],
+        },
+        "model": {**describe_model(backbone, predictor), "device": predictor.device.type},
+        "settings": predictor.describe(),
+        "templates": {"count": len(templates), "sha256": _hash(templates)},
+        "classes": class_table_rows(dataset.classes),
+        "background": dataset.classes.background,
+        "ignore": ignore_value(len(names)),
+        "versions": versions(),
+    }
+
+
+def _hash(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

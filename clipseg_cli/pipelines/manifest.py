@@ -1,0 +1,116 @@
+"""`manifest.json`: what a run folder was made with, and what came out; checked before anyone builds on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli import __version__
+from clipseg_cli.errors import RunError
+from clipseg_cli.outputs import json_safe
+from clipseg_cli.utils.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FILE = "manifest.json"
+FORMAT = 1
+"""Raised when an older clipseg could not read a run any more, or misread it."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The record of one run.
+
+    Attributes:
+        identity: everything that the result depends on; a run goes on only where all of it is equal.
+        result: counts and shares; empty until the run is complete.
+    """
+
+    identity: Mapping[str, Any]
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every picture has been dealt with."""
+        return bool(self.result)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Path:
+    """Write `manifest.json` into the run folder, with a checksum over its own content.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = _content(manifest)
+    return write_json(folder / FILE, {**content, "checksum": _checksum(content)})
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a run folder, or None where there is none.
+
+    Raises:
+        RunError: it is damaged, was edited, or is in a format of another version.
+    """
+    path = folder / FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON: {error}", hint=_ANEW) from error
+    if not isinstance(data, dict) or "format" not in data:
+        raise RunError(f"{path} is not a manifest of clipseg", hint=_ANEW)
+    if data["format"] != FORMAT:
+        raise RunError(
+            f"{path} has format {data['format']}, made by clipseg {data.get('clipseg', 'unknown')}; "
+            f"this is clipseg {__version__}, which reads format {FORMAT}",
+            hint=_ANEW,
+        )
+    checksum = data.pop("checksum", None)
+    if checksum != _checksum(data):
+        raise RunError(f"{path} does not agree with its own checksum: it was edited or damaged", hint=_ANEW)
+    result = data.pop("result")
+    return Manifest({key: data[key] for key in data if key not in _HEAD}, result)
+
+
+_HEAD = ("format", "clipseg", "complete")
+_ANEW = "restore it, or start anew with another --name"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two identities, as in "model.name: ViT-B-16, now RN50"; most telling first."""
+    return list(_differences("", json_safe(before), json_safe(now)))
+
+
+def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*now, *before)):
+            yield from _differences(f"{where}.{key}" if where else key, before.get(key), now.get(key))
+    elif before != now:
+        yield f"{where}: {_short(before)}, now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _content(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "clipseg": __version__,
+        "complete": manifest.complete,
+        **json_safe(manifest.identity),
+        "result": json_safe(manifest.result),
+    }
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

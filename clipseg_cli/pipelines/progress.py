@@ -1,0 +1,127 @@
+"""What a run folder remembers of finished pictures: one JSON line each, added when its group is on the disk.
+
+While a run is going on every worker appends to a file of its own (`progress*.jsonl`); a line that a killed process left
+unfinished is ignored, and its group is done again. When all is done, `images.jsonl` holds the lines in the order of the
+list and the workers' files go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING
+
+from clipseg_cli.utils.files import output_errors, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+FINAL = "images.jsonl"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What became of one picture.
+
+    Attributes:
+        image: its name in the data set.
+        group: the unit of work it belonged to.
+        height, width: of its label map; 0 if it failed.
+        pixels: class id -> pixels.
+        ignored: pixels with the ignore value.
+        scored: class id -> those of its pixels that the model labelled.
+        confidence: class id -> sum of their scores.
+        kept: pixels whose ground truth was kept.
+        error: why it failed; empty if it did not.
+    """
+
+    image: str
+    group: int
+    height: int = 0
+    width: int = 0
+    pixels: Mapping[int, int] = field(default_factory=dict)
+    ignored: int = 0
+    scored: Mapping[int, int] = field(default_factory=dict)
+    confidence: Mapping[int, float] = field(default_factory=dict)
+    kept: int = 0
+    error: str = ""
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
+
+    @classmethod
+    def parse(cls, line: str) -> ImageRecord | None:
+        """The record on a line, or None for a line that is not whole."""
+        try:
+            data = json.loads(line)
+            for key in ("pixels", "scored", "confidence"):
+                data[key] = {int(id_): value for id_, value in data[key].items()}
+            return cls(**data)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+
+def read_records(folder: Path, has_label: Callable[[str], bool]) -> dict[str, ImageRecord]:
+    """All records in a run folder, by picture, of however many workers.
+
+    Args:
+        folder: of the run.
+        has_label: whether the label file of a picture is there.
+
+    Returns:
+        A success stands above a failure of an earlier try, and does not count without its label file.
+    """
+    found: dict[str, ImageRecord] = {}
+    for path in (folder / FINAL, *sorted(folder.glob("progress*.jsonl"))):
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            continue
+        for line in text.splitlines():
+            record = ImageRecord.parse(line)
+            if record is None or (not record.error and not has_label(record.image)):
+                continue
+            if not record.error or record.image not in found:
+                found[record.image] = record
+    return found
+
+
+class ProgressFile:
+    """Where one worker notes what it has finished; to be closed.
+
+    Args:
+        folder: of the run.
+        name: of the worker; empty for the only one.
+    """
+
+    def __init__(self, folder: Path, name: str = "") -> None:
+        self.path = folder / f"progress{name and '-' + name}.jsonl"
+        with output_errors(self.path):
+            self._file: IO[str] = self.path.open("a+", encoding="utf-8")
+            # What a killed process left of a line must not be glued to the next one.
+            if self._file.tell():
+                self._file.write("\n")
+
+    def add(self, records: Sequence[ImageRecord]) -> None:
+        """Note the pictures of a group, whose label files are on the disk (or that failed).
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with output_errors(self.path):
+            self._file.write("".join(record.line() for record in records))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def write_final(records: Iterable[ImageRecord], folder: Path) -> None:
+    """Write `images.jsonl` and remove the workers' files."""
+    write_bytes(folder / FINAL, "".join(record.line() for record in records).encode())
+    for path in folder.glob("progress*.jsonl"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,344 @@
+"""`clipseg pseudolabel`: a label map for every picture of a data set, in a run folder that can be gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipseg_cli.config import ignore_value
+from clipseg_cli.data.datasets import read_label
+from clipseg_cli.data.images import read_image
+from clipseg_cli.errors import ClipsegError, DiskFullError, RunError, UsageError
+from clipseg_cli.outputs import safe_name
+from clipseg_cli.outputs.labels import encode_labels
+from clipseg_cli.pipelines.about import model_notes
+from clipseg_cli.pipelines.data import cut_into_groups, open_data, unseen_ids
+from clipseg_cli.pipelines.finish import LABELS, Summary, finish_run, has_label, label_path
+from clipseg_cli.pipelines.identity import run_identity
+from clipseg_cli.pipelines.load import plan_model
+from clipseg_cli.pipelines.manifest import FILE as MANIFEST
+from clipseg_cli.pipelines.manifest import Manifest, differences, read_manifest, write_manifest
+from clipseg_cli.pipelines.progress import ImageRecord, ProgressFile, read_records
+from clipseg_cli.pipelines.stream import Stream
+from clipseg_cli.types import ClassList
+from clipseg_cli.utils.device import describe_device
+from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
+from clipseg_cli.utils.files import check_writable, output_errors, write_bytes
+from clipseg_cli.utils.locks import LockedError, hold, read_holder
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from numpy.typing import NDArray
+
+    from clipseg_cli.config import PseudolabelConfig
+    from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.pipelines.predict import Predictor, Prepared
+    from clipseg_cli.types import Dataset, Sample, Segmentation
+    from clipseg_cli.utils.distributed import Share
+    from clipseg_cli.utils.locks import Holder
+
+
+@contextmanager
+def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
+    """Check every option, take the run folder for this process, load the model.
+
+    Raises:
+        ClipsegError: anything wrong with options, data set, run folder or model.
+    """
+    share = process_share(config.shard)
+    keeps = config.keep_labels == "seen"
+    dataset, protocol = open_data(config, "label")
+    if keeps:  # the same pictures, but now all of them must have their ground truth
+        dataset, protocol = open_data(dataclasses.replace(config, split=dataset.split), "score")
+    unseen = _unseen_to_fill(config, dataset)
+    plan = plan_model(config, protocol)
+    folder = config.out / (config.name or default_name(config, dataset))
+    _check_folder(folder, dataset)
+    with ExitStack() as stack:
+        notes = list(dataset.notes)
+        stack.enter_context(rendezvous(share))
+        left_by = stack.enter_context(_taken(folder, share))
+        if left_by:
+            notes.append(f"{left_by} left this run unfinished; going on where it was")
+        before = read_manifest(folder)
+        backbone, predictor = plan.load(_subset(dataset.classes, unseen) if unseen else dataset.classes)
+        identity = run_identity(config, dataset, backbone, predictor, plan.templates, unseen)
+        _begin(folder, before, Manifest(identity))
+        notes += model_notes(backbone, predictor.classes)
+        yield PseudolabelRun(
+            config, dataset, unseen, backbone, predictor, folder, share, identity, tuple(notes)
+        )
+
+
+def default_name(config: PseudolabelConfig, dataset: Dataset) -> str:
+    """As in "VOC2012-voc21-train-ViT-B-16": the same command finds its own run again."""
+    split = Path(dataset.split).stem
+    parts = (dataset.root.resolve().name, dataset.benchmark, split, config.model)
+    return "-".join(safe_name(part) for part in parts if part)
+
+
+class PseudolabelRun:
+    """A run in progress; iterating it does this process's share and yields an `ImageRecord` for every picture.
+
+    Attributes:
+        dataset: what is labelled.
+        folder: the run folder.
+        device, model: for people.
+        notes: what a user should be told once.
+        total: pictures of this process's share.
+        before: how many of them an earlier process had finished.
+    """
+
+    def __init__(
+        self,
+        config: PseudolabelConfig,
+        dataset: Dataset,
+        unseen: tuple[int, ...],
+        backbone: Backbone,
+        predictor: Predictor,
+        folder: Path,
+        share: Share,
+        identity: dict[str, object],
+        notes: tuple[str, ...],
+    ) -> None:
+        self.config, self.dataset, self.folder, self.share = config, dataset, folder, share
+        self.predictor, self.notes = predictor, notes
+        self.device = describe_device(predictor.device)
+        self.model = f"{backbone.name} / {backbone.pretrained}"
+        self.done = 0
+        self._identity = identity
+        self._ignore = ignore_value(len(dataset.classes))
+        self._unseen = np.array(unseen, dtype=np.int32)
+        groups = share.of(cut_into_groups(dataset.samples, config.batch_size))
+        records = read_records(folder, partial(has_label, folder))
+        finished = {name for name, record in records.items() if not record.error}
+        self._groups = [
+            [(number, sample) for sample in samples]
+            for number, samples in groups
+            if not all(str(sample.source.relative) in finished for sample in samples)
+        ]
+        self.total = sum(len(samples) for _, samples in groups)
+        self.before = self.total - sum(map(len, self._groups))
+
+    def __iter__(self) -> Generator[ImageRecord, None, None]:
+        """Records in the order of the list, of what is not finished yet.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once the files being written are finished.
+            DiskFullError: nothing more can be written; what is finished stays.
+        """
+        stream: Stream[tuple[int, Sample], ImageRecord] = Stream(
+            self.predictor,
+            read=self._read,
+            finish=self._write,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+        )
+        name = f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
+        progress = ProgressFile(self.folder, name)
+        sizes = {group[0][0]: len(group) for group in self._groups}
+        waiting: list[ImageRecord] = []
+        results = stream.grouped(self._groups)
+        try:
+            for record in results:
+                waiting.append(record)
+                if len(waiting) == sizes[record.group]:  # groups come whole and in order
+                    progress.add(waiting)
+                    self.done += len(waiting)
+                    yield from waiting
+                    waiting.clear()
+        finally:
+            results.close()
+            progress.close()
+
+    def finish(self) -> Summary | None:
+        """Write what describes the whole run, once all shares of it are done.
+
+        Returns:
+            None where that is not this process's to do: shares are missing, or rank 0 does it.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        wait_for_all(self.share)
+        if self.share.launched and self.share.index > 0:
+            return None
+        with hold(self.folder / ".finish", wait=True):
+            records = read_records(self.folder, partial(has_label, self.folder))
+            if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
+                return None
+            return finish_run(self.folder, self.dataset, self._identity, records)
+
+    def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
+        try:
+            image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
+            if len(self._unseen):
+                truth = self._truth(item[1], image.pixels.shape[:2])
+                if not np.isin(truth, self._unseen).any():
+                    return self._keep(item, truth)
+            return self.predictor.prepare(image)
+        except DiskFullError:
+            raise
+        except ClipsegError as error:
+            return ImageRecord(str(item[1].source.relative), item[0], error=_sentence(error))
+
+    def _write(self, item: tuple[int, Sample], result: Segmentation) -> ImageRecord:
+        try:
+            labels = result.labels.astype(np.int32)
+            if len(self._unseen):
+                labels = self._unseen[labels]
+            labels[result.scores < self.config.min_confidence] = self._ignore
+            model = np.ones(labels.shape, dtype=bool)
+            if len(self._unseen):
+                truth = self._truth(item[1], labels.shape)
+                model = np.isin(truth, self._unseen)
+                labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
+            return self._save(item, labels, result.scores, model)
+        except DiskFullError:
+            raise  # every later file would fail in the same way
+        except ClipsegError as error:
+            return ImageRecord(str(item[1].source.relative), item[0], error=_sentence(error))
+
+    def _keep(self, item: tuple[int, Sample], truth: NDArray[np.int32]) -> ImageRecord:
+        """A picture without unseen pixels: its ground truth is its label, and the model has nothing to say."""
+        labels = np.where(truth < 0, self._ignore, truth)
+        none = np.zeros(truth.shape, dtype=bool)
+        return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
+
+    def _truth(self, sample: Sample, size: tuple[int, ...]) -> NDArray[np.int32]:
+        return read_label(sample, self.dataset, (size[0], size[1]))
+
+    def _save(
+        self,
+        item: tuple[int, Sample],
+        labels: NDArray[np.int32],
+        scores: NDArray[np.float32],
+        model: NDArray[np.bool_],
+    ) -> ImageRecord:
+        """Write a label map and count it.
+
+        Args:
+            item: group and picture.
+            labels: [H, W] ids, or the ignore value.
+            scores: [H, W] of the pixels that the model labelled.
+            model: [H, W] which pixels these are; the others are ground truth.
+        """
+        group, sample = item
+        classes = self.dataset.classes
+        narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
+        write_bytes(label_path(self.folder, sample), encode_labels(narrow, len(classes)))
+        counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)
+        sure = model & (labels != self._ignore)
+        scored = np.bincount(labels[sure], minlength=len(classes))
+        sums = np.bincount(labels[sure], weights=scores[sure], minlength=len(classes))
+        return ImageRecord(
+            image=str(sample.source.relative),
+            group=group,
+            height=labels.shape[0],
+            width=labels.shape[1],
+            pixels={i: int(counts[i]) for i in range(len(classes)) if counts[i]},
+            ignored=int(counts[self._ignore]),
+            scored={i: int(scored[i]) for i in range(len(classes)) if scored[i]},
+            confidence={i: float(sums[i]) for i in range(len(classes)) if scored[i]},
+            kept=int((~model & (labels != self._ignore)).sum()),
+        )
+
+
+def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:
+    """Ids of the classes to fill, where the others keep their ground truth; none where all is labelled.
+
+    Raises:
+        UsageError: one of --keep-labels and --unseen without the other.
+    """
+    unseen = unseen_ids(dataset, config.unseen)
+    if config.keep_labels == "seen" and not unseen:
+        hint = "name them, as in --unseen sofa,train" + (", or --unseen preset" if dataset.unseen else "")
+        raise UsageError("--keep-labels seen needs to know which classes are unseen", hint=hint)
+    if unseen and config.keep_labels != "seen":
+        raise UsageError(
+            "--unseen says which classes have no ground truth, but no ground truth is kept",
+            hint="add --keep-labels seen, or leave out --unseen",
+        )
+    return unseen
+
+
+def _subset(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
+    """Only the classes of these ids, renumbered from 0."""
+    return ClassList(
+        tuple(classes.names[i] for i in ids),
+        tuple(classes.aliases[i] for i in ids),
+        ids.index(classes.background) if classes.background in ids else None,
+    )
+
+
+def _check_folder(folder: Path, dataset: Dataset) -> None:
+    """Refuse a run folder that cannot be written, or whose labels the data set would take for pictures.
+
+    Raises:
+        ClipsegError: it is one.
+    """
+    if dataset.benchmark is None and folder.resolve().is_relative_to(dataset.root.resolve()):
+        raise UsageError(
+            f"{folder} lies among the pictures of {dataset.root}, which would grow by its own labels",
+            hint="choose another folder with --out",
+        )
+    check_writable(folder)
+    with output_errors(folder):
+        (folder / LABELS).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _taken(folder: Path, share: Share) -> Iterator[Holder | None]:
+    """Hold the run folder: alone, or together with the other shares.
+
+    Yields:
+        Who left it locked and is gone.
+
+    Raises:
+        RunError: another process works in it; its number is in the message.
+    """
+    try:
+        with ExitStack() as stack:
+            left_by = stack.enter_context(hold(folder / ".lock", shared=share.count > 1))
+            if share.count > 1:
+                own = folder / f".lock-{share.index + 1}-of-{share.count}"
+                left_by = stack.enter_context(hold(own))
+            yield left_by
+    except LockedError as error:
+        holder = error.holder or next(filter(None, map(read_holder, sorted(folder.glob(".lock-*")))), None)
+        raise RunError(
+            f"{folder} is in use by {holder or 'another process'}",
+            hint="wait for it, or choose another folder with --name",
+        ) from error
+
+
+def _begin(folder: Path, before: Manifest | None, now: Manifest) -> None:
+    """Start a run, or make sure that the one that is there was started in the same way.
+
+    Raises:
+        RunError: it was not; the message names the first differences.
+    """
+    if before is None:
+        if any((folder / LABELS).iterdir()):
+            raise RunError(
+                f"{folder} holds labels but no {MANIFEST}", hint="choose another folder with --name"
+            )
+        write_manifest(now, folder)
+        return
+    changed = differences(before.identity, now.identity)
+    if changed:
+        listed = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise RunError(
+            f"{folder} was made with other options: {listed}",
+            hint="use the same options to go on, or another --name to start anew",
+        )
+
+
+def _sentence(error: ClipsegError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
