@@ -80,8 +80,15 @@ class Console:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table on stdout, first column to the left, the rest to the right; not with --json or --quiet."""
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        left: Sequence[int] = (0,),
+    ) -> None:
+        """A table on stdout, the columns `left` to the left, the rest to the right; not with --json or --quiet."""
         if self.as_json or self.quiet:
             return
         # Not the table's own title, which is wrapped at the width of the table.
@@ -89,7 +96,9 @@ class Console:
             _line(self._data, Text(printable(title), style="bold"))
         table = Table(box=None, header_style="dim", padding=(0, 2))
         for i, column in enumerate(columns):
-            table.add_column(column, justify="right" if i else "left", overflow="fold", no_wrap=bool(i))
+            table.add_column(
+                column, justify="left" if i in left else "right", overflow="fold", no_wrap=bool(i)
+            )
         for row in rows:
             # Text, not str: a class may be named "[red]".
             table.add_row(*(Text(printable(cell)) for cell in row))
@@ -106,9 +115,10 @@ class Console:
             yield
 
     @contextmanager
-    def progress(self, text: str, total: int) -> Iterator[Callable[[], None]]:
+    def progress(self, text: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
         """A bar with images/s and the time left on stderr; call what it yields after each image.
 
+        It starts at `done`.
         Nothing is drawn with a total of 0, with --quiet or --json, or where stderr is not a terminal.
         Meanwhile lines may be said, but tables must wait: they would be drawn over.
         """
@@ -127,7 +137,7 @@ class Console:
             redirect_stderr=False,
         )
         with bar:
-            task = bar.add_task(text, total=total)
+            task = bar.add_task(text, total=total, completed=done)
             yield lambda: bar.advance(task)
 
 
@@ -181,7 +191,8 @@ def format_seconds(seconds: float) -> str:
 
 def count(n: int, noun: str) -> str:
     """As in "1 image" or "2 images"."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{n:,} {noun}{'' if n == 1 else plural}"
 
 
 def printable(text: str) -> str:

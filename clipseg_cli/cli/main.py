@@ -15,10 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from clipseg_cli import __version__
+from clipseg_cli.cli import models, pseudolabel, segment
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
-from clipseg_cli.cli.models import EXAMPLES as MODELS_EXAMPLES
-from clipseg_cli.cli.models import models
-from clipseg_cli.cli.segment import EXAMPLES, segment
 from clipseg_cli.errors import ClipsegError
 
 if TYPE_CHECKING:
@@ -103,8 +101,12 @@ def _top(
         ) from error
 
 
-app.command(help=_paragraphs(segment.__doc__ or ""), epilog=EXAMPLES)(segment)
-app.command(help=_paragraphs(models.__doc__ or ""), epilog=MODELS_EXAMPLES)(models)
+for _module, _command in (
+    (segment, segment.segment),
+    (pseudolabel, pseudolabel.pseudolabel),
+    (models, models.models),
+):
+    app.command(help=_paragraphs(_command.__doc__ or ""), epilog=_module.EXAMPLES)(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -16,7 +16,7 @@ Number = TypeVar("Number", float, int, "int | None", "float | None")
 
 _PROBABILITY = (0, 1)
 _SIDE = 16_384  # pixels
-WORDS, MODEL, METHOD, INFERENCE, OUTPUT = "Words", "Model", "Method", "Inference", "Output"
+DATA, WORDS, MODEL, METHOD, INFERENCE, OUTPUT = "Data", "Words", "Model", "Method", "Inference", "Output"
 
 
 def _between(low: float, high: float) -> Callable[[Number], Number]:
@@ -39,6 +39,27 @@ def _folder(text: str) -> Path:
     if not str(text).strip():  # as `--out "$UNSET"` gives it; Path would make it the current folder
         raise UsageError("--out is empty", hint="name a folder; . is the current one")
     return Path(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = str(text).partition("/")
+    if not slash or not index.isdigit() or not count.isdigit() or not 1 <= int(index) <= int(count):
+        raise UsageError(f"--shard {text} is no part of anything", hint="as in 1/4, 2/4, 3/4 and 4/4")
+    return int(index), int(count)
+
+
+def _keep_labels(value: str) -> str:
+    if value not in (known := ("none", "seen")):
+        raise UsageError(f"unknown --keep-labels '{value}'", hint=did_you_mean(value, known))
+    return value
+
+
+def _name(value: str | None) -> str | None:
+    if value is not None and (not value.strip() or {"/", "\\"} & set(value) or not value.strip(".")):
+        raise UsageError(
+            f"--name '{value}' is not the name of a folder", hint="the place is chosen with --out"
+        )
+    return value
 
 
 def _precision(value: str) -> str:
@@ -95,6 +116,99 @@ TemplatesOpt = Annotated[
         "the protocol's, imagenet by default.",
         show_default=False,
         rich_help_panel=WORDS,
+    ),
+]
+
+DatasetArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="Root of VOC, PASCAL Context, COCO-Stuff, ADE20K, Cityscapes, or a folder of images.",
+        show_default=False,
+    ),
+]
+DatasetOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="ROOT",
+        help="Root of VOC, PASCAL Context, COCO-Stuff, ADE20K, Cityscapes, or a folder with images/ and masks/.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+BenchmarkOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which class list, where the data has several: voc21, voc20, context60, context59, coco-stuff, "
+        "coco-object. Left out: the protocol's, or the first.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+SplitOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="train, val, ..., all, or a text file with a name a line.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+UnseenOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="Classes without ground truth, by comma; preset takes the published split.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+KeepLabelsOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH",
+        callback=_keep_labels,
+        help="none, or seen: keep the ground truth of all classes but --unseen, and fill only those.",
+        rich_help_panel=DATA,
+    ),
+]
+ShardOpt = Annotated[
+    Any,  # a pair of numbers, which Typer would take for two arguments
+    typer.Option(
+        metavar="I/N",
+        parser=_shard,
+        help="Do part I of N; several processes or machines share the run folder. torchrun does it by itself.",
+        rich_help_panel=DATA,
+    ),
+]
+DataClassesOpt = Annotated[
+    str,
+    typer.Option(
+        "--classes",
+        "-c",
+        metavar="LIST",
+        help="For a plain folder of images: cat,couch|sofa or a text file.",
+        show_default=False,
+        rich_help_panel=WORDS,
+    ),
+]
+DataBackgroundOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="WORDS",
+        help="With --classes: words that together become the class background; none for a closed set.",
+        show_default=SegmentConfig.background.replace(",", ", "),
+        rich_help_panel=WORDS,
+    ),
+]
+MinConfidenceOpt = Annotated[
+    float,
+    typer.Option(
+        metavar="P",
+        callback=_between(*_PROBABILITY),
+        help="Pixels less sure than P get 255, for ignore.",
+        rich_help_panel=METHOD,
     ),
 ]
 
@@ -229,6 +343,27 @@ OutOpt = Annotated[
         metavar="DIR",
         parser=_folder,
         help="Folder for everything written.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+RunsOpt = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        parser=_folder,
+        help="Folder of the runs.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+NameOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        callback=_name,
+        help="The run's own folder in it. Left out: made of data, split and model.",
+        show_default=False,
         rich_help_panel=OUTPUT,
     ),
 ]

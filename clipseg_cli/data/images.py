@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["EXTENSIONS", "find_images", "read_image", "resize_image", "resize_nearest", "target_size"]
+__all__ = [
+    "EXTENSIONS",
+    "find_images",
+    "read_image",
+    "resize_image",
+    "resize_labels",
+    "resize_nearest",
+    "target_size",
+]
 
 # Naming the decoders keeps the others out: Pillow reads EPS by running Ghostscript on it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -130,6 +138,14 @@ def resize_image(
         shrunk = (min(columns, width), min(rows, height))
         pixels = np.asarray(cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def resize_labels(labels: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
+    """Ground truth [H, W] at another size (H, W), as Pillow's NEAREST: the pixel under each new centre."""
+    if labels.shape == size:
+        return labels
+    resized = Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(resized, dtype=np.int32)
 
 
 def resize_nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -1,0 +1,183 @@
+"""`clipseg pseudolabel`: parse, call, show."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from clipseg_cli.cli import options as opt
+from clipseg_cli.cli.console import Console, Stopwatch, count, format_seconds
+from clipseg_cli.config import PseudolabelConfig
+from clipseg_cli.errors import ClipsegError
+from clipseg_cli.utils.numbers import percent
+
+if TYPE_CHECKING:
+    from clipseg_cli.pipelines.finish import Summary
+    from clipseg_cli.pipelines.pseudolabel import PseudolabelRun
+
+EXAMPLES = """
+[bold]Examples[/bold]
+  clipseg pseudolabel voc/
+  clipseg pseudolabel voc/ --prompt-denoising 0.5 --min-confidence 0.3
+  clipseg pseudolabel voc/ --benchmark voc20 --keep-labels seen --unseen preset
+  clipseg pseudolabel photos/ --classes "cat,dog,couch|sofa"
+  torchrun --nproc-per-node 4 -m clipseg_cli pseudolabel voc/
+"""
+BAR = 24  # characters of the longest bar of the histogram
+
+
+def pseudolabel(
+    dataset: opt.DatasetArg,
+    benchmark: opt.BenchmarkOpt = PseudolabelConfig.benchmark,
+    split: opt.SplitOpt = PseudolabelConfig.split,
+    keep_labels: opt.KeepLabelsOpt = PseudolabelConfig.keep_labels,
+    unseen: opt.UnseenOpt = PseudolabelConfig.unseen,
+    shard: opt.ShardOpt = "1/1",
+    classes: opt.DataClassesOpt = PseudolabelConfig.classes,
+    background: opt.DataBackgroundOpt = PseudolabelConfig.background,
+    background_threshold: opt.BackgroundThresholdOpt = PseudolabelConfig.background_threshold,
+    templates: opt.TemplatesOpt = PseudolabelConfig.templates,
+    model: opt.ModelOpt = PseudolabelConfig.model,
+    pretrained: opt.PretrainedOpt = PseudolabelConfig.pretrained,
+    method: opt.MethodOpt = PseudolabelConfig.method,
+    protocol: opt.ProtocolOpt = PseudolabelConfig.protocol,
+    prompt_denoising: opt.PromptDenoisingOpt = PseudolabelConfig.prompt_denoising,
+    key_smoothing: opt.KeySmoothingOpt = PseudolabelConfig.key_smoothing,
+    min_confidence: opt.MinConfidenceOpt = PseudolabelConfig.min_confidence,
+    short_side: opt.ShortSideOpt = PseudolabelConfig.short_side,
+    window: opt.WindowOpt = PseudolabelConfig.window,
+    stride: opt.StrideOpt = PseudolabelConfig.stride,
+    batch_size: opt.BatchSizeOpt = PseudolabelConfig.batch_size,
+    device: opt.DeviceOpt = PseudolabelConfig.device,
+    precision: opt.PrecisionOpt = PseudolabelConfig.precision,
+    max_megapixels: opt.MaxMegapixelsOpt = PseudolabelConfig.max_megapixels,
+    workers: opt.WorkersOpt = PseudolabelConfig.workers,
+    out: opt.RunsOpt = PseudolabelConfig.out,
+    name: opt.NameOpt = PseudolabelConfig.name,
+    as_json: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Label every image of DATASET without annotation, for a network to learn from.
+
+    Writes a run folder: labels/*.png (VOC palette, 255 = ignore), manifest.json with everything it was made with,
+    images.jsonl, and summary.png to look at. Interrupted at any moment, the same command goes on where it was.
+    """
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    config = PseudolabelConfig(
+        classes=classes,
+        background=background,
+        background_threshold=background_threshold,
+        model=model,
+        pretrained=pretrained,
+        method=method,
+        protocol=protocol,
+        templates=templates,
+        prompt_denoising=prompt_denoising,
+        key_smoothing=key_smoothing,
+        short_side=short_side,
+        window=window,
+        stride=stride,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        max_megapixels=max_megapixels,
+        workers=workers,
+        dataset=dataset,
+        benchmark=benchmark,
+        split=split,
+        unseen=unseen,
+        out=out,
+        name=name,
+        min_confidence=min_confidence,
+        keep_labels=keep_labels,  # type: ignore[arg-type]  # its parser lets nothing else through
+        shard=shard,
+    )
+    with ExitStack() as stack:
+        with console.waiting("loading the model"):
+            from clipseg_cli.pipelines.pseudolabel import open_run  # torch loads here, not for --help
+
+            run = stack.enter_context(open_run(config))
+        _label(run, console)
+
+
+def _label(run: PseudolabelRun, console: Console) -> None:
+    """Do this process's share, name each image that failed, and show the run once it is complete.
+
+    Raises:
+        KeyboardInterrupt: with a sentence about how to go on.
+        typer.Exit: with code 1 where images failed.
+    """
+    if run.share.launched and run.share.index > 0:
+        console = Console(quiet=True)  # torchrun shows all ranks on one terminal
+    data = run.dataset
+    where = f"{data.title}, {data.split} split" if data.split else data.title
+    console.say(
+        f"{data.root}: {where}, {count(len(data.samples), 'image')}, {count(len(data.classes), 'class')}"
+    )
+    console.say(f"{run.model} on {run.device}")
+    for note in run.notes:
+        console.say(f"Note: {note}")
+    if run.share.count > 1:
+        console.say(f"Part {run.share}: {count(run.total, 'image')}")
+    if run.before:
+        console.say(f"{count(run.before, 'image')} were done before")
+    watch = Stopwatch()
+    try:
+        with (
+            console.progress("labelling", total=run.total, done=run.before) as advance,
+            closing(iter(run)) as records,
+        ):
+            for record in records:
+                if record.error:
+                    console.error(ClipsegError(record.error))
+                else:
+                    console.detail(f"{record.image}: {record.height}x{record.width}")
+                advance()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted after {run.before + run.done} of {count(run.total, 'image')}; "
+            f"the same command goes on with the rest"
+        ) from None
+    summary = run.finish()
+    if summary is not None:
+        _show(summary, run, console)
+    elif not run.share.launched:
+        console.say(f"Part {run.share} is done; the run is complete when all parts are")
+    if run.done:
+        console.say(f"{count(run.done, 'image')} in {format_seconds(watch.seconds)}, results in {run.folder}")
+    else:
+        console.say(f"nothing was left to do, results in {run.folder}")
+    if summary is not None and summary.failures:
+        total = summary.images + len(summary.failures)
+        console.error(ClipsegError(f"{len(summary.failures)} of {count(total, 'image')} have no label"))
+        raise typer.Exit(1)
+
+
+def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
+    """The class histogram: how often each class was given, and how sure the model was."""
+    if console.as_json:
+        console.document({**asdict(summary), "folder": str(summary.folder), "model": run.model})
+        return
+    most = max((c.share for c in summary.classes), default=0.0) or 1.0
+    rows = [
+        (
+            c.name,
+            percent(c.share) if c.pixels else "-",
+            f"{c.images:,}",
+            "" if c.confidence is None else f"{c.confidence:.2f}",
+            "\u2588" * round(BAR * c.share / most) or ("\u258f" if c.pixels else ""),
+        )
+        for c in sorted(summary.classes, key=lambda c: -c.share)
+    ]
+    if summary.ignored:
+        rows.append(
+            ("(ignored)", percent(summary.ignored), "", "", "\u2591" * round(BAR * summary.ignored / most))
+        )
+    title = f"{count(summary.images, 'image')}, share of all pixels"
+    console.table(title, ("class", "share", "images", "confidence", ""), rows, left=(0, 4))
+    if summary.kept:
+        console.say(f"{percent(summary.kept)} of all pixels kept their ground truth")

@@ -1,0 +1,239 @@
+"""`clipseg eval`: label maps against ground truth, picture by picture, as one confusion matrix for each condition."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clipseg_cli.data.corruptions import SEVERITIES, corrupt, parse_corruptions
+from clipseg_cli.data.datasets import read_label
+from clipseg_cli.data.images import read_image, resize_labels
+from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.pipelines.about import model_notes
+from clipseg_cli.pipelines.data import cut_into_groups, open_data, unseen_ids
+from clipseg_cli.pipelines.load import plan_model
+from clipseg_cli.pipelines.stream import Stream
+from clipseg_cli.utils.device import describe_device
+from clipseg_cli.utils.distributed import gather_from_ranks, process_share, rendezvous, sum_over_ranks
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from clipseg_cli.config import EvalConfig, Protocol
+    from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.ops.metrics import Scores
+    from clipseg_cli.pipelines.load import ModelPlan
+    from clipseg_cli.pipelines.predict import Predictor, Prepared
+    from clipseg_cli.types import Dataset, DecodedImage, Sample, Segmentation
+    from clipseg_cli.utils.distributed import Share
+
+
+@dataclass(frozen=True)
+class Condition:
+    """In what state the pictures are scored.
+
+    Attributes:
+        corruption: its name, or None for the pictures as they are.
+        severity: 1 to 5; 0 for the pictures as they are.
+    """
+
+    corruption: str | None = None
+    severity: int = 0
+
+    def __str__(self) -> str:
+        return "clean" if self.corruption is None else f"{self.corruption} {self.severity}"
+
+
+CLEAN = Condition()
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """What became of one picture under one condition.
+
+    Attributes:
+        image: its name in the data set.
+        matrix: [C, C + 1] int64, see `ops.metrics`; None if it failed.
+        error: why it failed.
+    """
+
+    image: str
+    condition: int
+    matrix: Tensor | None = None
+    error: ClipsegError | None = None
+
+
+@contextmanager
+def open_evaluation(config: EvalConfig) -> Iterator[Evaluation]:
+    """Check every option, find the data set, load the model.
+
+    Raises:
+        ClipsegError: anything wrong with options, data set or model.
+    """
+    share = process_share()
+    conditions = plan_conditions(config)
+    dataset, protocol = open_data(config, "score")
+    unseen = unseen_ids(dataset, config.unseen)
+    plan = plan_model(config, protocol)
+    with ExitStack() as stack:
+        stack.enter_context(rendezvous(share))
+        backbone, predictor = plan.load(dataset.classes)
+        yield Evaluation(config, dataset, protocol, plan, backbone, predictor, unseen, conditions, share)
+
+
+def plan_conditions(config: EvalConfig) -> tuple[Condition, ...]:
+    """The pictures as they are, and then every corruption in every severity.
+
+    Raises:
+        UsageError: an unknown corruption or severity.
+    """
+    for severity in config.severity:
+        if severity not in SEVERITIES:
+            raise UsageError(f"severity {severity}: there are 1 to {SEVERITIES[-1]}")
+    names = parse_corruptions(config.corrupt)
+    return (CLEAN, *(Condition(name, severity) for name in names for severity in config.severity))
+
+
+class Evaluation:
+    """A prepared evaluation; iterating it labels and scores every picture of this process's share.
+
+    Attributes:
+        dataset: what is scored.
+        device, model: for people.
+        notes: what a user should be told once.
+        total: pictures of this share, times conditions.
+        failures: picture -> why it could not be scored; complete after iterating.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        dataset: Dataset,
+        protocol: Protocol,
+        plan: ModelPlan,
+        backbone: Backbone,
+        predictor: Predictor,
+        unseen: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        share: Share,
+    ) -> None:
+        self.config, self.dataset, self.protocol, self.plan = config, dataset, protocol, plan
+        self.backbone, self.predictor = backbone, predictor
+        self.unseen, self.conditions, self.share = unseen, conditions, share
+        self.device = describe_device(predictor.device)
+        self.model = f"{backbone.name} / {backbone.pretrained}"
+        self.notes = (*dataset.notes, *model_notes(backbone, predictor.classes))
+        self.failures: dict[str, str] = {}
+        self._groups = share.of(
+            [
+                [(condition, sample) for sample in samples]
+                for condition in range(len(conditions))
+                for _, samples in cut_into_groups(dataset.samples, config.batch_size)
+            ]
+        )
+        self.total = sum(map(len, self._groups))
+        self._matrices = torch.zeros(
+            len(conditions), len(dataset.classes), len(dataset.classes) + 1, dtype=torch.int64
+        )
+
+    def __iter__(self) -> Generator[ScoredImage, None, None]:
+        """Pictures in the order of the list, condition by condition.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+        """
+        stream: Stream[tuple[int, Sample], ScoredImage] = Stream(
+            self.predictor,
+            read=self._read,
+            finish=self._score,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+        )
+        for result in stream.grouped(self._groups):
+            if result.matrix is not None:
+                self._matrices[result.condition] += result.matrix.cpu()
+            elif result.error is not None:
+                self.failures[result.image] = result.error.message
+            yield result
+
+    def matrices(self) -> list[NDArray[np.int64]]:
+        """[C, C + 1] of each condition, over all ranks; exact, since integers are added."""
+        total = sum_over_ranks(self._matrices, self.share)
+        self.failures = dict(gather_from_ranks(list(self.failures.items()), self.share))
+        return [matrix.numpy() for matrix in total]
+
+    def scores(self, matrix: NDArray[np.int64]) -> Scores:
+        """The scores of one condition, with the split into seen and unseen classes where there is one."""
+        return score(torch.from_numpy(matrix), self.unseen)
+
+    def _read(self, item: tuple[int, Sample]) -> Prepared | ScoredImage:
+        number, sample = item
+        try:
+            image = self._decode(sample, self.conditions[number])
+            return self.predictor.prepare(image, score_size(image, self.protocol))
+        except ClipsegError as error:
+            return ScoredImage(str(sample.source.relative), number, error=error)
+
+    def _decode(self, sample: Sample, condition: Condition) -> DecodedImage:
+        image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
+        if condition.corruption is None:
+            return image
+        key = sample.source.relative.as_posix()
+        pixels = corrupt(
+            image.pixels, condition.corruption, condition.severity, seed=self.config.seed, key=key
+        )
+        return dataclasses.replace(image, pixels=pixels)
+
+    def _score(self, item: tuple[int, Sample], result: Segmentation) -> ScoredImage:
+        number, sample = item
+        name = str(sample.source.relative)
+        try:
+            height, width = result.image.pixels.shape[:2]
+            truth = read_label(sample, self.dataset, (height, width))
+        except ClipsegError as error:
+            return ScoredImage(name, number, error=error)
+        truth = resize_labels(truth, (result.labels.shape[0], result.labels.shape[1]))
+        to_device = partial(torch.Tensor.to, device=self.predictor.device)
+        with torch.inference_mode():
+            labels = to_device(torch.from_numpy(result.labels))
+            matrix = confusion_matrix(labels, to_device(torch.from_numpy(truth)), len(self.dataset.classes))
+        return ScoredImage(name, number, matrix)
+
+    def corrupted_examples(self) -> list[tuple[str, list[NDArray[np.uint8]]]]:
+        """A picture of the data set under each corruption, in all severities asked for, the clean one first."""
+        sample = self.dataset.samples[0]
+        clean = self._decode(sample, CLEAN).pixels
+        rows: dict[str, list[NDArray[np.uint8]]] = {}
+        for condition in self.conditions[1:]:
+            row = rows.setdefault(condition.corruption or "", [clean])
+            row.append(self._decode(sample, condition).pixels)
+        return list(rows.items())
+
+
+def score_size(image: DecodedImage, protocol: Protocol) -> tuple[int, int] | None:
+    """(H, W) at which a protocol scores a picture; None is its own.
+
+    As torchvision resizes to a short side: the long one is cut to whole pixels, not rounded.
+    """
+    short = protocol.score_short_side
+    if short is None:
+        return None
+    height, width = image.pixels.shape[:2]
+    if height <= width:
+        return short, int(short * width / height)
+    return int(short * height / width), short
+
+
+def mean_corrupted(values: Sequence[float]) -> float:
+    """Mean over corruptions and severities, each counting the same; NaN for none."""
+    return float(np.mean(values)) if len(values) else float("nan")
