@@ -1,22 +1,27 @@
 """One file = one output format; the folder is the registry. Files with an underscore serve them."""
 
 from clipseg_cli.outputs._colors import class_colors, hex_color, voc_palette
+from clipseg_cli.outputs._confusion import draw_confusion
 from clipseg_cli.outputs._contact import write_contact_sheet
 from clipseg_cli.outputs._names import safe_name
 from clipseg_cli.outputs._run import class_table_rows, json_safe, write_run_info
+from clipseg_cli.outputs._scores import class_rows, write_scores
 from clipseg_cli.types import Writer
 from clipseg_cli.utils.registry import Registry
 
 __all__ = [
     "WRITERS",
     "class_colors",
+    "class_rows",
     "class_table_rows",
+    "draw_confusion",
     "hex_color",
     "json_safe",
     "safe_name",
     "voc_palette",
     "write_contact_sheet",
     "write_run_info",
+    "write_scores",
 ]
 
 WRITERS: Registry[Writer] = Registry(__name__, "WRITER", "output format")
