@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from clipseg_cli import __version__
-from clipseg_cli.cli import models, pseudolabel, segment
+from clipseg_cli.cli import evaluate, models, pseudolabel, segment
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
 from clipseg_cli.errors import ClipsegError
 
@@ -101,12 +101,13 @@ def _top(
         ) from error
 
 
-for _module, _command in (
-    (segment, segment.segment),
-    (pseudolabel, pseudolabel.pseudolabel),
-    (models, models.models),
+for _name, _command, _examples in (
+    ("segment", segment.segment, segment.EXAMPLES),
+    ("pseudolabel", pseudolabel.pseudolabel, pseudolabel.EXAMPLES),
+    ("eval", evaluate.evaluate, evaluate.EXAMPLES),
+    ("models", models.models, models.EXAMPLES),
 ):
-    app.command(help=_paragraphs(_command.__doc__ or ""), epilog=_module.EXAMPLES)(_command)
+    app.command(_name, help=_paragraphs(_command.__doc__ or ""), epilog=_examples)(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,11 +13,29 @@ from clipseg_cli.config import PROTOCOLS, SegmentConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.utils.registry import did_you_mean
 
+Config = TypeVar("Config")
 Number = TypeVar("Number", float, int, "int | None", "float | None")
 
 _PROBABILITY = (0, 1)
 _SIDE = 16_384  # pixels
-DATA, WORDS, MODEL, METHOD, INFERENCE, OUTPUT = "Data", "Words", "Model", "Method", "Inference", "Output"
+DATA, WORDS, MODEL, METHOD = "Data", "Words", "Model", "Method"
+CORRUPTION, INFERENCE, OUTPUT = "Corruption", "Inference", "Output"
+
+
+def config_from(kind: type[Config], options: Mapping[str, Any], **others: Any) -> Config:
+    """A config whose fields are the options of the same names, as in `ctx.params`."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in options.items() if name in names} | others)
+
+
+def given_options(ctx: typer.Context) -> dict[str, Any]:
+    """The options that the user wrote, and not those that have their defaults."""
+    return {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _between(low: float, high: float) -> Callable[[Number], Number]:
@@ -39,6 +58,16 @@ def _folder(text: str) -> Path:
     if not str(text).strip():  # as `--out "$UNSET"` gives it; Path would make it the current folder
         raise UsageError("--out is empty", hint="name a folder; . is the current one")
     return Path(text)
+
+
+def _severity(text: str) -> tuple[int, ...]:
+    """As in "3", "1,5" or "1..5"; which of them there are is the core's to say."""
+    low, dots, high = str(text).partition("..")
+    parts = [low, high] if dots else str(text).split(",")
+    if not all(part.strip().isdigit() and len(part.strip()) < 4 for part in parts):
+        raise UsageError(f"--severity {text} is no severity", hint="as in 3, in 1,5 or in 1..5")
+    numbers = [int(part) for part in parts]
+    return tuple(range(numbers[0], numbers[1] + 1)) if dots else tuple(dict.fromkeys(numbers))
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -200,6 +229,60 @@ DataBackgroundOpt = Annotated[
         help="With --classes: words that together become the class background; none for a closed set.",
         show_default=SegmentConfig.background.replace(",", ", "),
         rich_help_panel=WORDS,
+    ),
+]
+RunOpt = Annotated[
+    str,
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="A pseudo-label run: its model, method and data set. Left out, with --dataset too: the newest.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+PredictionsOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR",
+        help="Score label PNGs made by any tool, instead of a model.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+PartialOpt = Annotated[
+    bool,
+    typer.Option("--partial", help="Score the predictions there are.", rich_help_panel=DATA),
+]
+CorruptOpt = Annotated[
+    list[str],
+    typer.Option(
+        metavar="TYPE|all",
+        help="Also score corrupted images: gaussian_noise, shot_noise, impulse_noise, speckle_noise, gaussian_blur, "
+        "defocus_blur, spatter, jpeg_compression, or all.",
+        show_default=False,
+        rich_help_panel=CORRUPTION,
+    ),
+]
+SeverityOpt = Annotated[
+    Any,  # several numbers, which Typer would take for several arguments
+    typer.Option(
+        metavar="1..5",
+        parser=_severity,
+        help="Of the corruptions: 3, or 1,5, or 1..5.",
+        rich_help_panel=CORRUPTION,
+    ),
+]
+SeedOpt = Annotated[
+    int,
+    typer.Option(metavar="N", help="Of their noise.", rich_help_panel=CORRUPTION),
+]
+ShowProtocolOpt = Annotated[
+    bool,
+    typer.Option(
+        "--show-protocol",
+        help="Print every setting of the protocol on the benchmark, with its fingerprint, and do nothing else.",
+        rich_help_panel=METHOD,
     ),
 ]
 MinConfidenceOpt = Annotated[

@@ -30,6 +30,7 @@ BAR = 24  # characters of the longest bar of the histogram
 
 
 def pseudolabel(
+    ctx: typer.Context,
     dataset: opt.DatasetArg,
     benchmark: opt.BenchmarkOpt = PseudolabelConfig.benchmark,
     split: opt.SplitOpt = PseudolabelConfig.split,
@@ -67,35 +68,7 @@ def pseudolabel(
     images.jsonl, and summary.png to look at. Interrupted at any moment, the same command goes on where it was.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
-    config = PseudolabelConfig(
-        classes=classes,
-        background=background,
-        background_threshold=background_threshold,
-        model=model,
-        pretrained=pretrained,
-        method=method,
-        protocol=protocol,
-        templates=templates,
-        prompt_denoising=prompt_denoising,
-        key_smoothing=key_smoothing,
-        short_side=short_side,
-        window=window,
-        stride=stride,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        max_megapixels=max_megapixels,
-        workers=workers,
-        dataset=dataset,
-        benchmark=benchmark,
-        split=split,
-        unseen=unseen,
-        out=out,
-        name=name,
-        min_confidence=min_confidence,
-        keep_labels=keep_labels,  # type: ignore[arg-type]  # its parser lets nothing else through
-        shard=shard,
-    )
+    config = opt.config_from(PseudolabelConfig, ctx.params)
     with ExitStack() as stack:
         with console.waiting("loading the model"):
             from clipseg_cli.pipelines.pseudolabel import open_run  # torch loads here, not for --help

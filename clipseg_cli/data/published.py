@@ -20,6 +20,18 @@ _ZERO_SHOT = {
 }
 
 
+_VALIDATION_IMAGES = {
+    "voc20": 1_449,
+    "voc21": 1_449,
+    "context59": 5_105,
+    "context60": 5_105,
+    "coco-object": 5_000,
+    "coco-stuff": 5_000,
+    "ade20k": 2_000,
+    "cityscapes": 500,
+}
+
+
 @dataclass(frozen=True)
 class Published:
     """One published mean IoU.
@@ -82,6 +94,11 @@ def published_rows(benchmark: str) -> list[Published]:
         if benchmark in row["mIoU"]
     )
     return sorted(rows, key=lambda row: row.value)
+
+
+def validation_images(benchmark: str) -> int | None:
+    """Pictures in the validation split that the published figures are about; None for an unknown benchmark."""
+    return _VALIDATION_IMAGES.get(benchmark)
 
 
 def zero_shot_rows(benchmark: str) -> tuple[list[ZeroShot], str, str]:

@@ -3,6 +3,7 @@
 from clipseg_cli.outputs._colors import class_colors, hex_color, voc_palette
 from clipseg_cli.outputs._confusion import draw_confusion
 from clipseg_cli.outputs._contact import write_contact_sheet
+from clipseg_cli.outputs._grid import thumbnail, write_corruption_grid
 from clipseg_cli.outputs._names import safe_name
 from clipseg_cli.outputs._run import class_table_rows, json_safe, write_run_info
 from clipseg_cli.outputs._scores import class_rows, write_scores
@@ -18,8 +19,10 @@ __all__ = [
     "hex_color",
     "json_safe",
     "safe_name",
+    "thumbnail",
     "voc_palette",
     "write_contact_sheet",
+    "write_corruption_grid",
     "write_run_info",
     "write_scores",
 ]

@@ -180,7 +180,9 @@ class Evaluation:
         number, sample = item
         try:
             image = self._decode(sample, self.conditions[number])
-            return self.predictor.prepare(image, score_size(image, self.protocol))
+            height, width = image.pixels.shape[:2]
+            size = size_to_score(height, width, self.protocol)
+            return self.predictor.prepare(image, size)
         except ClipsegError as error:
             return ScoredImage(str(sample.source.relative), number, error=error)
 
@@ -220,15 +222,14 @@ class Evaluation:
         return list(rows.items())
 
 
-def score_size(image: DecodedImage, protocol: Protocol) -> tuple[int, int] | None:
-    """(H, W) at which a protocol scores a picture; None is its own.
+def size_to_score(height: int, width: int, protocol: Protocol) -> tuple[int, int]:
+    """(H, W) at which a protocol scores a picture.
 
     As torchvision resizes to a short side: the long one is cut to whole pixels, not rounded.
     """
     short = protocol.score_short_side
     if short is None:
-        return None
-    height, width = image.pixels.shape[:2]
+        return height, width
     if height <= width:
         return short, int(short * width / height)
     return int(short * height / width), short

@@ -6,12 +6,16 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from clipseg_cli.data.classes import load_benchmark, load_classes
+from clipseg_cli.data.prompts import load_templates
 from clipseg_cli.outputs import json_safe
+from clipseg_cli.pipelines.data import open_data
+from clipseg_cli.pipelines.predict import find_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clipseg_cli.config import InferenceConfig, Protocol
+    from clipseg_cli.config import EvalConfig, InferenceConfig, Protocol
     from clipseg_cli.types import ClassList
 
 MODEL = "the model's own"
@@ -91,3 +95,32 @@ def overruled(protocol: Protocol, config: InferenceConfig) -> list[str]:
 
 def _numbers(values: tuple[float, ...] | None) -> Any:
     return MODEL if values is None else [round(value, 6) for value in values]
+
+
+def describe_protocol(config: EvalConfig) -> dict[str, Any]:
+    """Every setting of a protocol on a benchmark, without data or model.
+
+    Args:
+        config: its benchmark, or that of its data set, or the protocol's first.
+
+    Raises:
+        ClipsegError: an unknown protocol or benchmark, or a data set that is none.
+    """
+    benchmark = config.benchmark
+    if benchmark is None and config.dataset:
+        benchmark = open_data(config, "score")[0].benchmark
+    benchmark = benchmark or next(iter(find_protocol(config.protocol).benchmarks), "voc21")
+    load_benchmark(benchmark)
+    protocol = find_protocol(config.protocol, benchmark)
+    classes = load_classes(benchmark, words=protocol.words)
+    templates = load_templates(protocol.templates if config.templates is None else config.templates)
+    settings = protocol_settings(protocol, config, classes, templates)
+    changed = overruled(protocol, config)
+    return {
+        "protocol": protocol.name,
+        "changed": changed,
+        "benchmark": benchmark,
+        "source": protocol.source,
+        "fingerprint": fingerprint(benchmark, settings),
+        "settings": [{"name": name, "value": value, "meaning": meaning} for name, value, meaning in settings],
+    }

@@ -1,0 +1,260 @@
+"""`clipseg eval --predictions`: label pictures made by any tool, scored against ground truth."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from clipseg_cli.config import ignore_value
+from clipseg_cli.data.datasets import read_label, read_values
+from clipseg_cli.data.images import resize_labels
+from clipseg_cli.errors import ClipsegError, DatasetError, UsageError
+from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.pipelines.data import open_data, unseen_ids
+from clipseg_cli.pipelines.evaluate import CLEAN, ScoredImage, size_to_score
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from clipseg_cli.config import EvalConfig, Protocol
+    from clipseg_cli.ops.metrics import Scores
+    from clipseg_cli.types import ClassList, Dataset, Sample
+
+TABLES = ("classes.json", "manifest.json")
+"""Where clipseg says what the ids in a folder of labels mean."""
+
+_NO_LABELS = ("_overlay", "_heatmaps")
+LISTED = 5
+
+
+def open_predictions(config: EvalConfig) -> PredictionScoring:
+    """Find a prediction for every picture of the data set.
+
+    Raises:
+        ClipsegError: anything wrong with options or data set, no such folder, or missing predictions.
+    """
+    if config.corrupt:
+        raise UsageError("predictions are made already: pictures cannot be corrupted any more")
+    dataset, protocol = open_data(config, "score")
+    folder = Path(config.predictions)
+    if (folder / "labels").is_dir() and (folder / "manifest.json").is_file():
+        folder = folder / "labels"  # a pseudo-label run
+    files = find_predictions(folder, dataset)
+    missing = [str(s.source.relative) for s in dataset.samples if str(s.source.relative) not in files]
+    notes = [*dataset.notes]
+    if len(missing) == len(dataset.samples):
+        first = folder / f"{dataset.samples[0].source.relative}.png"
+        raise DatasetError(f"{folder} holds no prediction for any picture", hint=f"looked for {first}")
+    if missing:
+        what = f"{folder} lacks {len(missing)} of {len(dataset.samples)} predictions: {_listed(missing)}"
+        if not config.partial:
+            raise DatasetError(what, hint="make them, or score the others with --partial")
+        notes.append(f"{what}; the others are scored")
+    extra = sorted(set(_label_files(folder)) - set(files.values()))
+    if extra:
+        names = _listed(str(path.relative_to(folder)) for path in extra)
+        notes.append(f"{len(extra)} files in {folder} belong to no picture of this split: {names}")
+    table, said = id_table(folder, dataset.classes)
+    notes += said
+    return PredictionScoring(
+        config, dataset, protocol, unseen_ids(dataset, config.unseen), files, table, notes, folder
+    )
+
+
+def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
+    """Picture -> its label file: by the picture's name in the data set, by its file's, or by the last part alone.
+
+    Raises:
+        DatasetError: no such folder.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder of predictions", hint="name a folder of label PNGs")
+    there = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _label_files(folder)}
+    found = {}
+    for sample in dataset.samples:
+        relative = sample.source.relative
+        stem = sample.source.path.stem if sample.source.path else relative.name
+        names = (relative.as_posix(), (relative.parent / stem).as_posix(), stem, relative.name)
+        path = next((there[name] for name in names if name in there), None)
+        if path is not None:
+            found[str(relative)] = path
+    return found
+
+
+def id_table(folder: Path, classes: ClassList) -> tuple[NDArray[np.int32] | None, list[str]]:
+    """What the values in the label files of a folder mean.
+
+    Returns:
+        [65536]: value -> class id, C for "no class of this data set", -2 for a value that has no meaning; None
+        where nothing says so and values are class ids. And notes for the user.
+
+    Raises:
+        DatasetError: the folder's own classes have no name in common with the data set's.
+    """
+    for place in (folder, folder.parent):
+        for name in TABLES:
+            entries = _class_entries(place / name)
+            if entries:
+                return _table(entries, classes, place / name)
+    return None, []
+
+
+class PredictionScoring:
+    """Prepared predictions; iterating scores every picture.
+
+    Attributes:
+        dataset: what is scored.
+        notes: what a user should be told once.
+        total: pictures that have a prediction.
+        failures: picture -> why it could not be scored; complete after iterating.
+        folder: of the predictions.
+    """
+
+    conditions = (CLEAN,)
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        dataset: Dataset,
+        protocol: Protocol,
+        unseen: tuple[int, ...],
+        files: dict[str, Path],
+        table: NDArray[np.int32] | None,
+        notes: Iterable[str],
+        folder: Path,
+    ) -> None:
+        self.config, self.dataset, self.protocol, self.unseen = config, dataset, protocol, unseen
+        self.notes, self.folder = tuple(notes), folder
+        self.failures: dict[str, str] = {}
+        self._files, self._table = files, table
+        self._samples = [s for s in dataset.samples if str(s.source.relative) in files]
+        self.total = len(self._samples)
+        classes = len(dataset.classes)
+        self._matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
+
+    def __iter__(self) -> Generator[ScoredImage, None, None]:
+        """Pictures in the order of the list."""
+        with ThreadPoolExecutor(max(2, self.config.workers), thread_name_prefix="score") as pool:
+            pending: deque[Future[ScoredImage]] = deque()
+            try:
+                for sample in self._samples:
+                    pending.append(pool.submit(self._score, sample))
+                    if len(pending) > 4 * self.config.workers:
+                        yield self._add(pending.popleft().result())
+                while pending:
+                    yield self._add(pending.popleft().result())
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def matrices(self) -> list[NDArray[np.int64]]:
+        """[C, C + 1] of the only condition."""
+        return [self._matrix.numpy()]
+
+    def scores(self, matrix: NDArray[np.int64]) -> Scores:
+        """The scores, with the split into seen and unseen classes where there is one."""
+        return score(torch.from_numpy(matrix), self.unseen)
+
+    def _add(self, result: ScoredImage) -> ScoredImage:
+        if result.matrix is not None:
+            self._matrix += result.matrix
+        elif result.error is not None:
+            self.failures[result.image] = result.error.message
+        return result
+
+    def _score(self, sample: Sample) -> ScoredImage:
+        name = str(sample.source.relative)
+        classes = len(self.dataset.classes)
+        path = self._files[name]
+        try:
+            values = read_values(path)
+            labels = prediction_ids(values, self._table, classes, path)
+            truth = read_label(sample, self.dataset)
+            size = size_to_score(truth.shape[0], truth.shape[1], self.protocol)
+            if labels.shape not in (truth.shape, size):
+                raise DatasetError(
+                    f"{path} is {labels.shape[0]}x{labels.shape[1]}, its ground truth {sample.label} "
+                    f"{truth.shape[0]}x{truth.shape[1]} (height x width)",
+                    hint="labels are scored at their own size: save predictions at the size of the picture",
+                )
+            truth = resize_labels(truth, size)
+            matrix = confusion_matrix(
+                torch.from_numpy(resize_labels(labels, size)), torch.from_numpy(truth), classes
+            )
+        except ClipsegError as error:
+            return ScoredImage(name, 0, error=error)
+        return ScoredImage(name, 0, matrix)
+
+
+def prediction_ids(
+    values: NDArray[np.integer[Any]], table: NDArray[np.int32] | None, classes: int, path: Path
+) -> NDArray[np.int32]:
+    """Class ids [H, W] of a prediction, C where it has no class of the data set.
+
+    Raises:
+        DatasetError: a value that means nothing; the message names file and value.
+    """
+    if table is not None:
+        ids = np.take(table, values)
+    else:
+        ignore = ignore_value(classes)
+        ids = np.where(values == ignore, classes, np.where(values < classes, values, -2)).astype(np.int32)
+    wrong = ids == -2
+    if wrong.any():
+        value = int(values[wrong].flat[0])
+        raise DatasetError(
+            f"{path} holds the value {value}, which is no class: ids go from 0 to {classes - 1}, "
+            f"{ignore_value(classes)} is none",
+            hint="predictions are class ids of the same benchmark; see --benchmark",
+        )
+    return ids
+
+
+def _class_entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return [{"id": int(entry["id"]), "name": str(entry["name"])} for entry in data["classes"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def _table(
+    entries: list[dict[str, Any]], classes: ClassList, path: Path
+) -> tuple[NDArray[np.int32], list[str]]:
+    known = {name.casefold(): i for i, name in enumerate(classes.names)}
+    table = np.full(65_536, -2, dtype=np.int32)
+    table[ignore_value(len(entries))] = len(classes)
+    strange = []
+    for entry in entries:
+        id_ = known.get(entry["name"].casefold())
+        if id_ is None:
+            strange.append(entry["name"])
+        table[entry["id"]] = len(classes) if id_ is None else id_
+    if len(strange) == len(entries):
+        raise DatasetError(
+            f"{path} names other classes than this data set: {_listed(strange)}",
+            hint=f"this data set has {_listed(classes.names)}",
+        )
+    notes = [f"labels are matched by the names in {path}"]
+    if strange:
+        notes.append(f"pixels with {_listed(strange)} count as wrong: no classes of this data set")
+    return table, notes
+
+
+def _label_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*.png")):
+        inner = str(path.relative_to(folder))
+        if not any(mark in inner for mark in _NO_LABELS) and not path.name.startswith("."):
+            yield path
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
