@@ -1,0 +1,47 @@
+"""COCO-Object: the 80 things of COCO-Stuff 164k, all the rest is background.
+
+Source: GroupViT (arXiv:2202.11094), whose converter writes `*_instanceTrainIds.png` beside the labels of
+COCO-Stuff; those files are taken as they are. Without them the same ids are made in memory of the COCO-Stuff
+labels, with one difference: the converter also turns pixels that nobody labelled (255) into background, which
+is a guess, and here they stay ignored.
+"""
+
+from clipseg_cli.data.datasets._values import identity, renamed
+from clipseg_cli.data.datasets.coco_stuff import DATASET as COCO_STUFF
+from clipseg_cli.data.datasets.coco_stuff import RAW_FOLDERS, RAW_IDS, TRAIN_IDS
+from clipseg_cli.types import LabelFiles, Layout
+
+# Things come first among the train ids of COCO-Stuff.
+_THINGS = {i: i + 1 if i < 80 else 0 for i in range(171)}
+_OF_STUFF = {"coco-object": renamed(TRAIN_IDS, _THINGS)}
+_OF_RAW = {"coco-object": renamed(RAW_IDS, _THINGS)}
+
+DATASET = Layout(
+    title="COCO-Object",
+    images=COCO_STUFF.images,
+    labels=(
+        LabelFiles(
+            "annotations/{split}/{name}_instanceTrainIds.png",
+            {"coco-object": identity(81)},
+            "instance train ids, 0 to 80",
+        ),
+        LabelFiles(
+            "annotations/{split}/{name}_labelTrainIds.png",
+            _OF_STUFF,
+            "derived from COCO-Stuff train ids, unlabelled pixels ignored",
+        ),
+        *(
+            LabelFiles(
+                f"{folder}/{{split}}/{{name}}.png",
+                _OF_RAW,
+                "derived from COCO-Stuff raw ids, unlabelled pixels ignored",
+            )
+            for folder in RAW_FOLDERS
+        ),
+    ),
+    benchmarks=("coco-object",),
+    splits=COCO_STUFF.splits,
+    marks=COCO_STUFF.marks,
+    first=COCO_STUFF.first,
+    gives_way_to=("coco_stuff",),
+)
