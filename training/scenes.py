@@ -273,7 +273,7 @@ class SceneMaker:
         if spot is None:
             return
         if rng.random() < 0.25:
-            _shadow(scene.image, spot, sprite.shape[0], sprite.shape[1], rng.uniform(0.15, 0.45))
+            cast_shadow(scene.image, spot, sprite.shape[0], sprite.shape[1], rng.uniform(0.15, 0.45))
         paste(scene, sprite, spot, number)
 
     def _spot(self, scene: Scene, h: int, w: int) -> tuple[int, int] | None:
@@ -294,7 +294,7 @@ class SceneMaker:
         return None
 
 
-def _shadow(image: Image, spot: tuple[int, int], h: int, w: int, depth: float) -> None:
+def cast_shadow(image: Image, spot: tuple[int, int], h: int, w: int, depth: float) -> None:
     """Darken the surface a little under a thing."""
     size = image.shape[0], image.shape[1]
     y, x = spot[0] + int(0.95 * h), spot[1] + w // 2
