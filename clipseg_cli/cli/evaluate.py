@@ -29,7 +29,6 @@ EXAMPLES = """
   clipseg eval --dataset voc/ --predictions labels/ --unseen sofa,train
   clipseg eval --protocol sclip --benchmark cityscapes --show-protocol
 """
-NEAR = 6  # published rows on either side of ours
 
 
 def evaluate(
@@ -238,11 +237,13 @@ def _show_corruptions(report: Report, console: Console) -> None:
 def _show_published(report: Report, console: Console) -> None:
     """What others reached on this benchmark, with this run in its place among them."""
     own = report.summary["mIoU"]
+    images = report.images + report.failed
+    comparable = report.expected_images in (None, images)
     if report.published:
         rows: list[tuple[float, tuple[str, ...]]] = [
             (r.value, (r.method, r.backbone, f"{r.value:.1f}", r.source)) for r in report.published
         ]
-        if own is not None:
+        if own is not None and comparable:
             rows.append((100 * own, ("this run", "", f"{100 * own:.1f}", str(report.folder))))
         rows.sort(key=lambda row: row[0])
         console.table(
@@ -266,8 +267,7 @@ def _show_published(report: Report, console: Console) -> None:
             ],
         )
         console.say(f"Source: {report.zero_shot_source}")
-    images = report.images + report.failed
-    if (report.published or report.zero_shot) and report.expected_images not in (None, images):
+    if (report.published or report.zero_shot) and not comparable:
         console.say(
             f"Note: published figures are about {report.expected_images:,} images, this run about {images:,}: "
             "they cannot be compared"

@@ -212,7 +212,7 @@ def _settings(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
 def _default_name(evaluation: Evaluation | PredictionScoring) -> str:
     """As in "VOC2012-voc21-val-ViT-B-16-maskclip-sclip"."""
     dataset, config = evaluation.dataset, evaluation.config
-    parts = [dataset.root.resolve().name, dataset.benchmark, Path(dataset.split).stem]
+    parts: list[str | None] = [dataset.root.resolve().name, dataset.benchmark, Path(dataset.split).stem]
     if isinstance(evaluation, Evaluation):
         parts += [config.model, config.method]
         parts += [f"pd{config.prompt_denoising:g}" if config.prompt_denoising else None]
@@ -220,8 +220,14 @@ def _default_name(evaluation: Evaluation | PredictionScoring) -> str:
         parts += [config.protocol if config.protocol != "default" else None]
         parts += ["corrupted" if config.corrupt else None]
     else:
-        folder = evaluation.folder
-        parts.append(folder.parent.name if folder.name == "labels" else folder.name)
+        folder = evaluation.folder.resolve()
+        own = folder.parent.name if folder.name == "labels" else folder.name
+        # A run of ours is called after data set and split already.
+        return (
+            safe_name(own)
+            if own.startswith(parts[0] or "")
+            else "-".join(map(safe_name, (*filter(None, parts), own)))
+        )
     return "-".join(safe_name(part) for part in parts if part)
 
 
