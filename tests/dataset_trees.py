@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from clipseg_cli.types import LabelFiles, Layout
+
 SIZE = (12, 16)
 """(H, W) of every picture."""
 
@@ -135,3 +137,14 @@ def _listed(
 def _write_list(path: Path, names: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}\n" for name in names), "utf-8")
+
+
+def make_from(layout: Layout, root: Path, form: LabelFiles, values: Sequence[int]) -> Path:
+    """One picture a split, where the layout says; for data sets of which nothing else is known here."""
+    for split in (layout.label_split, layout.score_split):
+        fields = {"split": layout.splits[split], "name": layout.first[split]}
+        save_image(root / layout.images.format(**fields))
+        save_label(root / form.path.format(**fields), values)
+        if layout.split_file:
+            _write_list(root / layout.split_file.format(**fields), [fields["name"]])
+    return root

@@ -160,7 +160,7 @@ def _in_range(numbers: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _unknown_number(path: Path, wrong: NDArray[Any], dataset: Dataset) -> DatasetError:
     numbers, counts = np.unique(wrong, return_counts=True)
-    more = f", and {len(numbers) - 1} other numbers" if len(numbers) > 1 else ""
+    more = f", and {len(numbers) - 1} more such numbers," if len(numbers) > 1 else ""
     whose = dataset.benchmark or dataset.title
     return DatasetError(
         f"{path}: {numbers[0]} in {counts[0]:,} pixels{more} is no label of {whose}; "

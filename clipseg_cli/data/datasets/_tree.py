@@ -96,7 +96,8 @@ class Tree:
         base = self.root / Pattern.of(self.layout.images, "").folder
         sources, failures = find_images([str(base)])
         self.notes += [failure.message for failure in failures]
-        return {str(source.relative): source.path for source in sources if source.path is not None}
+        found = {str(source.relative): source.path for source in sources if source.path is not None}
+        return dict(sorted(found.items()))
 
     def _list(self, folder: str) -> list[str]:
         if folder not in self._listed:
