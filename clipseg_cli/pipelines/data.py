@@ -30,7 +30,9 @@ def open_data(config: DataConfig, purpose: Literal["label", "score"]) -> tuple[D
         ClipsegError: anything wrong with protocol, root, layout, benchmark, split or classes.
     """
     protocol = find_protocol(config.protocol, config.benchmark)
-    background = InferenceConfig.background if config.background == "auto" else config.background
+    background = config.background
+    if background == "auto":  # things named in a folder of pictures; anything else says itself what it holds
+        background = InferenceConfig.background if config.classes else "none"
     dataset = open_dataset(
         config.dataset,
         benchmark=config.benchmark,
