@@ -22,6 +22,9 @@ R = TypeVar("R")  # what comes out for it
 PICTURES_AHEAD_BYTES = 256 << 20
 """Decoded pictures that may wait for the model; at least a few do, however large."""
 
+GROUPS_BYTES = 1 << 30
+"""Decoded pictures of all groups that are read, labelled or written at once; at least one group, however large."""
+
 
 class Stream(Generic[T, R]):
     """Items in, results out, in order; reading and writing run in threads beside the model.
@@ -79,16 +82,26 @@ class Stream(Generic[T, R]):
         """
         device = self.predictor.device
         lanes = lane_count(device)
+        waiting, more, size = iter(groups), True, 0
         with ExitStack() as stack:
             readers, writers = self._pools(stack)
             pool = stack.enter_context(open_lanes(device))
-            pending: deque[Future[list[Future[R]]]] = deque()
-            for group in self._read_groups(iter(groups), readers, ahead=lanes + 1):
-                pending.append(pool.submit(self._label_group, group, writers))
-                while len(pending) > lanes + 1 or (pending and pending[0].done()):
-                    yield from (future.result() for future in pending.popleft().result())
-            while pending:
-                yield from (future.result() for future in pending.popleft().result())
+            reading: deque[list[tuple[T, Future[Prepared | R]]]] = deque()
+            running: deque[Future[list[Future[R]]]] = deque()
+            while True:
+                while more and len(reading) <= lanes and _fits(len(reading) + len(running), size):
+                    items = next(waiting, None)
+                    more = items is not None
+                    if items is not None:
+                        reading.append([(item, readers.submit(self.read, item)) for item in items])
+                if reading and len(running) <= lanes:
+                    group = [(item, future.result()) for item, future in reading.popleft()]
+                    size = sum(p.image.pixels.nbytes for _, p in group if isinstance(p, Prepared))
+                    running.append(pool.submit(self._label_group, group, writers))
+                elif not running:
+                    return
+                while running and (running[0].done() or len(running) > lanes or not reading):
+                    yield from (future.result() for future in running.popleft().result())
 
     def _pools(self, stack: ExitStack) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
         """Readers and writers; at the end what is being written is finished, and what waits is dropped."""
@@ -111,17 +124,6 @@ class Stream(Generic[T, R]):
             if len(results) > 2 * self.workers:  # label maps wait in memory
                 results[-2 * self.workers].exception()
         return results
-
-    def _read_groups(
-        self, groups: Iterator[Sequence[T]], readers: ThreadPoolExecutor, *, ahead: int
-    ) -> Iterator[list[tuple[T, Prepared | R]]]:
-        waiting: deque[list[tuple[T, Future[Prepared | R]]]] = deque()
-        while True:
-            while len(waiting) < ahead and (group := next(groups, None)) is not None:
-                waiting.append([(item, readers.submit(self.read, item)) for item in group])
-            if not waiting:
-                return
-            yield [(item, future.result()) for item, future in waiting.popleft()]
 
     def _gather(
         self, items: Iterator[T], readers: ThreadPoolExecutor
@@ -156,6 +158,11 @@ class Stream(Generic[T, R]):
                 chunk, windows, held = [], 0, 0
         if chunk:
             yield chunk
+
+
+def _fits(groups: int, size: int) -> bool:
+    """Whether one more group of about so many bytes may be read beside so many others."""
+    return groups == 0 or (groups + 1) * size <= GROUPS_BYTES
 
 
 def _done(result: R) -> Future[R]:
