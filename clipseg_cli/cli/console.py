@@ -92,9 +92,10 @@ class Console:
         if self.as_json or self.quiet:
             return
         # Not the table's own title, which is wrapped at the width of the table.
-        with data_errors():
-            _line(self._data, Text(printable(title), style="bold"))
-        table = Table(box=None, header_style="dim", padding=(0, 2))
+        if title:
+            with data_errors():
+                _line(self._data, Text(printable(title), style="bold"))
+        table = Table(box=None, header_style="dim", padding=(0, 2), show_header=any(columns))
         for i, column in enumerate(columns):
             table.add_column(
                 column, justify="left" if i in left else "right", overflow="fold", no_wrap=bool(i)
