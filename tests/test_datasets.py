@@ -628,3 +628,15 @@ def test_opening_does_not_depend_on_the_working_directory(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert open_dataset("voc").samples[0].source.path == Path("voc/JPEGImages/2007_000032.jpg")
     assert open_dataset(root).samples[0].source.path == root / "JPEGImages/2007_000032.jpg"
+
+
+def test_a_class_file_beside_bare_pictures_names_the_classes(tmp_path):
+    save_image(tmp_path / "x.jpg")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    dataset = open_dataset(tmp_path)
+    assert names(dataset) == ["x"] and dataset.classes.names == ("cat", "dog")
+
+
+def test_own_folders_may_be_called_like_those_of_a_benchmark(tmp_path):
+    root = make_folder(tmp_path, names=("training/a", "validation/b"))
+    assert open_dataset(root, purpose="score").name == "folder"

@@ -79,13 +79,16 @@ def ground_truth(
     Forms are not mixed, because the same number means different classes in them.
     """
     wanted = set(names)
-    best: tuple[LabelFiles | None, Mapping[str, Path]] = (None, {})
+    best: LabelFiles | None = None
+    most: dict[str, str] = {}
     for form in tree.layout.labels:
         files = tree.files(form.path, split.folders)
         here = {name: files[name] for name in wanted & files.keys()}
-        if len(here) > len(best[1]):
-            best = (form, here)
-    return best
+        if len(here) > len(most):
+            best, most = form, here
+        if len(most) == len(wanted):
+            break
+    return best, {name: tree.root / file for name, file in most.items()}
 
 
 def check_labels(
