@@ -112,7 +112,7 @@ def test_words_of_the_classes_come_from_the_benchmark(name, benchmark, form, wor
     classes = open_dataset(tmp_path, benchmark=benchmark, words=words).classes
     facts = load_benchmark(benchmark)
     assert classes.names == tuple(facts["labels"])
-    found = facts.get(words, facts["labels"])
+    found = facts.get(words, facts["prompt_names"])
     assert classes.aliases == tuple((w,) if isinstance(w, str) else tuple(w) for w in found)
     assert classes.background == (0 if facts["labels"][0] == "background" else None)
 

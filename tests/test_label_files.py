@@ -66,8 +66,8 @@ MAPS = [
         },
     ),
     ("coco-object", make_coco, {"labels": "instance"}, {0: 0, 1: 1, 80: 80, 81: -2, 255: -1}),
-    ("coco-object", make_coco, {"labels": "train ids"}, {0: 1, 79: 80, 80: 0, 170: 0, 171: -2, 255: -1}),
-    ("coco-object", make_coco, {"labels": "raw"}, {0: 1, 11: -2, 12: 12, 89: 80, 91: 0, 181: 0, 255: -1}),
+    ("coco-object", make_coco, {"labels": "train ids"}, {0: 1, 79: 80, 80: 0, 170: 0, 171: -2, 255: 0}),
+    ("coco-object", make_coco, {"labels": "raw"}, {0: 1, 11: -2, 12: 12, 89: 80, 91: 0, 181: 0, 255: 0}),
     ("cityscapes", make_cityscapes, {"labels": ("labelTrainIds",)}, {0: 0, 18: 18, 19: -2, 255: -1}),
     (
         "cityscapes",  # road, sidewalk, parking, building, pole, car, caravan, trailer, train, bicycle

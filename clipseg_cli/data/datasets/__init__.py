@@ -46,7 +46,8 @@ def open_dataset(
             None: the training split for labelling, the validation split for scoring.
         classes, background: for a folder of one's own, as `load_classes` takes them; a benchmark has its own.
         purpose: "score" needs the ground truth of every picture; "label" takes it where it is.
-        words: key of the benchmark's file with the words of each class; a benchmark without it uses labels.
+        words: key of the benchmark's file with the words of each class; a benchmark without it uses
+            `prompt_names`.
         prefer: benchmarks in order, for instance those that a protocol's source reports.
 
     Returns:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from clipseg_cli.config import PLAIN_BACKGROUND
-from clipseg_cli.data.classes import load_benchmark
+from clipseg_cli.data.classes import load_benchmark, load_classes
 from clipseg_cli.data.datasets._recognise import Missing, missing_labels, missing_parts
 from clipseg_cli.data.datasets._splits import ALL, Split, find_split, pictures_of, shortened
 from clipseg_cli.data.datasets._tree import Pattern, Tree
 from clipseg_cli.data.datasets._values import as_table
 from clipseg_cli.errors import DatasetError
-from clipseg_cli.types import ClassList, Dataset, ImageSource, LabelFiles, Sample
+from clipseg_cli.types import Dataset, ImageSource, LabelFiles, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,21 +46,13 @@ def open_benchmark(
         root=choice.root,
         benchmark=benchmark,
         split=part.name,
-        classes=benchmark_classes(benchmark, words),
+        classes=load_classes(benchmark, words=words),
         samples=samples(pictures, labels),
         label_ids=as_table(form.values[benchmark]) if form else None,
         labels_are=form.are if form else "",
         unseen=tuple(load_benchmark(benchmark).get("unseen", ())),
         notes=(*choice.notes, *tree.notes),
     )
-
-
-def benchmark_classes(benchmark: str, words: str) -> ClassList:
-    """The classes of a benchmark with the words under one key of its file, or else its labels as words."""
-    facts = load_benchmark(benchmark)
-    names = tuple(facts["labels"])
-    aliases = tuple((w,) if isinstance(w, str) else tuple(w) for w in facts.get(words, names))
-    return ClassList(names, aliases, names.index(PLAIN_BACKGROUND) if PLAIN_BACKGROUND in names else None)
 
 
 def samples(pictures: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[Sample, ...]:
