@@ -87,8 +87,12 @@ class Console:
         rows: Iterable[Sequence[str]],
         *,
         left: Sequence[int] = (0,),
+        wrap: Sequence[int] = (0,),
     ) -> None:
-        """A table on stdout, the columns `left` to the left, the rest to the right; not with --json or --quiet."""
+        """A table on stdout, the columns `left` to the left, the rest to the right; not with --json or --quiet.
+
+        Where the terminal is too narrow, the columns `wrap` are broken into lines.
+        """
         if self.as_json or self.quiet:
             return
         # Not the table's own title, which is wrapped at the width of the table.
@@ -98,7 +102,7 @@ class Console:
         table = Table(box=None, header_style="dim", padding=(0, 2), show_header=any(columns))
         for i, column in enumerate(columns):
             table.add_column(
-                column, justify="left" if i in left else "right", overflow="fold", no_wrap=bool(i)
+                column, justify="left" if i in left else "right", overflow="fold", no_wrap=i not in wrap
             )
         for row in rows:
             # Text, not str: a class may be named "[red]".

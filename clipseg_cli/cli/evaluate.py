@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, format_seconds
+from clipseg_cli.cli.scores import show_protocol as print_protocol
+from clipseg_cli.cli.scores import show_report
 from clipseg_cli.config import EvalConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from clipseg_cli.pipelines.evaluate import Evaluation
     from clipseg_cli.pipelines.predictions import PredictionScoring
-    from clipseg_cli.pipelines.report import Report
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -74,18 +72,20 @@ def evaluate(
     results.json, results.csv and confusion.png. Without a data set it takes the newest run of clipseg pseudolabel.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    _check(opt.given_options(ctx))
     if show_protocol:
-        _show_protocol(opt.config_from(EvalConfig, ctx.params), console)
+        config = _config(ctx, run)[0] if run else opt.config_from(EvalConfig, ctx.params)
+        print_protocol(config, console)
         return
     with ExitStack() as stack:
         with console.waiting("loading"):
             config, why = _config(ctx, run)
-            if why:
+            if why and _first():
                 console.say(why)
             if config.predictions:
                 from clipseg_cli.pipelines.predictions import open_predictions
 
-                evaluation: Evaluation | PredictionScoring = open_predictions(config)
+                evaluation: Evaluation | PredictionScoring = stack.enter_context(open_predictions(config))
             else:
                 from clipseg_cli.pipelines.evaluate import open_evaluation
 
@@ -93,23 +93,49 @@ def evaluate(
         _score(evaluation, console)
 
 
+def _check(given: dict[str, object]) -> None:
+    """Refuse options that exclude each other, or do nothing.
+
+    Raises:
+        UsageError: there are such.
+    """
+    for name in ("dataset", "run", "predictions"):
+        if not str(given.get(name, "x")).strip():  # as `--dataset "$UNSET"` gives it
+            raise UsageError(f"--{name} is empty", hint=f"name a folder, or leave out --{name}")
+    if "run" in given and "dataset" in given:
+        raise UsageError("--run brings its own data set", hint="leave out --run or --dataset")
+    if "run" in given and "predictions" in given:
+        raise UsageError(
+            "--run asks for the run's model, --predictions for labels that are there",
+            hint="leave out one of them; --predictions RUN scores the labels of a run",
+        )
+    for name, needed in (("severity", "corrupt"), ("seed", "corrupt"), ("partial", "predictions")):
+        if name in given and needed not in given:
+            raise UsageError(f"--{name} does nothing without --{needed}", hint=f"add --{needed}")
+
+
+def _first() -> bool:
+    """Whether this is not one of torchrun's other processes, which share a terminal with the first."""
+    from clipseg_cli.utils.distributed import process_share
+
+    return process_share().index == 0
+
+
 def _config(ctx: typer.Context, run: str) -> tuple[EvalConfig, str]:
     """What to evaluate, and a sentence on how it was chosen where the user did not say.
 
     Raises:
-        ClipsegError: a data set and a run were named, or neither is to be found.
+        ClipsegError: nothing is to be found.
     """
     given = opt.given_options(ctx)
-    if given.get("dataset"):
-        if run:
-            raise UsageError("--run brings its own data set", hint="leave out --run or --dataset")
+    if "dataset" in given:
         return opt.config_from(EvalConfig, ctx.params), ""
     from pathlib import Path
 
     from clipseg_cli.pipelines.runs import config_of_labels, config_of_run, newest_run
 
     fields = {key: value for key, value in given.items() if key in EvalConfig.__dataclass_fields__}
-    if given.get("predictions") and not run:
+    if "predictions" in given:
         return config_of_labels(given["predictions"], fields), ""
     if run:
         return config_of_run(Path(run), fields), ""
@@ -128,9 +154,9 @@ def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> None
     from clipseg_cli.pipelines.evaluate import Evaluation
     from clipseg_cli.pipelines.report import write_report
 
-    first = not isinstance(evaluation, Evaluation) or evaluation.share.index == 0
+    first = evaluation.share.index == 0
     if not first:
-        console = Console(quiet=True)  # torchrun shows all ranks on one terminal
+        console = Console(quiet=True)
     data = evaluation.dataset
     kind = f" ({data.labels_are})" if data.labels_are else ""
     where = f"{data.title}, {data.split} split" if data.split else data.title
@@ -138,11 +164,11 @@ def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> None
         f"{data.root}: {where}, {count(len(data.samples), 'image')}, {count(len(data.classes), 'class')}{kind}"
     )
     if isinstance(evaluation, Evaluation):
-        console.say(f"{evaluation.model} on {evaluation.device}")
+        console.say(f"{_model(evaluation)} on {evaluation.device}")
     for note in evaluation.notes:
         console.say(f"Note: {note}")
     watch = Stopwatch()
-    done = 0
+    done, named = 0, set()
     try:
         with (
             console.progress("evaluating", total=evaluation.total) as advance,
@@ -150,20 +176,20 @@ def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> None
         ):
             for result in results:
                 done += 1
-                if result.error is not None:
+                if result.error is not None and result.image not in named:
+                    named.add(result.image)  # it fails under every corruption
                     console.error(result.error)
-                else:
+                elif result.error is None:
                     console.detail(f"{result.image} {evaluation.conditions[result.condition]}")
                 advance()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted after {done} of {count(evaluation.total, 'image')}") from None
     seconds = watch.seconds
     report = write_report(evaluation, seconds)
-    if first:
-        _show(report, evaluation, console)
-        console.say(
-            f"{count(report.images, 'image')} in {format_seconds(seconds)}, results in {report.folder}"
-        )
+    if not first:
+        return
+    show_report(report, evaluation, console)
+    console.say(f"{count(report.images, 'image')} in {format_seconds(seconds)}, results in {report.folder}")
     if report.failed:
         total = report.images + report.failed
         console.error(
@@ -172,136 +198,15 @@ def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> None
         raise typer.Exit(1)
 
 
-def _show(report: Report, evaluation: Evaluation | PredictionScoring, console: Console) -> None:
-    if console.as_json:
-        console.document(
-            {**asdict(report), "folder": str(report.folder), "written": list(map(str, report.written))}
+def _model(evaluation: Evaluation) -> str:
+    """As in "ViT-B-16 / openai, maskclip with prompt denoising 0.5"."""
+    config = evaluation.config
+    extra = [
+        f"{name} {value:g}"
+        for name, value in (
+            ("prompt denoising", config.prompt_denoising),
+            ("key smoothing", config.key_smoothing),
         )
-        return
-    title = evaluation.dataset.benchmark or evaluation.dataset.title
-    unseen = any(row["zero_shot"] == "unseen" for row in report.classes)
-    total = sum(row["labelled_pixels"] for row in report.classes) or 1
-    console.table(
-        f"{title}, IoU in %",
-        ("class", *(("",) if unseen else ()), "IoU", "accuracy", "of the pixels"),
-        [
-            (
-                row["name"],
-                *((row["zero_shot"],) if unseen else ()),
-                _percent(row["iou"]),
-                _percent(row["accuracy"]),
-                f"{100 * row['labelled_pixels'] / total:.1f}",
-            )
-            for row in report.classes
-        ],
-    )
-    names = {
-        "mIoU": "mIoU",
-        "pixel_accuracy": "pixel accuracy",
-        "mean_accuracy": "mean accuracy",
-        "mIoU_seen": "mIoU(S), seen",
-        "mIoU_unseen": "mIoU(U), unseen",
-        "hIoU": "hIoU",
-    }
-    rows = [(names[key], _percent(value)) for key, value in report.summary.items() if value is not None]
-    console.table("All together, in %", ("", ""), rows)
-    if report.protocol:
-        console.say(f"Protocol {report.protocol}, fingerprint {report.fingerprint}")
-    _show_corruptions(report, console)
-    _show_published(report, console)
-
-
-def _show_corruptions(report: Report, console: Console) -> None:
-    found = report.corruptions
-    if found is None:
-        return
-    rows = [
-        (name, *map(_percent, values), _percent(sum(values) / len(values)))
-        for name, values in found.table.items()
+        if value
     ]
-    columns = ("corruption", *(f"severity {severity}" for severity in found.severities), "mean")
-    console.table("Corrupted images, mIoU in %", columns, rows)
-    clean = report.summary["mIoU"]
-    console.table(
-        "",
-        ("", ""),
-        [("clean mIoU", _percent(clean)), ("mean corrupted mIoU", _percent(found.mean))],
-    )
-    for row in report.published_corruptions:
-        console.say(
-            f"Published: {row.method} {row.backbone}, {row.corruption} {row.severity}: {row.value:.1f}, "
-            f"clean {row.clean:.1f} ({row.source})"
-        )
-
-
-def _show_published(report: Report, console: Console) -> None:
-    """What others reached on this benchmark, with this run in its place among them."""
-    own = report.summary["mIoU"]
-    images = report.images + report.failed
-    comparable = report.expected_images in (None, images)
-    if report.published:
-        rows: list[tuple[float, tuple[str, ...]]] = [
-            (r.value, (r.method, r.backbone, f"{r.value:.1f}", r.source)) for r in report.published
-        ]
-        if own is not None and comparable:
-            rows.append((100 * own, ("this run", "", f"{100 * own:.1f}", str(report.folder))))
-        rows.sort(key=lambda row: row[0])
-        console.table(
-            "Published for this benchmark, mIoU in %",
-            ("method", "backbone", "mIoU", "source"),
-            [row for _, row in rows],
-            left=(0, 1, 3),
-        )
-    if report.zero_shot:
-        console.table(
-            f"Published zero-shot results, {report.zero_shot_split}, mIoU in %",
-            ("method", "unseen", "all", "harmonic"),
-            [(r.method, _plain(r.unseen), _plain(r.all), _plain(r.harmonic)) for r in report.zero_shot]
-            + [
-                (
-                    "this run",
-                    _percent(report.summary["mIoU_unseen"]),
-                    _percent(own),
-                    _percent(report.summary["hIoU"]),
-                )
-            ],
-        )
-        console.say(f"Source: {report.zero_shot_source}")
-    if (report.published or report.zero_shot) and not comparable:
-        console.say(
-            f"Note: published figures are about {report.expected_images:,} images, this run about {images:,}: "
-            "they cannot be compared"
-        )
-
-
-def _show_protocol(config: EvalConfig, console: Console) -> None:
-    from clipseg_cli.pipelines.protocols import describe_protocol
-
-    described = describe_protocol(config)
-    if console.as_json:
-        console.document(described)
-        return
-    settings: Sequence[dict[str, Any]] = described["settings"]
-    console.table(
-        f"Protocol {described['protocol']} on {described['benchmark']}, fingerprint {described['fingerprint']}",
-        ("setting", "value", ""),
-        [(s["name"], _value(s["value"]), s["meaning"]) for s in settings],
-        left=(0, 1, 2),
-    )
-    console.say(f"Source: {described['source']}")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        texts = ["|".join(item) if isinstance(item, list) else str(item) for item in value]
-        line = ", ".join(texts)
-        return line if len(line) <= 60 else f"{line[:57]}..."
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{100 * value:.1f}"
-
-
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return f"{evaluation.model}, {config.method}" + (f" with {' and '.join(extra)}" if extra else "")

@@ -16,6 +16,7 @@ from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image, resize_labels
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.outputs import thumbnail
 from clipseg_cli.pipelines.about import model_notes
 from clipseg_cli.pipelines.data import cut_into_groups, open_data, unseen_ids
 from clipseg_cli.pipelines.load import plan_model
@@ -97,22 +98,73 @@ def plan_conditions(config: EvalConfig) -> tuple[Condition, ...]:
     Raises:
         UsageError: an unknown corruption or severity.
     """
+    if not config.severity:
+        raise UsageError("--severity names none", hint="it counts upwards, as in 1..5")
     for severity in config.severity:
         if severity not in SEVERITIES:
-            raise UsageError(f"severity {severity}: there are 1 to {SEVERITIES[-1]}")
+            raise UsageError(
+                f"severity {severity}: there are 1 to {SEVERITIES[-1]}", hint="1 is mild, 5 is strong"
+            )
     names = parse_corruptions(config.corrupt)
+    if config.corrupt and not names:
+        raise UsageError("--corrupt is empty", hint="name a corruption, or all")
     return (CLEAN, *(Condition(name, severity) for name in names for severity in config.severity))
 
 
-class Evaluation:
-    """A prepared evaluation; iterating it labels and scores every picture of this process's share.
+class Scoring:
+    """Pixels counted so far, under every condition; the processes of torchrun add theirs up.
 
     Attributes:
         dataset: what is scored.
-        device, model: for people.
+        unseen: ids of the unseen classes of a zero-shot split; may be empty.
         notes: what a user should be told once.
+        images: pictures to be scored, over all shares.
+        failures: picture -> why it could not be scored; of all shares after `matrices`.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        dataset: Dataset,
+        protocol: Protocol,
+        *,
+        unseen: tuple[int, ...],
+        conditions: tuple[Condition, ...],
+        share: Share,
+        notes: Sequence[str],
+        images: int,
+    ) -> None:
+        self.config, self.dataset, self.protocol = config, dataset, protocol
+        self.unseen, self.conditions, self.share = unseen, conditions, share
+        self.notes, self.images = tuple(notes), images
+        self.failures: dict[str, str] = {}
+        classes = len(dataset.classes)
+        self._matrices = torch.zeros(len(conditions), classes, classes + 1, dtype=torch.int64)
+
+    def matrices(self) -> list[NDArray[np.int64]]:
+        """[C, C + 1] of each condition, over all ranks; exact, since integers are added."""
+        total = sum_over_ranks(self._matrices, self.share)
+        self.failures = dict(gather_from_ranks(list(self.failures.items()), self.share))
+        return [matrix.numpy() for matrix in total]
+
+    def scores(self, matrix: NDArray[np.int64]) -> Scores:
+        """The scores of one condition, with the split into seen and unseen classes where there is one."""
+        return score(torch.from_numpy(matrix), self.unseen)
+
+    def _add(self, result: ScoredImage) -> ScoredImage:
+        if result.matrix is not None:
+            self._matrices[result.condition] += result.matrix.cpu()
+        elif result.error is not None:
+            self.failures[result.image] = result.error.message
+        return result
+
+
+class Evaluation(Scoring):
+    """A prepared evaluation; iterating it labels and scores every picture of this process's share.
+
+    Attributes:
+        device, model: for people.
         total: pictures of this share, times conditions.
-        failures: picture -> why it could not be scored; complete after iterating.
     """
 
     def __init__(
@@ -127,13 +179,19 @@ class Evaluation:
         conditions: tuple[Condition, ...],
         share: Share,
     ) -> None:
-        self.config, self.dataset, self.protocol, self.plan = config, dataset, protocol, plan
-        self.backbone, self.predictor = backbone, predictor
-        self.unseen, self.conditions, self.share = unseen, conditions, share
+        super().__init__(
+            config,
+            dataset,
+            protocol,
+            unseen=unseen,
+            conditions=conditions,
+            share=share,
+            notes=(*dataset.notes, *model_notes(backbone, predictor.classes)),
+            images=len(dataset.samples),
+        )
+        self.plan, self.backbone, self.predictor = plan, backbone, predictor
         self.device = describe_device(predictor.device)
         self.model = f"{backbone.name} / {backbone.pretrained}"
-        self.notes = (*dataset.notes, *model_notes(backbone, predictor.classes))
-        self.failures: dict[str, str] = {}
         self._groups = share.of(
             [
                 [(condition, sample) for sample in samples]
@@ -142,9 +200,6 @@ class Evaluation:
             ]
         )
         self.total = sum(map(len, self._groups))
-        self._matrices = torch.zeros(
-            len(conditions), len(dataset.classes), len(dataset.classes) + 1, dtype=torch.int64
-        )
 
     def __iter__(self) -> Generator[ScoredImage, None, None]:
         """Pictures in the order of the list, condition by condition.
@@ -160,21 +215,7 @@ class Evaluation:
             workers=self.config.workers,
         )
         for result in stream.grouped(self._groups):
-            if result.matrix is not None:
-                self._matrices[result.condition] += result.matrix.cpu()
-            elif result.error is not None:
-                self.failures[result.image] = result.error.message
-            yield result
-
-    def matrices(self) -> list[NDArray[np.int64]]:
-        """[C, C + 1] of each condition, over all ranks; exact, since integers are added."""
-        total = sum_over_ranks(self._matrices, self.share)
-        self.failures = dict(gather_from_ranks(list(self.failures.items()), self.share))
-        return [matrix.numpy() for matrix in total]
-
-    def scores(self, matrix: NDArray[np.int64]) -> Scores:
-        """The scores of one condition, with the split into seen and unseen classes where there is one."""
-        return score(torch.from_numpy(matrix), self.unseen)
+            yield self._add(result)
 
     def _read(self, item: tuple[int, Sample]) -> Prepared | ScoredImage:
         number, sample = item
@@ -212,13 +253,17 @@ class Evaluation:
         return ScoredImage(name, number, matrix)
 
     def corrupted_examples(self) -> list[tuple[str, list[NDArray[np.uint8]]]]:
-        """A picture of the data set under each corruption, in all severities asked for, the clean one first."""
-        sample = self.dataset.samples[0]
-        clean = self._decode(sample, CLEAN).pixels
+        """A small picture under each corruption, in all severities asked for, the clean one first.
+
+        It is the first one that could be scored; nothing where none could.
+        """
+        sample = next((s for s in self.dataset.samples if str(s.source.relative) not in self.failures), None)
         rows: dict[str, list[NDArray[np.uint8]]] = {}
-        for condition in self.conditions[1:]:
-            row = rows.setdefault(condition.corruption or "", [clean])
-            row.append(self._decode(sample, condition).pixels)
+        if sample is not None:
+            clean = thumbnail(self._decode(sample, CLEAN).pixels)
+            for condition in self.conditions[1:]:
+                row = rows.setdefault(condition.corruption or "", [clean])
+                row.append(thumbnail(self._decode(sample, condition).pixels))
         return list(rows.items())
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,36 +15,45 @@ import torch
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label, read_values
 from clipseg_cli.data.images import resize_labels
+from clipseg_cli.data.labels import LABEL_VALUES
 from clipseg_cli.errors import ClipsegError, DatasetError, UsageError
-from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.ops.metrics import confusion_matrix
 from clipseg_cli.pipelines.data import open_data, unseen_ids
-from clipseg_cli.pipelines.evaluate import CLEAN, ScoredImage, size_to_score
+from clipseg_cli.pipelines.evaluate import CLEAN, ScoredImage, Scoring, size_to_score
+from clipseg_cli.utils.distributed import process_share, rendezvous
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from clipseg_cli.config import EvalConfig, Protocol
-    from clipseg_cli.ops.metrics import Scores
     from clipseg_cli.types import ClassList, Dataset, Sample
+    from clipseg_cli.utils.distributed import Share
 
 TABLES = ("classes.json", "manifest.json")
 """Where clipseg says what the ids in a folder of labels mean."""
 
 _NO_LABELS = ("_overlay", "_heatmaps")
+_HERE = PurePosixPath()
 LISTED = 5
 
 
-def open_predictions(config: EvalConfig) -> PredictionScoring:
+@contextmanager
+def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     """Find a prediction for every picture of the data set.
 
     Raises:
         ClipsegError: anything wrong with options or data set, no such folder, or missing predictions.
     """
     if config.corrupt:
-        raise UsageError("predictions are made already: pictures cannot be corrupted any more")
+        raise UsageError(
+            "predictions are made already: pictures cannot be corrupted any more",
+            hint="leave out --corrupt, or --predictions to evaluate a model",
+        )
+    share = process_share()
     dataset, protocol = open_data(config, "score")
+    unseen = unseen_ids(dataset, config.unseen)
     folder = Path(config.predictions)
     if (folder / "labels").is_dir() and (folder / "manifest.json").is_file():
         folder = folder / "labels"  # a pseudo-label run
@@ -58,34 +68,41 @@ def open_predictions(config: EvalConfig) -> PredictionScoring:
         if not config.partial:
             raise DatasetError(what, hint="make them, or score the others with --partial")
         notes.append(f"{what}; the others are scored")
-    extra = sorted(set(_label_files(folder)) - set(files.values()))
+    extra = [path.relative_to(folder) for path in _label_files(folder) if path not in set(files.values())]
+    extra = [path for path in extra if not any(mark in str(path) for mark in _NO_LABELS)]
     if extra:
-        names = _listed(str(path.relative_to(folder)) for path in extra)
-        notes.append(f"{len(extra)} files in {folder} belong to no picture of this split: {names}")
+        what = "1 file" if len(extra) == 1 else f"{len(extra):,} files"
+        notes.append(f"ignored {what} in {folder}, of no picture of this split: {_listed(map(str, extra))}")
     table, said = id_table(folder, dataset.classes)
     notes += said
-    return PredictionScoring(
-        config, dataset, protocol, unseen_ids(dataset, config.unseen), files, table, notes, folder
-    )
+    with rendezvous(share):
+        yield PredictionScoring(config, dataset, protocol, unseen, files, table, notes, folder, share)
 
 
 def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
-    """Picture -> its label file: by the picture's name in the data set, by its file's, or by the last part alone.
+    """Picture -> its label file, which may be called as the picture or its ground truth, in its folder or not.
 
     Raises:
-        DatasetError: no such folder.
+        DatasetError: no such folder, or a file that may belong to several pictures.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of predictions", hint="name a folder of label PNGs")
     there = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _label_files(folder)}
-    found = {}
+    found: dict[str, Path] = {}
+    owner: dict[Path, str] = {}
     for sample in dataset.samples:
         relative = sample.source.relative
-        stem = sample.source.path.stem if sample.source.path else relative.name
-        names = (relative.as_posix(), (relative.parent / stem).as_posix(), stem, relative.name)
+        stems = [relative.name, *(path.stem for path in (sample.source.path, sample.label) if path)]
+        names = [(parent / stem).as_posix() for parent in (relative.parent, _HERE) for stem in stems]
         path = next((there[name] for name in names if name in there), None)
-        if path is not None:
-            found[str(relative)] = path
+        if path is None:
+            continue
+        if path in owner:
+            raise DatasetError(
+                f"{path} may belong to {owner[path]} or to {relative}",
+                hint="keep the folders of the pictures in the folder of predictions",
+            )
+        found[str(relative)], owner[path] = path, str(relative)
     return found
 
 
@@ -107,18 +124,13 @@ def id_table(folder: Path, classes: ClassList) -> tuple[NDArray[np.int32] | None
     return None, []
 
 
-class PredictionScoring:
-    """Prepared predictions; iterating scores every picture.
+class PredictionScoring(Scoring):
+    """Prepared predictions; iterating scores every picture of this process's share.
 
     Attributes:
-        dataset: what is scored.
-        notes: what a user should be told once.
-        total: pictures that have a prediction.
-        failures: picture -> why it could not be scored; complete after iterating.
+        total: pictures of this share that have a prediction.
         folder: of the predictions.
     """
-
-    conditions = (CLEAN,)
 
     def __init__(
         self,
@@ -128,17 +140,23 @@ class PredictionScoring:
         unseen: tuple[int, ...],
         files: dict[str, Path],
         table: NDArray[np.int32] | None,
-        notes: Iterable[str],
+        notes: Sequence[str],
         folder: Path,
+        share: Share,
     ) -> None:
-        self.config, self.dataset, self.protocol, self.unseen = config, dataset, protocol, unseen
-        self.notes, self.folder = tuple(notes), folder
-        self.failures: dict[str, str] = {}
-        self._files, self._table = files, table
-        self._samples = [s for s in dataset.samples if str(s.source.relative) in files]
+        super().__init__(
+            config,
+            dataset,
+            protocol,
+            unseen=unseen,
+            conditions=(CLEAN,),
+            share=share,
+            notes=notes,
+            images=len(files),
+        )
+        self.folder, self._files, self._table = folder, files, table
+        self._samples = share.of([s for s in dataset.samples if str(s.source.relative) in files])
         self.total = len(self._samples)
-        classes = len(dataset.classes)
-        self._matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
 
     def __iter__(self) -> Generator[ScoredImage, None, None]:
         """Pictures in the order of the list."""
@@ -154,21 +172,6 @@ class PredictionScoring:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def matrices(self) -> list[NDArray[np.int64]]:
-        """[C, C + 1] of the only condition."""
-        return [self._matrix.numpy()]
-
-    def scores(self, matrix: NDArray[np.int64]) -> Scores:
-        """The scores, with the split into seen and unseen classes where there is one."""
-        return score(torch.from_numpy(matrix), self.unseen)
-
-    def _add(self, result: ScoredImage) -> ScoredImage:
-        if result.matrix is not None:
-            self._matrix += result.matrix
-        elif result.error is not None:
-            self.failures[result.image] = result.error.message
-        return result
-
     def _score(self, sample: Sample) -> ScoredImage:
         name = str(sample.source.relative)
         classes = len(self.dataset.classes)
@@ -180,8 +183,8 @@ class PredictionScoring:
             size = size_to_score(truth.shape[0], truth.shape[1], self.protocol)
             if labels.shape not in (truth.shape, size):
                 raise DatasetError(
-                    f"{path} is {labels.shape[0]}x{labels.shape[1]}, its ground truth {sample.label} "
-                    f"{truth.shape[0]}x{truth.shape[1]} (height x width)",
+                    f"{path} is {labels.shape[1]}x{labels.shape[0]}, but its ground truth {sample.label} is "
+                    f"{truth.shape[1]}x{truth.shape[0]}",
                     hint="labels are scored at their own size: save predictions at the size of the picture",
                 )
             truth = resize_labels(truth, size)
@@ -209,9 +212,11 @@ def prediction_ids(
     wrong = ids == -2
     if wrong.any():
         value = int(values[wrong].flat[0])
+        known = f"ids go from 0 to {classes - 1}, {ignore_value(classes)} is none"
+        if table is not None:
+            known = f"those are named in {TABLES[0]} or {TABLES[1]} beside it"
         raise DatasetError(
-            f"{path} holds the value {value}, which is no class: ids go from 0 to {classes - 1}, "
-            f"{ignore_value(classes)} is none",
+            f"{path} holds {value} in {int(wrong.sum()):,} pixels, which is no class: {known}",
             hint="predictions are class ids of the same benchmark; see --benchmark",
         )
     return ids
@@ -220,7 +225,8 @@ def prediction_ids(
 def _class_entries(path: Path) -> list[dict[str, Any]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return [{"id": int(entry["id"]), "name": str(entry["name"])} for entry in data["classes"]]
+        entries = [{"id": int(entry["id"]), "name": str(entry["name"])} for entry in data["classes"]]
+        return entries if all(entry["id"] in range(LABEL_VALUES) for entry in entries) else []
     except (OSError, ValueError, LookupError, TypeError):
         return []
 
@@ -229,7 +235,7 @@ def _table(
     entries: list[dict[str, Any]], classes: ClassList, path: Path
 ) -> tuple[NDArray[np.int32], list[str]]:
     known = {name.casefold(): i for i, name in enumerate(classes.names)}
-    table = np.full(65_536, -2, dtype=np.int32)
+    table = np.full(LABEL_VALUES, -2, dtype=np.int32)
     table[ignore_value(len(entries))] = len(classes)
     strange = []
     for entry in entries:
@@ -249,10 +255,7 @@ def _table(
 
 
 def _label_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*.png")):
-        inner = str(path.relative_to(folder))
-        if not any(mark in inner for mark in _NO_LABELS) and not path.name.startswith("."):
-            yield path
+    yield from (path for path in sorted(folder.rglob("*.png")) if not path.name.startswith("."))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -6,11 +6,13 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.data.classes import load_benchmark, load_classes
+from clipseg_cli.data.classes import benchmark_names, load_classes
 from clipseg_cli.data.prompts import load_templates
+from clipseg_cli.errors import UsageError
 from clipseg_cli.outputs import json_safe
 from clipseg_cli.pipelines.data import open_data
 from clipseg_cli.pipelines.predict import find_protocol
+from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,35 +42,32 @@ def protocol_settings(
         return next((value for value in (option, own) if value is not None), otherwise)
 
     window = chosen(config.window, protocol.window)
-    threshold = chosen(config.background_threshold, protocol.background_threshold, 0.0)
-    score_at = protocol.score_short_side
+    stride: Any = chosen(config.stride, protocol.stride, "half the window") if window != 0 else "-"
+    threshold = float(chosen(config.background_threshold, protocol.background_threshold, 0.0))
     words = [list(aliases) for aliases in classes.aliases]
-    resize = "both sides" if protocol.square else "short side, aspect kept"
-    if not protocol.keep_exact_size:
-        resize += ", both rounded to whole patches"
-    if window == 0:
-        window, stride = "whole image", "-"
-    else:
-        stride = chosen(config.stride, protocol.stride, "half the window")
+    count = "1 sentence" if len(templates) == 1 else f"{len(templates)} sentences"
+    exact = protocol.keep_exact_size
     return [
         ("classes", list(classes.names), f"{len(classes)} class names"),
         ("words", words, f"{len(classes.queries)} words; a class scores by its best"),
-        ("templates", list(templates), f"{len(templates)} sentences around each word, averaged"),
-        ("short side", chosen(config.short_side, protocol.short_side), f"pixels; {resize}"),
+        ("templates", list(templates), f"{count} around each word, averaged"),
+        ("short side", chosen(config.short_side, protocol.short_side) or "own size", "pixels"),
         ("long side", protocol.long_side, "pixels, at most"),
-        ("resize", "linear" if protocol.keep_exact_size else "linear, areas averaged", "of 8-bit pixels"),
+        ("aspect", "square" if protocol.square else "kept", "of the resized image"),
+        ("rounded to", "pixels" if exact else "whole patches", "what both sides become"),
+        ("resize", "linear" if exact else "linear, areas averaged", "of 8-bit pixels"),
         ("mean", _numbers(protocol.mean), "subtracted from RGB in [0, 1]"),
-        ("std", _numbers(protocol.std), "divided by"),
-        ("window", window, "pixels"),
+        ("std", _numbers(protocol.std), "by which RGB is divided then"),
+        ("window", "whole image" if window == 0 else window, "pixels"),
         ("stride", stride, "pixels between windows"),
-        ("stitch", protocol.stitch, "windows averaged at pixels, or on the grid of patches"),
-        ("upsample", protocol.upsample, "scores and then the decision, or the decision itself"),
+        ("stitch", protocol.stitch, "where windows are averaged: at pixels, or on the grid of patches"),
+        ("upsample", protocol.upsample, "logits before the decision, or the labels after it"),
         ("softmax scale", protocol.softmax_scale or MODEL, "factor on cosines"),
         ("activation", protocol.activation or MODEL, "of the image tower"),
         ("layer norm eps", protocol.ln_eps or MODEL, "of the image tower"),
         ("key norm", protocol.key_norm, "axis over which key smoothing normalises"),
-        ("background below", threshold, "probability under which the background wins"),
-        ("scored at", score_at or "own size", "short side of the labels in pixels, nearest"),
+        ("background below", threshold, "probability under which the background wins, if there is one"),
+        ("scored at", protocol.score_short_side or "own size", "short side of the ground truth, nearest"),
     ]
 
 
@@ -93,6 +92,12 @@ def overruled(protocol: Protocol, config: InferenceConfig) -> list[str]:
     return [f"{name} {new}" for name, (new, own) in options.items() if new is not None and new != own]
 
 
+def protocol_title(protocol: Protocol, config: InferenceConfig) -> str:
+    """Its name and what the user changed of it, as in "sclip, but short side 448"."""
+    changed = overruled(protocol, config)
+    return protocol.name + (f", but {', '.join(changed)}" if changed else "")
+
+
 def _numbers(values: tuple[float, ...] | None) -> Any:
     return MODEL if values is None else [round(value, 6) for value in values]
 
@@ -101,24 +106,27 @@ def describe_protocol(config: EvalConfig) -> dict[str, Any]:
     """Every setting of a protocol on a benchmark, without data or model.
 
     Args:
-        config: its benchmark, or that of its data set, or the protocol's first.
+        config: its data set, or its benchmark, or else the protocol's first.
 
     Raises:
         ClipsegError: an unknown protocol or benchmark, or a data set that is none.
     """
-    benchmark = config.benchmark
-    if benchmark is None and config.dataset:
-        benchmark = open_data(config, "score")[0].benchmark
-    benchmark = benchmark or next(iter(find_protocol(config.protocol).benchmarks), "voc21")
-    load_benchmark(benchmark)
-    protocol = find_protocol(config.protocol, benchmark)
-    classes = load_classes(benchmark, words=protocol.words)
+    if config.dataset:
+        dataset, protocol = open_data(config, "score")
+        benchmark, classes = dataset.benchmark, dataset.classes
+    else:
+        benchmark = config.benchmark or next(iter(find_protocol(config.protocol).benchmarks), "voc21")
+        if benchmark not in benchmark_names():
+            raise UsageError(
+                f"unknown benchmark '{benchmark}'", hint=did_you_mean(benchmark, benchmark_names())
+            )
+        protocol = find_protocol(config.protocol, benchmark)
+        classes = load_classes(benchmark, words=protocol.words)
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     settings = protocol_settings(protocol, config, classes, templates)
-    changed = overruled(protocol, config)
     return {
         "protocol": protocol.name,
-        "changed": changed,
+        "changed": overruled(protocol, config),
         "benchmark": benchmark,
         "source": protocol.source,
         "fingerprint": fingerprint(benchmark, settings),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.data.published import corruption_rows, published_rows, validation_images, zero_shot_rows
-from clipseg_cli.outputs import class_rows, safe_name, thumbnail, write_corruption_grid, write_scores
+from clipseg_cli.outputs import class_rows, write_corruption_grid, write_scores
 from clipseg_cli.pipelines.about import describe_model, versions
 from clipseg_cli.pipelines.data import list_hash
 from clipseg_cli.pipelines.evaluate import Evaluation, mean_corrupted
-from clipseg_cli.pipelines.protocols import fingerprint, overruled, protocol_settings
+from clipseg_cli.pipelines.protocols import fingerprint, protocol_settings, protocol_title
+from clipseg_cli.pipelines.runs import evaluation_name
+from clipseg_cli.utils.distributed import wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from clipseg_cli.data.published import Corrupted, Published, ZeroShot
     from clipseg_cli.ops.metrics import Scores
@@ -33,13 +35,13 @@ class Corruptions:
         severities: columns of the table.
         table: corruption -> mIoU in [0, 1] for each severity.
         mean: over all of them.
-        sheet: a small picture of each.
+        sheet: file with a small picture of each; None where no picture could be scored.
     """
 
     severities: tuple[int, ...]
     table: dict[str, list[float]]
     mean: float
-    sheet: Path
+    sheet: Path | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Report:
         classes: a row for each class, as in `results.json`.
         protocol, fingerprint: under which settings.
         expected_images: how many pictures the published figures are about; None if unknown.
+        preset: the unseen classes are those of the published zero-shot figures.
         published, zero_shot, zero_shot_split, zero_shot_source, published_corruptions: figures of the same
             benchmark, in %.
         corruptions: None without any.
@@ -68,6 +71,7 @@ class Report:
     protocol: str
     fingerprint: str
     expected_images: int | None
+    preset: bool
     published: list[Published]
     zero_shot: list[ZeroShot]
     zero_shot_split: str
@@ -89,17 +93,19 @@ def write_report(evaluation: Evaluation | PredictionScoring, seconds: float) -> 
     Raises:
         OutputError: a file cannot be written.
     """
+    first = evaluation.share.index == 0
     matrices = evaluation.matrices()
     scores = [evaluation.scores(matrix) for matrix in matrices]
     config, dataset = evaluation.config, evaluation.dataset
-    folder = config.out / (config.name or _default_name(evaluation))
+    predictions = None if isinstance(evaluation, Evaluation) else evaluation.folder
+    folder = config.out / (config.name or evaluation_name(dataset, config, predictions))
     unseen = tuple(dataset.classes.names[i] for i in evaluation.unseen)
     summary = _summary(scores[0])
-    corruptions = _corruptions(evaluation, scores, folder)
-    name, print_ = _protocol(evaluation)
-    failures = evaluation.failures
-    images = len(dataset.samples) if isinstance(evaluation, Evaluation) else evaluation.total
-    rows, split, source = zero_shot_rows(dataset.benchmark or "") if unseen else ([], "", "")
+    failures, images = evaluation.failures, evaluation.images
+    corruptions = _corruptions(evaluation, scores, folder, draw=first and len(failures) < images)
+    name, print_, settings = _protocol(evaluation)
+    zero_shot = zero_shot_rows(dataset.benchmark or "") if unseen else ([], "", "")
+    published = published_rows(dataset.benchmark or "")
     record = {
         "scores": summary,
         "benchmark": dataset.benchmark,
@@ -113,17 +119,20 @@ def write_report(evaluation: Evaluation | PredictionScoring, seconds: float) -> 
         "unseen": unseen,
         **_what(evaluation),
         "fingerprint": print_,
-        "protocol": {"name": name, "source": evaluation.protocol.source, **_settings(evaluation)},
-        "corruptions": corruptions
-        and {"table": corruptions.table, "mean": corruptions.mean, "seed": config.seed},
-        "published": [dataclasses.asdict(row) for row in published_rows(dataset.benchmark or "")],
+        "protocol": {"name": name, "source": evaluation.protocol.source, **settings},
+        "corruptions": corruptions and {**dataclasses.asdict(corruptions), "seed": config.seed},
+        "published": [dataclasses.asdict(row) for row in published],
+        "published_zero_shot": [dataclasses.asdict(row) for row in zero_shot[0]],
         "seconds": seconds,
         "versions": versions(),
     }
-    written = write_scores(record, matrices[0], dataset.classes, folder) if _first(evaluation) else []
+    written = write_scores(record, matrices[0], dataset.classes, folder) if first else []
+    if corruptions and corruptions.sheet:
+        written.append(corruptions.sheet)
+    wait_for_all(evaluation.share)  # torchrun ends all ranks when one leaves with an error
     return Report(
         folder=folder,
-        written=(*written, *([corruptions.sheet] if corruptions else ())),
+        written=tuple(written),
         images=images - len(failures),
         failed=len(failures),
         summary=summary,
@@ -131,10 +140,11 @@ def write_report(evaluation: Evaluation | PredictionScoring, seconds: float) -> 
         protocol=name,
         fingerprint=print_,
         expected_images=validation_images(dataset.benchmark or ""),
-        published=published_rows(dataset.benchmark or ""),
-        zero_shot=rows,
-        zero_shot_split=split,
-        zero_shot_source=source,
+        preset=bool(unseen) and set(unseen) == set(dataset.unseen),
+        published=published,
+        zero_shot=zero_shot[0],
+        zero_shot_split=zero_shot[1],
+        zero_shot_source=zero_shot[2],
         published_corruptions=corruption_rows(dataset.benchmark or "") if corruptions else [],
         corruptions=corruptions,
     )
@@ -153,7 +163,7 @@ def _summary(scores: Scores) -> dict[str, float | None]:
 
 
 def _corruptions(
-    evaluation: Evaluation | PredictionScoring, scores: Sequence[Scores], folder: Path
+    evaluation: Evaluation | PredictionScoring, scores: Sequence[Scores], folder: Path, *, draw: bool
 ) -> Corruptions | None:
     if len(scores) == 1 or not isinstance(evaluation, Evaluation):
         return None
@@ -161,10 +171,10 @@ def _corruptions(
     for condition, found in zip(evaluation.conditions[1:], scores[1:], strict=True):
         table.setdefault(condition.corruption or "", []).append(found.miou)
     severities = evaluation.config.severity
-    sheet = folder / SHEET
-    if _first(evaluation):
+    sheet = folder / SHEET if draw else None
+    if sheet:
         clean = f"mIoU {100 * scores[0].miou:.1f}"
-        rows = [(name, [thumbnail(p) for p in row]) for name, row in evaluation.corrupted_examples()]
+        rows = evaluation.corrupted_examples()
         captions = [[clean, *(f"mIoU {100 * value:.1f}" for value in table[name])] for name, _ in rows]
         columns = ("clean", *(f"severity {severity}" for severity in severities))
         write_corruption_grid(rows, columns, sheet, captions)
@@ -189,47 +199,11 @@ def _what(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
     }
 
 
-def _protocol(evaluation: Evaluation | PredictionScoring) -> tuple[str, str]:
-    """Name of the protocol, with what the user changed of it, and its fingerprint; none for predictions."""
+def _protocol(evaluation: Evaluation | PredictionScoring) -> tuple[str, str, dict[str, Any]]:
+    """Title, fingerprint and settings of the protocol; none for predictions, of which they are unknown."""
     if not isinstance(evaluation, Evaluation):
-        return "", ""
-    config, protocol = evaluation.config, evaluation.protocol
-    changed = overruled(protocol, config)
-    name = protocol.name + (f", but {', '.join(changed)}" if changed else "")
-    settings = protocol_settings(protocol, config, evaluation.dataset.classes, evaluation.plan.templates)
-    return name, fingerprint(evaluation.dataset.benchmark, settings)
-
-
-def _settings(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
-    if not isinstance(evaluation, Evaluation):
-        return {}
-    settings = protocol_settings(
-        evaluation.protocol, evaluation.config, evaluation.dataset.classes, evaluation.plan.templates
-    )
-    return {name: value for name, value, _ in settings}
-
-
-def _default_name(evaluation: Evaluation | PredictionScoring) -> str:
-    """As in "VOC2012-voc21-val-ViT-B-16-maskclip-sclip"."""
-    dataset, config = evaluation.dataset, evaluation.config
-    parts: list[str | None] = [dataset.root.resolve().name, dataset.benchmark, Path(dataset.split).stem]
-    if isinstance(evaluation, Evaluation):
-        parts += [config.model, config.method]
-        parts += [f"pd{config.prompt_denoising:g}" if config.prompt_denoising else None]
-        parts += [f"ks{config.key_smoothing:g}" if config.key_smoothing else None]
-        parts += [config.protocol if config.protocol != "default" else None]
-        parts += ["corrupted" if config.corrupt else None]
-    else:
-        folder = evaluation.folder.resolve()
-        own = folder.parent.name if folder.name == "labels" else folder.name
-        # A run of ours is called after data set and split already.
-        return (
-            safe_name(own)
-            if own.startswith(parts[0] or "")
-            else "-".join(map(safe_name, (*filter(None, parts), own)))
-        )
-    return "-".join(safe_name(part) for part in parts if part)
-
-
-def _first(evaluation: Evaluation | PredictionScoring) -> bool:
-    return not isinstance(evaluation, Evaluation) or evaluation.share.index == 0
+        return "", "", {}
+    config, protocol, dataset = evaluation.config, evaluation.protocol, evaluation.dataset
+    settings = protocol_settings(protocol, config, dataset.classes, evaluation.plan.templates)
+    digits = fingerprint(dataset.benchmark, settings)
+    return protocol_title(protocol, config), digits, {name: value for name, value, _ in settings}

@@ -1,4 +1,4 @@
-"""Finding the newest run, for commands that are given nothing."""
+"""Which run to build on, for commands that are given nothing, and what an evaluation is called."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import EvalConfig, PseudolabelConfig
+from clipseg_cli.data.corruptions import CORRUPTIONS, SEVERITIES, parse_corruptions
 from clipseg_cli.errors import RunError
+from clipseg_cli.outputs import safe_name
 from clipseg_cli.pipelines.manifest import FILE, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from clipseg_cli.pipelines.manifest import Manifest
+    from clipseg_cli.types import Dataset
 
 RUNS = Path("runs")
 HOW = "make one with clipseg pseudolabel DATASET, or name a data set with --dataset ROOT"
+GOES_ON = "the command that started it goes on with it"
+LISTED = 3
+
+_OF_A_PROTOCOL = ("short_side", "window", "stride", "templates", "background_threshold")
+_OF_A_MODEL = ("pretrained",)
 
 
 def newest_run(runs: Path = RUNS) -> tuple[Path, str]:
@@ -26,32 +34,31 @@ def newest_run(runs: Path = RUNS) -> tuple[Path, str]:
         RunError: there is none.
     """
     found: list[tuple[float, Path]] = []
-    unfinished, unreadable = [], []
+    unfinished, left_out = 0, []
     for path in sorted((runs / PseudolabelConfig.out.name).glob(f"*/{FILE}")):
         try:
             manifest = read_manifest(path.parent)
         except RunError:
-            unreadable.append(path.parent)
+            left_out.append(f"{path.parent} (damaged, edited or of another version)")
             continue
         if manifest is None or manifest.identity.get("kind") != "pseudolabel":
             continue
         if manifest.complete:
             found.append((path.stat().st_mtime, path.parent))
         else:
-            unfinished.append(path.parent)
+            unfinished += 1
+            left_out.append(f"{path.parent} (not finished)")
+    listed = ", ".join(left_out[:LISTED])
+    if len(left_out) > LISTED:
+        listed += f" and {len(left_out) - LISTED} more"
     if not found:
-        if unfinished:
+        if left_out:
             raise RunError(
-                f"{unfinished[-1]} is not finished, and there is no other run in {runs}",
-                hint="the command that started it goes on with it",
+                f"no run in {runs} can be evaluated: {listed}", hint=GOES_ON if unfinished else HOW
             )
-        if unreadable:
-            raise RunError(f"{unreadable[-1]} cannot be used, and there is no other run in {runs}", hint=HOW)
         raise RunError(f"there is no run in {runs} to evaluate", hint=HOW)
     path = max(found)[1]
-    left_out = [f"{len(unfinished)} unfinished"] if unfinished else []
-    left_out += [f"{len(unreadable)} unreadable"] if unreadable else []
-    others = f", without {' and '.join(left_out)}" if left_out else ""
+    others = f", without {listed}" if left_out else ""
     if len(found) == 1:
         return path, f"the only complete run in {runs}{others}"
     return path, f"the newest of {len(found)} complete runs in {runs}{others}"
@@ -65,15 +72,24 @@ def config_of_run(folder: Path, given: Mapping[str, Any]) -> EvalConfig:
         given: options that the user wrote; they win.
 
     Raises:
-        RunError: no complete run of this version of clipseg.
+        RunError: no complete run of this version of clipseg, or its data set is gone.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         raise RunError(f"{folder} is not a run: it has no {FILE}", hint=HOW)
     if not manifest.complete:
-        raise RunError(f"{folder} is not finished", hint="the command that started it goes on with it")
+        raise RunError(f"{folder} is not finished", hint=GOES_ON)
     fields = {field.name for field in dataclasses.fields(EvalConfig)}
     options = {key: value for key, value in _options(manifest).items() if key in fields}
+    if not Path(options["dataset"]).is_dir():
+        raise RunError(
+            f"the data set of {folder} is no longer at {options['dataset']}",
+            hint="put it back, or name it with --dataset ROOT, with --model and --method as well",
+        )
+    # What the run set for its own model or protocol has no meaning for another.
+    for chosen, own in (("model", _OF_A_MODEL), ("protocol", _OF_A_PROTOCOL)):
+        if chosen in given:
+            options = {key: value for key, value in options.items() if key not in own}
     return EvalConfig(**{**options, **given})
 
 
@@ -106,3 +122,52 @@ def _options(manifest: Manifest) -> dict[str, Any]:
         "method": identity["method"],
         "split": data["split"] if data["benchmark"] is None else None,
     }
+
+
+def evaluation_name(dataset: Dataset, config: EvalConfig, predictions: Path | None = None) -> str:
+    """Folder of an evaluation, as in "VOC2012-voc21-val-ViT-B-16-maskclip-sclip"; another one gets another name.
+
+    Args:
+        dataset: what is scored.
+        config: of the evaluation.
+        predictions: their folder, where they are scored and not a model.
+    """
+    parts = [dataset.root.resolve().name, dataset.benchmark, Path(dataset.split).stem]
+    if predictions is None:
+        parts += [config.model, Path(config.pretrained or "").stem, config.method]
+        parts += [*_differing(config), *_corrupted(config)]
+    else:
+        folder = predictions.resolve()
+        own = folder.parent.name if folder.name == "labels" else folder.name
+        # A run of ours is called after data set and split already.
+        parts = [own] if own.startswith(parts[0] or own) else [*parts, own]
+    return "-".join(safe_name(part) for part in parts if part)
+
+
+def _differing(config: EvalConfig) -> Iterator[str]:
+    """The options that make other labels, where they are not the defaults, as in "pd0.5"."""
+    if config.protocol != EvalConfig.protocol:
+        yield config.protocol
+    for name, value in (("pd", config.prompt_denoising), ("ks", config.key_smoothing)):
+        if value:
+            yield f"{name}{value:g}"
+    for name, number in (
+        ("short", config.short_side),
+        ("window", config.window),
+        ("stride", config.stride),
+        ("bg", config.background_threshold),
+    ):
+        if number is not None:
+            yield f"{name}{number:g}"
+    if config.templates is not None:
+        yield Path(config.templates).stem
+
+
+def _corrupted(config: EvalConfig) -> Iterator[str]:
+    names = parse_corruptions(config.corrupt)
+    if names:
+        yield "corrupted" if len(names) == len(CORRUPTIONS) else "-".join(names)
+        if config.severity != SEVERITIES:
+            yield "severity" + "".join(map(str, config.severity))
+        if config.seed:
+            yield f"seed{config.seed}"
