@@ -145,7 +145,7 @@ def resize_labels(labels: NDArray[np.int32], size: tuple[int, int]) -> NDArray[n
     if labels.shape == size:
         return labels
     resized = Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    return np.asarray(resized, dtype=np.int32)
+    return np.array(resized, dtype=np.int32)  # a copy, since a view of a Pillow image cannot be written to
 
 
 def resize_nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
