@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -27,6 +27,7 @@ EXAMPLES = """
   torchrun --nproc-per-node 4 -m clipseg_cli pseudolabel voc/
 """
 BAR = 24  # characters of the longest bar of the histogram
+NAMED = 12  # of the classes that occur nowhere
 
 
 def pseudolabel(
@@ -118,33 +119,51 @@ def _label(run: PseudolabelRun, console: Console) -> None:
     summary = run.finish()
     if summary is not None:
         _show(summary, run, console)
-    elif not run.share.launched:
-        console.say(f"Part {run.share} is done; the run is complete when all parts are")
+    else:
+        _show_part(run, console)
     if run.done:
         console.say(f"{count(run.done, 'image')} in {format_seconds(watch.seconds)}, results in {run.folder}")
     else:
         console.say(f"nothing was left to do, results in {run.folder}")
-    if summary is not None and summary.failures:
-        total = summary.images + len(summary.failures)
-        console.error(ClipsegError(f"{len(summary.failures)} of {count(total, 'image')} have no label"))
+    failures = run.failures if summary is None else summary.failures
+    if failures:
+        total = run.total if summary is None else len(run.dataset.samples)
+        have = "has" if len(failures) == 1 else "have"
+        error = f"{len(failures)} of {count(total, 'image')} {have} no label"
+        console.error(ClipsegError(error, hint="once they are mended, the same command labels them too"))
         raise typer.Exit(1)
+
+
+def _show_part(run: PseudolabelRun, console: Console) -> None:
+    """One share of a run of which others are still missing; a rank of torchrun leaves that to the first."""
+    if run.share.launched:
+        return
+    if console.as_json:
+        console.document({**_head(run, complete=False), "images": run.total, "failures": run.failures})
+    console.say(f"Part {run.share} is done; the run is complete when all {run.share.count} parts are")
+
+
+def _head(run: PseudolabelRun, *, complete: bool) -> dict[str, Any]:
+    part = str(run.share) if run.share.count > 1 else None
+    return {"folder": str(run.folder), "complete": complete, "part": part, "model": run.model}
 
 
 def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
     """The class histogram: how often each class was given, and how sure the model was."""
     if console.as_json:
-        console.document({**asdict(summary), "folder": str(summary.folder), "model": run.model})
+        console.document({**_head(run, complete=True), **asdict(summary), "folder": str(summary.folder)})
         return
-    most = max((c.share for c in summary.classes), default=0.0) or 1.0
+    most = max(summary.ignored, *(c.share for c in summary.classes)) or 1.0
     rows = [
         (
             c.name,
-            percent(c.share) if c.pixels else "-",
+            percent(c.share),
             f"{c.images:,}",
             "" if c.confidence is None else f"{c.confidence:.2f}",
-            "\u2588" * round(BAR * c.share / most) or ("\u258f" if c.pixels else ""),
+            "\u2588" * round(BAR * c.share / most) or "\u258f",
         )
         for c in sorted(summary.classes, key=lambda c: -c.share)
+        if c.pixels
     ]
     if summary.ignored:
         rows.append(
@@ -152,5 +171,8 @@ def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
         )
     title = f"{count(summary.images, 'image')}, share of all pixels"
     console.table(title, ("class", "share", "images", "confidence", ""), rows, left=(0, 4))
+    if absent := [c.name for c in summary.classes if not c.pixels]:
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        console.say(f"In no image: {', '.join(absent[:NAMED])}{more}")
     if summary.kept:
         console.say(f"{percent(summary.kept)} of all pixels kept their ground truth")

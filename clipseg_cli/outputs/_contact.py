@@ -13,6 +13,7 @@ from clipseg_cli.outputs import _text
 from clipseg_cli.outputs._colors import class_colors
 from clipseg_cli.outputs._legend import FAINT, INK, PAPER, Legend
 from clipseg_cli.outputs.overlay import tint
+from clipseg_cli.types import ClassShare
 from clipseg_cli.utils.files import write_bytes
 
 if TYPE_CHECKING:
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clipseg_cli.types import ClassList, ClassShare
+    from clipseg_cli.types import ClassList
 
 _SIDE = 200  # of a picture, in pixels, at most
 _COLUMNS = 4
+_WIDTH = 4 * _SIDE + 50  # of the sheet, at least: room for title and legend
 _GAP, _MARGIN = 10, 20
+_GREY = np.full((1, 3), 176, np.uint8)  # stripes on white: no label, and no colour of any class
 _TITLE, _NAME, _LEGEND = 22, 13, 16  # sizes of letters
 
 
@@ -35,23 +38,30 @@ def write_contact_sheet(
     classes: ClassList,
     shares: Sequence[ClassShare],
     title: str,
+    ignored: float = 0.0,
 ) -> Path:
     """Write the sheet as PNG.
 
     Args:
         path: of the file.
-        pictures: name, uint8 [H, W, 3] and labels [H, W] with -1 where there is none, which is drawn white.
+        pictures: name, uint8 [H, W, 3] and labels [H, W] with -1 where there is none, which is hatched.
         classes: what the labels mean.
         shares: of the whole data set, for the legend.
         title: first line.
+        ignored: share of the pixels of the whole data set without a label, in [0, 1].
 
     Raises:
         OutputError: the file cannot be written.
     """
     colors = class_colors(len(classes), classes.background)
     tiles = [(name, _tile(pixels, labels, colors, classes.background)) for name, pixels, labels in pictures]
+    rows = list(shares)
+    if ignored > 0:  # the legend orders by pixels, of which the shares alone tell the number
+        total = sum(share.pixels for share in shares) / (1 - ignored) if ignored < 1 else 1
+        rows.append(ClassShare(len(colors), "(ignored)", max(1, round(total * ignored)), ignored, None))
+    legend = Legend.of(rows, np.concatenate([colors, _GREY]), _LEGEND)
     buffer = io.BytesIO()
-    _sheet(tiles, Legend.of(shares, colors, _LEGEND), title).save(buffer, "PNG", optimize=True)
+    _sheet(tiles, legend, title).save(buffer, "PNG", optimize=True)
     return write_bytes(path, buffer.getvalue())
 
 
@@ -67,16 +77,18 @@ def _tile(
     small = canvas.resize_smooth(pixels, size)
     # Two more ids than classes fit 16 bits; the ignored pixels take the one after the last class.
     ids = canvas.resize_labels(np.where(labels < 0, len(colors), labels).astype(np.uint16), size)
-    white = np.full((1, 3), 255, np.uint8)
-    tinted = tint(small, ids, np.concatenate([colors, white]), background)
-    tinted[ids == len(colors)] = 255
+    tinted = tint(small, ids, np.concatenate([colors, _GREY]), background)
+    stripes = np.add.outer(np.arange(size[0]), np.arange(size[1])) % 6 < 2
+    hatch = np.where(stripes[..., None], _GREY, np.uint8(255))
+    tinted = np.where((ids == len(colors))[..., None], hatch, tinted)
     return np.concatenate([small, tinted], axis=1)
 
 
 def _sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], legend: Legend, title: str) -> Image.Image:
-    wide = 2 * _SIDE
+    wide = max((tile.shape[1] for _, tile in tiles), default=0)
+    wide = max(wide, _SIDE)  # room for a name below
     columns = max(1, min(_COLUMNS, len(tiles)))
-    width = 2 * _MARGIN + columns * (wide + _GAP) - _GAP
+    width = max(_WIDTH, 2 * _MARGIN + columns * (wide + _GAP) - _GAP)
     panel = legend.draw(columns=max(1, (width - legend.pad) // legend.column)) if legend.entries else None
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     heights = [max(tile.shape[0] for _, tile in row) + 2 * _NAME for row in rows]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError
+from clipseg_cli.data.labels import read_values
+from clipseg_cli.errors import ClipsegError, DatasetError, RunError
 from clipseg_cli.outputs import write_contact_sheet
-from clipseg_cli.pipelines.manifest import Manifest, write_manifest
-from clipseg_cli.pipelines.progress import write_final
+from clipseg_cli.pipelines.manifest import Manifest, is_written, write_manifest
+from clipseg_cli.pipelines.progress import FINAL, WORKERS, final_bytes, write_final
 from clipseg_cli.types import ClassShare
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _path(folder: Path, image: str) -> Path:
 def finish_run(
     folder: Path, dataset: Dataset, identity: Mapping[str, Any], records: Mapping[str, ImageRecord]
 ) -> Summary:
-    """Write `images.jsonl`, `summary.png` and, last, the complete `manifest.json`.
+    """Write `summary.png`, `images.jsonl` and, last, the complete `manifest.json`; nothing where they are there.
 
     Args:
         folder: of the run.
@@ -105,19 +105,46 @@ def finish_run(
     """
     ordered = [records[str(sample.source.relative)] for sample in dataset.samples]
     summary = summarise(folder, dataset, ordered)
+    manifest = Manifest(identity, _result(summary))
+    if not _is_finished(folder, manifest, ordered):
+        _write_sheet(folder, dataset, summary, records, f"{identity['model']['name']}")
+        write_final(ordered, folder)
+        write_manifest(manifest, folder)
+    for leftover in folder.rglob(".*.part"):  # of processes that were killed
+        leftover.unlink(missing_ok=True)
+    return summary
+
+
+def _is_finished(folder: Path, manifest: Manifest, records: Sequence[ImageRecord]) -> bool:
+    """Whether all that describes the run is there, so that a finished run keeps its files as they are.
+
+    The manifest is the last that is written, and is incomplete from the moment that something is done again.
+    """
+    try:
+        return (
+            is_written(manifest, folder)
+            and (folder / FINAL).read_bytes() == final_bytes(records)
+            and (folder / SHEET).stat().st_size > 0
+            and not any(folder.glob(WORKERS))
+        )
+    except FileNotFoundError:
+        return False
+
+
+def _write_sheet(
+    folder: Path, dataset: Dataset, summary: Summary, records: Mapping[str, ImageRecord], model: str
+) -> None:
+    name = dataset.title if dataset.benchmark else dataset.root.resolve().name
+    where = f"{name} {dataset.split}".strip()
+    pictures = "picture" if summary.images == 1 else "pictures"
     write_contact_sheet(
         folder / SHEET,
         _shown(folder, dataset, records),
         dataset.classes,
         [ClassShare(c.id, c.name, c.pixels, c.share, c.confidence) for c in summary.classes],
-        title=f"{dataset.title} {dataset.split}: {summary.images:,} pictures labelled by {identity['model']['name']}",
+        ignored=summary.ignored,
+        title=f"{where}: {summary.images:,} {pictures} labelled by {model}",
     )
-    write_final(ordered, folder)
-    write_manifest(Manifest(identity, _result(summary)), folder)
-    for leftover in (*folder.rglob("*.part"), folder / ".lock"):  # of processes that were killed
-        if leftover.name.startswith("."):
-            leftover.unlink(missing_ok=True)
-    return summary
 
 
 def summarise(folder: Path, dataset: Dataset, records: Sequence[ImageRecord]) -> Summary:
@@ -183,5 +210,9 @@ def _shown(
             image = read_image(sample.source, max_megapixels=float("inf"))
         except ClipsegError:  # removed since it was labelled
             continue
-        labels = np.asarray(Image.open(label_path(folder, sample))).astype(np.int32)
+        path = label_path(folder, sample)
+        try:
+            labels = read_values(path).astype(np.int32)
+        except DatasetError as error:
+            raise RunError(error.message, hint=f"remove {path}; the same command makes it anew") from error
         yield str(sample.source.relative), image.pixels, np.where(labels == ignore, -1, labels)

@@ -39,6 +39,12 @@ class Manifest:
         return bool(self.result)
 
 
+def is_written(manifest: Manifest, folder: Path) -> bool:
+    """Whether the manifest of a run folder says exactly this already."""
+    there = read_manifest(folder)
+    return there is not None and _content(there) == _content(manifest)
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> Path:
     """Write `manifest.json` into the run folder, with a checksum over its own content.
 
@@ -84,19 +90,40 @@ _ANEW = "restore it, or start anew with another --name"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities, as in "model.name: ViT-B-16, now RN50"; most telling first."""
-    return list(_differences("", json_safe(before), json_safe(now)))
+    """What differs between two identities, as in "model.name: ViT-B-16, now RN50"; options first."""
+    found = list(_differences("", json_safe(before), json_safe(now)))
+    return sorted(found, key=lambda text: not text.startswith("--"))
 
 
 def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*now, *before)):
-            yield from _differences(f"{where}.{key}" if where else key, before.get(key), now.get(key))
+            yield from _differences(_below(where, key), before.get(key), now.get(key))
+    elif _are_rows(before) and _are_rows(now):
+        if len(before) != len(now):
+            yield f"{where}: {len(before)}, now {len(now)}"
+        for i, (old, new) in enumerate(zip(before, now, strict=False)):
+            yield from _differences(f"{where}[{i}]", old, new)
     elif before != now:
         yield f"{where}: {_short(before)}, now {_short(now)}"
 
 
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _below(where: str, key: str) -> str:
+    """Name of an entry; an option is called as the user writes it."""
+    if where == "options" or (not where and key == "method"):
+        return "--" + key.replace("_", "-")
+    return f"{where}.{key}" if where else key
+
+
 def _short(value: Any) -> str:
+    if value is None or value == "" or value == []:
+        return "not given"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

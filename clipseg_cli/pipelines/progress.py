@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from clipseg_cli.utils.files import output_errors, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
     from pathlib import Path
 
 FINAL = "images.jsonl"
+WORKERS = "progress*.jsonl"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,15 @@ class ImageRecord:
     kept: int = 0
     error: str = ""
 
-    def line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False) + "\n"
+    def line(self) -> bytes:
+        """One line of JSON in UTF-8."""
+        data = dataclasses.asdict(self)
+        try:
+            return (json.dumps(data, ensure_ascii=False) + "\n").encode()
+        except (
+            UnicodeEncodeError
+        ):  # a file name with bytes that are no text: spelt out, it comes back as it is
+            return (json.dumps(data) + "\n").encode()
 
     @classmethod
     def parse(cls, line: str) -> ImageRecord | None:
@@ -75,18 +82,38 @@ def read_records(folder: Path, has_label: Callable[[str], bool]) -> dict[str, Im
         A success stands above a failure of an earlier try, and does not count without its label file.
     """
     found: dict[str, ImageRecord] = {}
-    for path in (folder / FINAL, *sorted(folder.glob("progress*.jsonl"))):
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            continue
-        for line in text.splitlines():
-            record = ImageRecord.parse(line)
-            if record is None or (not record.error and not has_label(record.image)):
+    for path in (folder / FINAL, *sorted(folder.glob(WORKERS))):
+        for record in _records(path):
+            if not record.error and not has_label(record.image):
                 continue
             if not record.error or record.image not in found:
                 found[record.image] = record
     return found
+
+
+def forget_records(paths: Iterable[Path], images: Set[str]) -> None:
+    """Strike out pictures that are about to be done again, so that nobody takes the run for complete meanwhile.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    for path in paths:
+        records = list(_records(path))
+        kept = [record for record in records if record.image not in images]
+        if len(kept) < len(records):
+            write_bytes(path, b"".join(record.line() for record in kept))
+
+
+def _records(path: Path) -> Iterator[ImageRecord]:
+    """The whole lines of a file, if it is there."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.split("\n"):  # not splitlines(): a name may hold what that takes for the end of a line
+        record = ImageRecord.parse(line)
+        if record is not None:
+            yield record
 
 
 class ProgressFile:
@@ -98,12 +125,12 @@ class ProgressFile:
     """
 
     def __init__(self, folder: Path, name: str = "") -> None:
-        self.path = folder / f"progress{name and '-' + name}.jsonl"
+        self.path = progress_path(folder, name)
         with output_errors(self.path):
-            self._file: IO[str] = self.path.open("a+", encoding="utf-8")
+            self._file = self.path.open("a+b", buffering=0)
             # What a killed process left of a line must not be glued to the next one.
             if self._file.tell():
-                self._file.write("\n")
+                self._file.write(b"\n")
 
     def add(self, records: Sequence[ImageRecord]) -> None:
         """Note the pictures of a group, whose label files are on the disk (or that failed).
@@ -111,17 +138,28 @@ class ProgressFile:
         Raises:
             OutputError: it cannot be written.
         """
+        data = b"".join(record.line() for record in records)
         with output_errors(self.path):
-            self._file.write("".join(record.line() for record in records))
-            self._file.flush()
+            while data:  # a nearly full disk takes a part
+                data = data[self._file.write(data) :]
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
+def progress_path(folder: Path, name: str = "") -> Path:
+    """The file of a worker; of the only one if the name is empty."""
+    return folder / f"progress{name and '-' + name}.jsonl"
+
+
+def final_bytes(records: Iterable[ImageRecord]) -> bytes:
+    """What `images.jsonl` holds in the end."""
+    return b"".join(record.line() for record in records)
+
+
 def write_final(records: Iterable[ImageRecord], folder: Path) -> None:
     """Write `images.jsonl` and remove the workers' files."""
-    write_bytes(folder / FINAL, "".join(record.line() for record in records).encode())
-    for path in folder.glob("progress*.jsonl"):
+    write_bytes(folder / FINAL, final_bytes(records))
+    for path in folder.glob(WORKERS):
         path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,26 +12,34 @@ import numpy as np
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, DiskFullError, RunError, UsageError
-from clipseg_cli.outputs import safe_name
+from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.pipelines.about import model_notes
 from clipseg_cli.pipelines.data import cut_into_groups, open_data, unseen_ids
-from clipseg_cli.pipelines.finish import LABELS, Summary, finish_run, has_label, label_path
+from clipseg_cli.pipelines.finish import Summary, finish_run, has_label, label_path
+from clipseg_cli.pipelines.folder import (
+    SHARE_LOCKS,
+    TURN,
+    begin_pictures,
+    begin_run,
+    default_name,
+    run_folder,
+    taken,
+)
 from clipseg_cli.pipelines.identity import run_identity
 from clipseg_cli.pipelines.load import plan_model
-from clipseg_cli.pipelines.manifest import FILE as MANIFEST
-from clipseg_cli.pipelines.manifest import Manifest, differences, read_manifest, write_manifest
+from clipseg_cli.pipelines.manifest import Manifest, read_manifest
 from clipseg_cli.pipelines.progress import ImageRecord, ProgressFile, read_records
 from clipseg_cli.pipelines.stream import Stream
 from clipseg_cli.types import ClassList
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
-from clipseg_cli.utils.files import check_writable, output_errors, write_bytes
-from clipseg_cli.utils.locks import LockedError, hold, read_holder
+from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.utils.locks import hold, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -41,7 +48,6 @@ if TYPE_CHECKING:
     from clipseg_cli.pipelines.predict import Predictor, Prepared
     from clipseg_cli.types import Dataset, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
-    from clipseg_cli.utils.locks import Holder
 
 
 @contextmanager
@@ -55,32 +61,26 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
     keeps = config.keep_labels == "seen"
     dataset, protocol = open_data(config, "label")
     if keeps:  # the same pictures, but now all of them must have their ground truth
-        dataset, protocol = open_data(dataclasses.replace(config, split=dataset.split), "score")
+        same = dataclasses.replace(config, split=dataset.split or "all")
+        dataset, protocol = open_data(same, "score")
     unseen = _unseen_to_fill(config, dataset)
     plan = plan_model(config, protocol)
     folder = config.out / (config.name or default_name(config, dataset))
-    _check_folder(folder, dataset)
     with ExitStack() as stack:
         notes = list(dataset.notes)
         stack.enter_context(rendezvous(share))
-        left_by = stack.enter_context(_taken(folder, share))
+        stack.enter_context(run_folder(folder, dataset))
+        left_by = stack.enter_context(taken(folder, share))
         if left_by:
             notes.append(f"{left_by} left this run unfinished; going on where it was")
-        before = read_manifest(folder)
+        read_manifest(folder)  # a damaged one is refused before the model is loaded
         backbone, predictor = plan.load(_subset(dataset.classes, unseen) if unseen else dataset.classes)
         identity = run_identity(config, dataset, backbone, predictor, plan.templates, unseen)
-        _begin(folder, before, Manifest(identity))
+        begin_run(folder, Manifest(identity))
         notes += model_notes(backbone, predictor.classes)
         yield PseudolabelRun(
             config, dataset, unseen, backbone, predictor, folder, share, identity, tuple(notes)
         )
-
-
-def default_name(config: PseudolabelConfig, dataset: Dataset) -> str:
-    """As in "VOC2012-voc21-train-ViT-B-16": the same command finds its own run again."""
-    split = Path(dataset.split).stem
-    parts = (dataset.root.resolve().name, dataset.benchmark, split, config.model)
-    return "-".join(safe_name(part) for part in parts if part)
 
 
 class PseudolabelRun:
@@ -93,6 +93,7 @@ class PseudolabelRun:
         notes: what a user should be told once.
         total: pictures of this process's share.
         before: how many of them an earlier process had finished.
+        done, failures: how many this one has dealt with so far, and why some of them have no label.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class PseudolabelRun:
         self.device = describe_device(predictor.device)
         self.model = f"{backbone.name} / {backbone.pretrained}"
         self.done = 0
+        self.failures: dict[str, str] = {}
         self._identity = identity
         self._ignore = ignore_value(len(dataset.classes))
         self._unseen = np.array(unseen, dtype=np.int32)
@@ -140,8 +142,11 @@ class PseudolabelRun:
             batch_size=self.config.batch_size,
             workers=self.config.workers,
         )
-        name = f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
-        progress = ProgressFile(self.folder, name)
+        if not self._groups:
+            return
+        images = {str(sample.source.relative) for group in self._groups for _, sample in group}
+        begin_pictures(self.folder, images, None if self.share.count == 1 else self._worker)
+        progress = ProgressFile(self.folder, self._worker)
         sizes = {group[0][0]: len(group) for group in self._groups}
         waiting: list[ImageRecord] = []
         results = stream.grouped(self._groups)
@@ -151,6 +156,7 @@ class PseudolabelRun:
                 if len(waiting) == sizes[record.group]:  # groups come whole and in order
                     progress.add(waiting)
                     self.done += len(waiting)
+                    self.failures.update({r.image: r.error for r in waiting if r.error})
                     yield from waiting
                     waiting.clear()
         finally:
@@ -169,11 +175,16 @@ class PseudolabelRun:
         wait_for_all(self.share)
         if self.share.launched and self.share.index > 0:
             return None
-        with hold(self.folder / ".finish", wait=True):
+        with hold(self.folder / TURN, wait=True):
             records = read_records(self.folder, partial(has_label, self.folder))
             if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
                 return None
+            sweep(self.folder.glob(SHARE_LOCKS))
             return finish_run(self.folder, self.dataset, self._identity, records)
+
+    @property
+    def _worker(self) -> str:
+        return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
 
     def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
         try:
@@ -275,69 +286,6 @@ def _subset(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
         tuple(classes.aliases[i] for i in ids),
         ids.index(classes.background) if classes.background in ids else None,
     )
-
-
-def _check_folder(folder: Path, dataset: Dataset) -> None:
-    """Refuse a run folder that cannot be written, or whose labels the data set would take for pictures.
-
-    Raises:
-        ClipsegError: it is one.
-    """
-    if dataset.benchmark is None and folder.resolve().is_relative_to(dataset.root.resolve()):
-        raise UsageError(
-            f"{folder} lies among the pictures of {dataset.root}, which would grow by its own labels",
-            hint="choose another folder with --out",
-        )
-    check_writable(folder)
-    with output_errors(folder):
-        (folder / LABELS).mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _taken(folder: Path, share: Share) -> Iterator[Holder | None]:
-    """Hold the run folder: alone, or together with the other shares.
-
-    Yields:
-        Who left it locked and is gone.
-
-    Raises:
-        RunError: another process works in it; its number is in the message.
-    """
-    try:
-        with ExitStack() as stack:
-            left_by = stack.enter_context(hold(folder / ".lock", shared=share.count > 1))
-            if share.count > 1:
-                own = folder / f".lock-{share.index + 1}-of-{share.count}"
-                left_by = stack.enter_context(hold(own))
-            yield left_by
-    except LockedError as error:
-        holder = error.holder or next(filter(None, map(read_holder, sorted(folder.glob(".lock-*")))), None)
-        raise RunError(
-            f"{folder} is in use by {holder or 'another process'}",
-            hint="wait for it, or choose another folder with --name",
-        ) from error
-
-
-def _begin(folder: Path, before: Manifest | None, now: Manifest) -> None:
-    """Start a run, or make sure that the one that is there was started in the same way.
-
-    Raises:
-        RunError: it was not; the message names the first differences.
-    """
-    if before is None:
-        if any((folder / LABELS).iterdir()):
-            raise RunError(
-                f"{folder} holds labels but no {MANIFEST}", hint="choose another folder with --name"
-            )
-        write_manifest(now, folder)
-        return
-    changed = differences(before.identity, now.identity)
-    if changed:
-        listed = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-        raise RunError(
-            f"{folder} was made with other options: {listed}",
-            hint="use the same options to go on, or another --name to start anew",
-        )
 
 
 def _sentence(error: ClipsegError) -> str:

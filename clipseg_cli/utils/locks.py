@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from clipseg_cli.utils.files import output_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 try:
@@ -41,13 +43,16 @@ class LockedError(Exception):
 
 
 @contextmanager
-def hold(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[Holder | None]:
-    """Hold a lock file while the block runs; at the end it is removed, unless it is shared.
+def hold(
+    path: Path, *, shared: bool = False, wait: bool = False, patience: float = 0.5
+) -> Iterator[Holder | None]:
+    """Hold a lock file while the block runs; at the end it is removed, if shared by the last who holds it.
 
     Args:
         path: of the file; its folder must exist.
         shared: several may hold it together, but none beside one that does not share.
         wait: until it is free, instead of raising.
+        patience: seconds before it counts as held: whoever looks for stale ones holds them for a moment.
 
     Yields:
         Who left the file behind without a lock on it: a process that was killed. Usually None.
@@ -56,55 +61,101 @@ def hold(path: Path, *, shared: bool = False, wait: bool = False) -> Iterator[Ho
         LockedError: another process holds it.
         OutputError: the file cannot be written.
     """
-    file = _acquire(path, shared=shared, wait=wait)
+    file = _acquire(path, shared=shared, wait=wait, patience=patience)
     try:
-        left_by = None if shared else _read_holder(file)
-        if not shared:
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-            file.flush()
+        left_by = _read_holder(file)
+        me = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        with output_errors(path):
+            os.ftruncate(file, 0)  # whoever is named there is gone
+            os.lseek(file, 0, os.SEEK_SET)
+            os.write(file, b"" if shared else me.encode())
         yield left_by
     finally:
-        # Removed before it is released: `_acquire` looks whether it is still there. A shared one stays.
-        if not shared:
-            path.unlink(missing_ok=True)
-        file.close()
+        # Removed before it is released: `_acquire` looks whether it is still there.
+        with suppress(OSError):
+            if shared:
+                _lock(file, exclusive=True, wait=False)
+            if _is_at(file, path):
+                path.unlink()
+        os.close(file)
 
 
-def read_holder(path: Path) -> Holder | None:
-    """Who wrote a lock file, or None."""
+def holder_of(path: Path) -> Holder | None:
+    """Who holds a lock file alone, or None where nobody does."""
     try:
-        with path.open("r+") as file:
-            return _read_holder(file)
+        file = os.open(path, os.O_RDWR)
     except OSError:
         return None
+    try:
+        _lock(file, exclusive=False, wait=False)
+    except OSError:
+        return _read_holder(file)
+    finally:
+        os.close(file)
+    return None
 
 
-def _acquire(path: Path, *, shared: bool, wait: bool) -> IO[str]:
+def sweep(paths: Iterable[Path]) -> list[Holder]:
+    """Remove the lock files that killed processes left behind, and say who these were."""
+    gone = []
+    for path in paths:
+        if path.exists():
+            with suppress(LockedError), hold(path, patience=0) as left_by:
+                gone += [left_by] if left_by else []
+    return gone
+
+
+def _acquire(path: Path, *, shared: bool, wait: bool, patience: float) -> int:
+    until = time.monotonic() + patience
     while True:
         with output_errors(path):
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
-        if fcntl is None:
-            return file
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+            _lock(file, exclusive=not shared, wait=wait)
         except OSError as error:
             holder = _read_holder(file)
-            file.close()
+            os.close(file)
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
             raise LockedError(path, holder) from error
+        except BaseException:
+            os.close(file)
+            raise
         # The holder before us may have removed the file between our opening it and locking it.
-        with suppress(OSError):
-            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                return file
-        file.close()
+        if _is_at(file, path):
+            return file
+        os.close(file)
 
 
-def _read_holder(file: IO[str]) -> Holder | None:
+def _lock(file: int, *, exclusive: bool, wait: bool) -> None:
+    """Lock an open file.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if fcntl is None:
+        return
     try:
-        file.seek(0)
-        data = json.loads(file.read())
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError as error:  # a file system that knows no locks: as on Windows
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False
+
+
+def _read_holder(file: int) -> Holder | None:
+    try:
+        os.lseek(file, 0, os.SEEK_SET)
+        data = json.loads(os.read(file, 4096))
         return Holder(int(data["pid"]), str(data["host"]))
-    except (ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
