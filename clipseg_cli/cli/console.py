@@ -142,7 +142,7 @@ class Console:
             redirect_stderr=False,
         )
         with bar:
-            task = bar.add_task(text, total=total, completed=done)
+            task = bar.add_task(text, total=total, completed=done, begun=done)
             yield lambda: bar.advance(task)
 
 
@@ -162,11 +162,12 @@ class _RateColumn(ProgressColumn):
     """As in "3.2 images/s, 12 s left"."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        if speed is None:
+        # Since the start, for batches end all at once: from one image to the next is a microsecond or a minute.
+        done = task.completed - task.fields["begun"]
+        if not done or not task.elapsed:
             return Text("- images/s")
-        left = task.time_remaining
-        until = "" if left is None else f", {format_seconds(left)} left"
+        speed = done / task.elapsed
+        until = f", {format_seconds(task.remaining / speed)} left" if task.remaining else ""
         return Text(f"{speed:.3g} images/s{until}")
 
 

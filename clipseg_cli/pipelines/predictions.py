@@ -208,7 +208,9 @@ def prediction_ids(
         ids = np.take(table, values)
     else:
         ignore = ignore_value(classes)
-        ids = np.where(values == ignore, classes, np.where(values < classes, values, -2)).astype(np.int32)
+        ids = values.astype(np.int32)
+        ids[(values >= classes) & (values != ignore)] = -2
+        ids[values == ignore] = classes
     wrong = ids == -2
     if wrong.any():
         value = int(values[wrong].flat[0])

@@ -1,0 +1,307 @@
+"""Named protocols: the published order of steps, every setting visible, one fingerprint for equal settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from dataset_trees import make_context
+from eval_trees import NAMES, make_scored_voc, read_ids, results_below
+from PIL import Image
+from test_predict import CPU, backbone_of, picture
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+from clipseg_cli.config import PROTOCOLS, EvalConfig, Protocol, SegmentConfig
+from clipseg_cli.data.classes import benchmark_names, load_benchmark, load_classes
+from clipseg_cli.data.images import resize_labels, target_size
+from clipseg_cli.methods import METHODS
+from clipseg_cli.pipelines.evaluate import size_to_score
+from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.pipelines.protocols import describe_protocol
+
+SCLIP_MEAN, SCLIP_STD = (122.771, 116.746, 104.094), (68.501, 66.632, 70.323)
+
+
+def small(name, **sizes):
+    """A published protocol with sizes that fit the tiny model."""
+    return dataclasses.replace(PROTOCOLS[name], **sizes)
+
+
+def predictor_of(clip, protocol):
+    classes = load_classes("a,b|c,d", background="wall,sky")
+    generator = torch.Generator().manual_seed(3)
+    text = F.normalize(torch.randn(len(classes.queries), 32, generator=generator), dim=1)
+    config = SegmentConfig(protocol=protocol.name)
+    options = {"device": CPU, "dtype": torch.float32, "protocol": protocol}
+    return Predictor(backbone_of(clip), METHODS.get("maskclip"), classes, text, config, **options)
+
+
+def cosines(predictor, pixels, mean, std):
+    """Of a whole picture [H, W, 3] in 0..255: [1, Q, h, w]."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
+    tensor = (torch.from_numpy(pixels).permute(2, 0, 1)[None].float() - mean) / std
+    features = F.normalize(predictor.reader(tensor).features, dim=1)
+    return torch.einsum("bdhw,qd->bqhw", features, predictor.text_embeds)
+
+
+# The published order
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(70, 90), (90, 70), (40, 200), (64, 64)])
+def test_sclip_equals_the_published_order(tiny_clip, size):
+    """Windows, cosines stretched to each, averaged by coverage, stretched, x 40, softmax, best word, threshold."""
+    image, crop, stride, short = picture(*size, seed=5), 64, 32, 96
+    plain = small("sclip", short_side=short, window=crop, stride=stride, background_threshold=0.0)
+    predictor = predictor_of(tiny_clip, plain)
+    scale = min(short / min(size), 2048 / max(size))
+    height, width = (int(side * scale + 0.5) for side in size)
+    resized = cv2.resize(image.pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    total, cover = torch.zeros(1, 6, height, width), torch.zeros(1, 1, height, width)
+    for i in range(max(height - crop + stride - 1, 0) // stride + 1):
+        for j in range(max(width - crop + stride - 1, 0) // stride + 1):
+            bottom, right = min(i * stride + crop, height), min(j * stride + crop, width)
+            rows, columns = slice(max(bottom - crop, 0), bottom), slice(max(right - crop, 0), right)
+            window = np.ascontiguousarray(resized[rows, columns])
+            logits = cosines(predictor, window, SCLIP_MEAN, SCLIP_STD)
+            total[:, :, rows, columns] += F.interpolate(logits, window.shape[:2], mode="bilinear")
+            cover[:, :, rows, columns] += 1
+    words = (F.interpolate(total / cover, size, mode="bilinear") * 40).softmax(dim=1)[0]
+    classes = torch.stack([words[:2].amax(0), words[2], words[3:5].amax(0), words[5]])
+    threshold = float(classes.amax(0).quantile(0.3))
+    expected = torch.where(classes.amax(0) < threshold, 0, classes.argmax(0)).numpy()
+    strict = predictor_of(tiny_clip, dataclasses.replace(plain, background_threshold=threshold))
+    (result,) = strict.predict([strict.prepare(image)])
+    assert np.mean(result.labels != expected) < 1e-3  # ties, and pixels on the threshold
+    (result,) = predictor.predict([predictor.prepare(image)])
+    assert np.mean(result.labels != classes.argmax(0).numpy()) < 1e-3
+    np.testing.assert_allclose(result.scores, classes.amax(0).numpy(), atol=1e-5)
+    assert len(np.unique(expected)) > 2
+
+
+@torch.inference_mode()
+def test_clip_diy_decides_at_network_size_and_repeats(tiny_clip):
+    image = picture(70, 90, seed=5)
+    predictor = predictor_of(tiny_clip, small("clip-diy", short_side=64, long_side=64))
+    resized = cv2.resize(image.pixels, (64, 64), interpolation=cv2.INTER_LINEAR)
+    logits = cosines(predictor, resized, (0.5 * 255,) * 3, (0.25 * 255,) * 3)
+    words = F.interpolate(logits, (64, 64), mode="bilinear").softmax(dim=1)[0]
+    classes = torch.stack([words[:2].amax(0), words[2], words[3:5].amax(0), words[5]])
+    expected = F.interpolate(classes.argmax(0)[None, None].float(), (48, 61), mode="nearest")[0, 0]
+    (result,) = predictor.predict([predictor.prepare(image, (48, 61))])
+    assert np.mean(result.labels != expected.numpy()) < 1e-3
+    assert len(np.unique(result.labels)) > 2
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 333), (448, 448), (281, 500), (500, 375), (96, 1000)])
+def test_clip_diy_scores_at_the_size_that_torchvision_gives(size):
+    truth = np.random.default_rng(1).integers(-1, 21, size).astype(np.int32)
+    expected = np.asarray(tv.resize(Image.fromarray(truth), 448, InterpolationMode.NEAREST))
+    found = resize_labels(truth, size_to_score(*size, PROTOCOLS["clip-diy"]))
+    assert np.array_equal(found, expected)
+
+
+def test_the_other_protocols_score_at_the_labels_own_size():
+    for name in ("default", "sclip", "maskclip"):
+        assert size_to_score(375, 500, PROTOCOLS[name]) == (375, 500)
+
+
+def test_clip_diy_through_the_command(cli, tiny_clip, tmp_path):
+    voc = make_scored_voc(tmp_path / "VOC2012")
+    done = cli(
+        "eval", "--dataset", voc, "--protocol", "clip-diy", *tiny_clip.options, "--out", tmp_path / "out"
+    )
+    assert done.code == 0, done.err
+    found = results_below(tmp_path / "out")
+    pixels = 0
+    for name in NAMES:
+        truth = Image.fromarray(read_ids(voc / "SegmentationClass" / f"{name}.png").astype(np.int32))
+        pixels += int((np.asarray(tv.resize(truth, 448, InterpolationMode.NEAREST)) != 255).sum())
+    assert np.sum(found["confusion"]) == pixels
+    assert found["protocol"]["templates"] == ["a photo of a {}"]
+    assert found["settings"]["window"] == 0 and found["benchmark"] == "voc21"
+
+
+def test_numbers_of_the_sources():
+    sclip, maskclip = PROTOCOLS["sclip"], PROTOCOLS["maskclip"]
+    for values, expected in ((sclip.mean, SCLIP_MEAN), (sclip.std, SCLIP_STD)):
+        assert np.array(values) * 255 == pytest.approx(expected)
+    assert (sclip.window, sclip.stride, sclip.softmax_scale) == (224, 112, 40)
+    on = {name: sclip.on(name, load_benchmark(name)) for name in benchmark_names()}
+    assert {n: p.short_side for n, p in on.items()} == {n: 560 if n == "cityscapes" else 336 for n in on}
+    with_background = {"voc21", "context60", "coco-object"}
+    assert {n for n, p in on.items() if p.background_threshold == 0.1} == with_background
+    assert {n for n, p in on.items() if not p.background_threshold} == set(on) - with_background
+    assert np.array(maskclip.mean) * 255 == pytest.approx([123.675, 116.28, 103.53])
+    assert (maskclip.short_side, maskclip.long_side, maskclip.ln_eps) == (512, 2048, 1e-6)
+
+
+# What a data set and a protocol make of each other
+
+
+def show(cli, *args):
+    done = cli("eval", "--show-protocol", "--json", *args)
+    assert done.code == 0, done.err
+    document = json.loads(done.out, parse_constant=pytest.fail)
+    return document, {s["name"]: s["value"] for s in document["settings"]}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "benchmark", "key"),
+    [
+        ("maskclip", "voc20", "maskclip_prompt_names"),
+        ("clip-diy", "voc21", "clip_diy_prompt_names"),
+        ("sclip", "voc21", "prompt_names"),
+        ("default", "voc21", "prompt_names"),
+    ],
+)
+def test_a_protocol_chooses_benchmark_and_words(cli, tmp_path, protocol, benchmark, key):
+    voc = make_scored_voc(tmp_path / "VOC2012")
+    document, settings = show(cli, "--protocol", protocol, "--dataset", voc)
+    facts = load_benchmark(benchmark)
+    assert document["benchmark"] == benchmark
+    assert settings["classes"] == facts["labels"]
+    assert settings["words"] == [[w] if isinstance(w, str) else w for w in facts[key]]
+
+
+def test_maskclip_bounds_the_long_side_on_context59(cli, tmp_path):
+    document, settings = show(cli, "--protocol", "maskclip", "--dataset", make_context(tmp_path / "VOC2010"))
+    assert document["benchmark"] == "context59"
+    assert (settings["short side"], settings["long side"]) == (520, 520)
+    assert target_size(375, 500, short_side=520, long_side=520) == (390, 520)
+
+
+# Every setting visible
+
+
+@pytest.mark.parametrize("benchmark", benchmark_names())
+def test_every_setting_is_shown_without_a_model(cli, monkeypatch, benchmark):
+    monkeypatch.setattr(
+        "clipseg_cli.pipelines.load.load_backbone", lambda *args: pytest.fail("loads weights")
+    )
+    fingerprints, names = set(), set()
+    for protocol in PROTOCOLS:
+        document, settings = show(cli, "--protocol", protocol, "--benchmark", benchmark)
+        assert (document["protocol"], document["benchmark"]) == (protocol, benchmark)
+        assert document["source"] and document["changed"] == []
+        assert all(s["value"] is not None and s["meaning"] for s in document["settings"])
+        fingerprints.add(document["fingerprint"])
+        names.add(tuple(settings))
+    assert len(fingerprints) == len(PROTOCOLS) and len(names) == 1
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_table_fits_the_terminal_and_names_the_settings(cli, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    done = cli("eval", "--show-protocol", "--protocol", "sclip", "--short-side", "448")
+    assert done.code == 0
+    assert done.out.startswith("Protocol sclip, but short side 448 on voc21, fingerprint ")
+    assert max(map(len, done.out.splitlines())) <= columns
+    _, settings = show(cli, "--protocol", "sclip")
+    for name in settings:
+        assert f"  {name}  " in done.out
+    assert "Source: wangf3014/SCLIP@b56bd30" in done.err and "--verbose" in done.err
+    whole = cli("eval", "--show-protocol", "--protocol", "sclip", "--verbose")
+    assert "tvmonitor" in whole.out and "..." not in whole.out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--benchmark", "vox21"], "did you mean 'voc21'"),
+        (["--protocol", "skip"], "did you mean 'sclip'"),
+        (["--templates", "imagnet"], "did you mean 'imagenet'"),
+    ],
+)
+def test_unknown_names_exit_with_2(cli, args, said):
+    done = cli("eval", "--show-protocol", *args)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+
+
+# The fingerprint
+
+OTHER = {
+    "short_side": 400,
+    "long_side": 1024,
+    "keep_exact_size": False,
+    "window": 112,
+    "stride": 56,
+    "stitch": "patch",
+    "softmax_scale": 50.0,
+    "key_norm": "position",
+    "activation": "gelu",
+    "ln_eps": 1e-6,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "templates": "single",
+    "background_threshold": 0.2,
+    "words": "maskclip_prompt_names",
+    "square": True,
+    "upsample": "labels",
+    "score_short_side": 448,
+}
+FREE = {"name", "source", "benchmarks", "from_benchmark", "exceptions"}
+
+
+def fingerprint_of(**options):
+    return describe_protocol(EvalConfig(**{"protocol": "sclip", "benchmark": "voc20", **options}))[
+        "fingerprint"
+    ]
+
+
+def test_every_field_of_a_protocol_is_a_setting():
+    assert {f.name for f in dataclasses.fields(Protocol)} == set(OTHER) | FREE
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_one_other_setting_is_another_fingerprint(monkeypatch, field):
+    base = dataclasses.replace(PROTOCOLS["sclip"], from_benchmark=())
+    monkeypatch.setitem(PROTOCOLS, "sclip", base)
+    before = fingerprint_of()
+    assert getattr(base, field) != OTHER[field]
+    monkeypatch.setitem(PROTOCOLS, "sclip", dataclasses.replace(base, **{field: OTHER[field]}))
+    assert fingerprint_of() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        (
+            {"model": "RN50", "pretrained": "openai", "method": "vanilla", "device": "cpu", "batch_size": 3},
+            True,
+        ),
+        ({"prompt_denoising": 0.5, "key_smoothing": 1.0}, True),  # they are part of the method
+        ({"short_side": 336, "window": 224, "stride": 112, "templates": "imagenet"}, True),
+        ({"background_threshold": 0}, True),
+        ({"benchmark": "voc21"}, False),
+        ({"short_side": 448}, False),
+        ({"window": 0}, False),
+        ({"stride": 56}, False),
+        ({"templates": "single"}, False),
+        ({"background_threshold": 0.3}, False),
+    ],
+)
+def test_what_changes_the_fingerprint(options, same):
+    assert (fingerprint_of(**options) == fingerprint_of()) is same
+
+
+def test_processes_and_results_agree_on_it(cli, run_cli, tiny_clip, tmp_path):
+    args = ("--protocol", "sclip", "--templates", "single", "--short-side", "64")
+    document, _ = show(cli, *args)
+    assert document["changed"] == ["short side 64", "templates single"]
+    elsewhere = run_cli("eval", "--show-protocol", "--json", *args)
+    assert json.loads(elsewhere.out) == document
+    voc = make_scored_voc(tmp_path / "VOC2012")
+    done = cli("eval", "--dataset", voc, *args, *tiny_clip.options, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    found = results_below(tmp_path / "out")
+    assert found["fingerprint"] == document["fingerprint"]
+    assert found["protocol"]["name"] == "sclip, but short side 64, templates single"
+    assert f"Protocol {found['protocol']['name']}, fingerprint {found['fingerprint']}" in done.err
