@@ -126,7 +126,8 @@ def _label(run: PseudolabelRun, console: Console) -> None:
     else:
         console.say(f"nothing was left to do, results in {run.folder}")
     failures = run.failures if summary is None else summary.failures
-    if failures:
+    # torchrun ends all ranks when one fails: only the first does, which sums up for all of them.
+    if failures and not (summary is None and run.share.launched):
         total = run.total if summary is None else len(run.dataset.samples)
         have = "has" if len(failures) == 1 else "have"
         error = f"{len(failures)} of {count(total, 'image')} {have} no label"
