@@ -17,13 +17,12 @@ from test_predict import CPU, backbone_of, picture
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from clipseg_cli.config import PROTOCOLS, EvalConfig, Protocol, SegmentConfig
+from clipseg_cli.config import PROTOCOLS, SegmentConfig
 from clipseg_cli.data.classes import benchmark_names, load_benchmark, load_classes
 from clipseg_cli.data.images import resize_labels, target_size
 from clipseg_cli.methods import METHODS
-from clipseg_cli.pipelines.evaluate import size_to_score
 from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.pipelines.protocols import describe_protocol
+from clipseg_cli.pipelines.scoring import size_to_score
 
 SCLIP_MEAN, SCLIP_STD = (122.771, 116.746, 104.094), (68.501, 66.632, 70.323)
 
@@ -223,85 +222,3 @@ def test_unknown_names_exit_with_2(cli, args, said):
     done = cli("eval", "--show-protocol", *args)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
-
-
-# The fingerprint
-
-OTHER = {
-    "short_side": 400,
-    "long_side": 1024,
-    "keep_exact_size": False,
-    "window": 112,
-    "stride": 56,
-    "stitch": "patch",
-    "softmax_scale": 50.0,
-    "key_norm": "position",
-    "activation": "gelu",
-    "ln_eps": 1e-6,
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "templates": "single",
-    "background_threshold": 0.2,
-    "words": "maskclip_prompt_names",
-    "square": True,
-    "upsample": "labels",
-    "score_short_side": 448,
-}
-FREE = {"name", "source", "benchmarks", "from_benchmark", "exceptions"}
-
-
-def fingerprint_of(**options):
-    return describe_protocol(EvalConfig(**{"protocol": "sclip", "benchmark": "voc20", **options}))[
-        "fingerprint"
-    ]
-
-
-def test_every_field_of_a_protocol_is_a_setting():
-    assert {f.name for f in dataclasses.fields(Protocol)} == set(OTHER) | FREE
-
-
-@pytest.mark.parametrize("field", OTHER)
-def test_one_other_setting_is_another_fingerprint(monkeypatch, field):
-    base = dataclasses.replace(PROTOCOLS["sclip"], from_benchmark=())
-    monkeypatch.setitem(PROTOCOLS, "sclip", base)
-    before = fingerprint_of()
-    assert getattr(base, field) != OTHER[field]
-    monkeypatch.setitem(PROTOCOLS, "sclip", dataclasses.replace(base, **{field: OTHER[field]}))
-    assert fingerprint_of() != before
-
-
-@pytest.mark.parametrize(
-    ("options", "same"),
-    [
-        (
-            {"model": "RN50", "pretrained": "openai", "method": "vanilla", "device": "cpu", "batch_size": 3},
-            True,
-        ),
-        ({"prompt_denoising": 0.5, "key_smoothing": 1.0}, True),  # they are part of the method
-        ({"short_side": 336, "window": 224, "stride": 112, "templates": "imagenet"}, True),
-        ({"background_threshold": 0}, True),
-        ({"benchmark": "voc21"}, False),
-        ({"short_side": 448}, False),
-        ({"window": 0}, False),
-        ({"stride": 56}, False),
-        ({"templates": "single"}, False),
-        ({"background_threshold": 0.3}, False),
-    ],
-)
-def test_what_changes_the_fingerprint(options, same):
-    assert (fingerprint_of(**options) == fingerprint_of()) is same
-
-
-def test_processes_and_results_agree_on_it(cli, run_cli, tiny_clip, tmp_path):
-    args = ("--protocol", "sclip", "--templates", "single", "--short-side", "64")
-    document, _ = show(cli, *args)
-    assert document["changed"] == ["short side 64", "templates single"]
-    elsewhere = run_cli("eval", "--show-protocol", "--json", *args)
-    assert json.loads(elsewhere.out) == document
-    voc = make_scored_voc(tmp_path / "VOC2012")
-    done = cli("eval", "--dataset", voc, *args, *tiny_clip.options, "--out", tmp_path / "out")
-    assert done.code == 0, done.err
-    found = results_below(tmp_path / "out")
-    assert found["fingerprint"] == document["fingerprint"]
-    assert found["protocol"]["name"] == "sclip, but short side 64, templates single"
-    assert f"Protocol {found['protocol']['name']}, fingerprint {found['fingerprint']}" in done.err

@@ -4,74 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from clipseg_cli.data.corruptions import SEVERITIES, corrupt, parse_corruptions
+from clipseg_cli.data.corruptions import corrupt
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image, resize_labels
-from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.errors import ClipsegError
+from clipseg_cli.ops.metrics import confusion_matrix
 from clipseg_cli.outputs import thumbnail
 from clipseg_cli.pipelines.about import model_notes
 from clipseg_cli.pipelines.data import cut_into_groups, open_data, unseen_ids
 from clipseg_cli.pipelines.load import plan_model
+from clipseg_cli.pipelines.scoring import (
+    CLEAN,
+    Condition,
+    ScoredImage,
+    Scoring,
+    plan_conditions,
+    results_folder,
+    size_to_score,
+)
 from clipseg_cli.pipelines.stream import Stream
 from clipseg_cli.utils.device import describe_device
-from clipseg_cli.utils.distributed import gather_from_ranks, process_share, rendezvous, sum_over_ranks
+from clipseg_cli.utils.distributed import process_share, rendezvous
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from clipseg_cli.config import EvalConfig, Protocol
     from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.ops.metrics import Scores
     from clipseg_cli.pipelines.load import ModelPlan
     from clipseg_cli.pipelines.predict import Predictor, Prepared
     from clipseg_cli.types import Dataset, DecodedImage, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
-
-
-@dataclass(frozen=True)
-class Condition:
-    """In what state the pictures are scored.
-
-    Attributes:
-        corruption: its name, or None for the pictures as they are.
-        severity: 1 to 5; 0 for the pictures as they are.
-    """
-
-    corruption: str | None = None
-    severity: int = 0
-
-    def __str__(self) -> str:
-        return "clean" if self.corruption is None else f"{self.corruption} {self.severity}"
-
-
-CLEAN = Condition()
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """What became of one picture under one condition.
-
-    Attributes:
-        image: its name in the data set.
-        matrix: [C, C + 1] int64, see `ops.metrics`; None if it failed.
-        error: why it failed.
-    """
-
-    image: str
-    condition: int
-    matrix: Tensor | None = None
-    error: ClipsegError | None = None
 
 
 @contextmanager
@@ -86,77 +58,11 @@ def open_evaluation(config: EvalConfig) -> Iterator[Evaluation]:
     dataset, protocol = open_data(config, "score")
     unseen = unseen_ids(dataset, config.unseen)
     plan = plan_model(config, protocol)
+    out = results_folder(config, dataset)
     with ExitStack() as stack:
         stack.enter_context(rendezvous(share))
         backbone, predictor = plan.load(dataset.classes)
-        yield Evaluation(config, dataset, protocol, plan, backbone, predictor, unseen, conditions, share)
-
-
-def plan_conditions(config: EvalConfig) -> tuple[Condition, ...]:
-    """The pictures as they are, and then every corruption in every severity.
-
-    Raises:
-        UsageError: an unknown corruption or severity.
-    """
-    if not config.severity:
-        raise UsageError("--severity names none", hint="it counts upwards, as in 1..5")
-    for severity in config.severity:
-        if severity not in SEVERITIES:
-            raise UsageError(
-                f"severity {severity}: there are 1 to {SEVERITIES[-1]}", hint="1 is mild, 5 is strong"
-            )
-    names = parse_corruptions(config.corrupt)
-    if config.corrupt and not names:
-        raise UsageError("--corrupt is empty", hint="name a corruption, or all")
-    return (CLEAN, *(Condition(name, severity) for name in names for severity in config.severity))
-
-
-class Scoring:
-    """Pixels counted so far, under every condition; the processes of torchrun add theirs up.
-
-    Attributes:
-        dataset: what is scored.
-        unseen: ids of the unseen classes of a zero-shot split; may be empty.
-        notes: what a user should be told once.
-        images: pictures to be scored, over all shares.
-        failures: picture -> why it could not be scored; of all shares after `matrices`.
-    """
-
-    def __init__(
-        self,
-        config: EvalConfig,
-        dataset: Dataset,
-        protocol: Protocol,
-        *,
-        unseen: tuple[int, ...],
-        conditions: tuple[Condition, ...],
-        share: Share,
-        notes: Sequence[str],
-        images: int,
-    ) -> None:
-        self.config, self.dataset, self.protocol = config, dataset, protocol
-        self.unseen, self.conditions, self.share = unseen, conditions, share
-        self.notes, self.images = tuple(notes), images
-        self.failures: dict[str, str] = {}
-        classes = len(dataset.classes)
-        self._matrices = torch.zeros(len(conditions), classes, classes + 1, dtype=torch.int64)
-
-    def matrices(self) -> list[NDArray[np.int64]]:
-        """[C, C + 1] of each condition, over all ranks; exact, since integers are added."""
-        total = sum_over_ranks(self._matrices, self.share)
-        self.failures = dict(gather_from_ranks(list(self.failures.items()), self.share))
-        return [matrix.numpy() for matrix in total]
-
-    def scores(self, matrix: NDArray[np.int64]) -> Scores:
-        """The scores of one condition, with the split into seen and unseen classes where there is one."""
-        return score(torch.from_numpy(matrix), self.unseen)
-
-    def _add(self, result: ScoredImage) -> ScoredImage:
-        if result.matrix is not None:
-            self._matrices[result.condition] += result.matrix.cpu()
-        elif result.error is not None:
-            self.failures[result.image] = result.error.message
-        return result
+        yield Evaluation(config, dataset, protocol, plan, backbone, predictor, unseen, conditions, share, out)
 
 
 class Evaluation(Scoring):
@@ -178,6 +84,7 @@ class Evaluation(Scoring):
         unseen: tuple[int, ...],
         conditions: tuple[Condition, ...],
         share: Share,
+        out: Path,
     ) -> None:
         super().__init__(
             config,
@@ -188,6 +95,7 @@ class Evaluation(Scoring):
             share=share,
             notes=(*dataset.notes, *model_notes(backbone, predictor.classes)),
             images=len(dataset.samples),
+            out=out,
         )
         self.plan, self.backbone, self.predictor = plan, backbone, predictor
         self.device = describe_device(predictor.device)
@@ -265,21 +173,3 @@ class Evaluation(Scoring):
                 row = rows.setdefault(condition.corruption or "", [clean])
                 row.append(thumbnail(self._decode(sample, condition).pixels))
         return list(rows.items())
-
-
-def size_to_score(height: int, width: int, protocol: Protocol) -> tuple[int, int]:
-    """(H, W) at which a protocol scores a picture.
-
-    As torchvision resizes to a short side: the long one is cut to whole pixels, not rounded.
-    """
-    short = protocol.score_short_side
-    if short is None:
-        return height, width
-    if height <= width:
-        return short, int(short * width / height)
-    return int(short * height / width), short
-
-
-def mean_corrupted(values: Sequence[float]) -> float:
-    """Mean over corruptions and severities, each counting the same; NaN for none."""
-    return float(np.mean(values)) if len(values) else float("nan")

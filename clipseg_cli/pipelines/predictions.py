@@ -19,7 +19,7 @@ from clipseg_cli.data.labels import LABEL_VALUES
 from clipseg_cli.errors import ClipsegError, DatasetError, UsageError
 from clipseg_cli.ops.metrics import confusion_matrix
 from clipseg_cli.pipelines.data import open_data, unseen_ids
-from clipseg_cli.pipelines.evaluate import CLEAN, ScoredImage, Scoring, size_to_score
+from clipseg_cli.pipelines.scoring import CLEAN, ScoredImage, Scoring, results_folder, size_to_score
 from clipseg_cli.utils.distributed import process_share, rendezvous
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
         notes.append(f"ignored {what} in {folder}, of no picture of this split: {_listed(map(str, extra))}")
     table, said = id_table(folder, dataset.classes)
     notes += said
+    out = results_folder(config, dataset, folder)
     with rendezvous(share):
-        yield PredictionScoring(config, dataset, protocol, unseen, files, table, notes, folder, share)
+        yield PredictionScoring(config, dataset, protocol, unseen, files, table, notes, folder, share, out)
 
 
 def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
@@ -143,6 +144,7 @@ class PredictionScoring(Scoring):
         notes: Sequence[str],
         folder: Path,
         share: Share,
+        out: Path,
     ) -> None:
         super().__init__(
             config,
@@ -153,6 +155,7 @@ class PredictionScoring(Scoring):
             share=share,
             notes=notes,
             images=len(files),
+            out=out,
         )
         self.folder, self._files, self._table = folder, files, table
         self._samples = share.of([s for s in dataset.samples if str(s.source.relative) in files])

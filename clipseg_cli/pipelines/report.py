@@ -10,9 +10,9 @@ from clipseg_cli.data.published import corruption_rows, published_rows, validati
 from clipseg_cli.outputs import class_rows, write_corruption_grid, write_scores
 from clipseg_cli.pipelines.about import describe_model, versions
 from clipseg_cli.pipelines.data import list_hash
-from clipseg_cli.pipelines.evaluate import Evaluation, mean_corrupted
+from clipseg_cli.pipelines.evaluate import Evaluation
 from clipseg_cli.pipelines.protocols import fingerprint, protocol_settings, protocol_title
-from clipseg_cli.pipelines.runs import evaluation_name
+from clipseg_cli.pipelines.scoring import mean_corrupted
 from clipseg_cli.utils.distributed import wait_for_all
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def write_report(evaluation: Evaluation | PredictionScoring, seconds: float) -> 
     first = evaluation.share.index == 0
     matrices = evaluation.matrices()
     scores = [evaluation.scores(matrix) for matrix in matrices]
-    config, dataset = evaluation.config, evaluation.dataset
-    predictions = None if isinstance(evaluation, Evaluation) else evaluation.folder
-    folder = config.out / (config.name or evaluation_name(dataset, config, predictions))
+    config, dataset, folder = evaluation.config, evaluation.dataset, evaluation.out
     unseen = tuple(dataset.classes.names[i] for i in evaluation.unseen)
     summary = _summary(scores[0])
     failures, images = evaluation.failures, evaluation.images
