@@ -78,7 +78,7 @@ def test_what_has_no_label_is_hatched_and_in_the_legend(tmp_path):
 
 @pytest.mark.parametrize("ignored", [0.0, 1e-9, 0.3, 1.0])
 def test_any_share_of_ignored_pixels_is_drawn(tmp_path, ignored):
-    counts = (0, 0, 0) if ignored == 1 else (3, 2, 1)
+    counts = (0, 0, 0) if ignored in (0.0, 1.0) else (3, 2, 1)
     assert sheet(tmp_path / "x.png", [picture(label=-1)], counts=counts, ignored=ignored).any()
 
 

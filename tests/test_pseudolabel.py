@@ -158,6 +158,18 @@ def test_usage_mistakes_make_no_folder(run, voc, tmp_path, args, said):
 # Bad input
 
 
+def test_a_run_in_which_every_picture_fails_says_so(run, tmp_path, folder):
+    photos = make_photos(tmp_path / "photos", 2)
+    for path in photos.iterdir():
+        path.write_bytes(b"no picture")
+    done = run(photos, "-c", "cat,dog", "--json")
+    assert done.code == 1
+    assert "2 of 2 images have no label" in done.err and "Traceback" not in done.err
+    assert (json.loads(done.out)["images"], json.loads(done.out)["ignored"]) == (0, 0)
+    assert set(contents(folder)) == {"manifest.json", "images.jsonl", "summary.png"}
+    assert run(photos, "-c", "cat,dog").code == 1
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

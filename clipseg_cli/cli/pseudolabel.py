@@ -170,6 +170,8 @@ def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
         rows.append(
             ("(ignored)", percent(summary.ignored), "", "", "\u2591" * round(BAR * summary.ignored / most))
         )
+    if not rows:
+        return
     title = f"{count(summary.images, 'image')}, share of all pixels"
     console.table(title, ("class", "share", "images", "confidence", ""), rows, left=(0, 4))
     if absent := [c.name for c in summary.classes if not c.pixels]:

@@ -59,7 +59,8 @@ def write_contact_sheet(
     if ignored > 0:  # the legend orders by pixels, of which the shares alone tell the number
         total = sum(share.pixels for share in shares) / (1 - ignored) if ignored < 1 else 1
         rows.append(ClassShare(len(colors), "(ignored)", max(1, round(total * ignored)), ignored, None))
-    legend = Legend.of(rows, np.concatenate([colors, _GREY]), _LEGEND)
+    drawn = any(row.pixels for row in rows)
+    legend = Legend.of(rows, np.concatenate([colors, _GREY]), _LEGEND) if drawn else None
     buffer = io.BytesIO()
     _sheet(tiles, legend, title).save(buffer, "PNG", optimize=True)
     return write_bytes(path, buffer.getvalue())
@@ -84,12 +85,12 @@ def _tile(
     return np.concatenate([small, tinted], axis=1)
 
 
-def _sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], legend: Legend, title: str) -> Image.Image:
+def _sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], legend: Legend | None, title: str) -> Image.Image:
     wide = max((tile.shape[1] for _, tile in tiles), default=0)
     wide = max(wide, _SIDE)  # room for a name below
     columns = max(1, min(_COLUMNS, len(tiles)))
     width = max(_WIDTH, 2 * _MARGIN + columns * (wide + _GAP) - _GAP)
-    panel = legend.draw(columns=max(1, (width - legend.pad) // legend.column)) if legend.entries else None
+    panel = legend.draw(columns=max(1, (width - legend.pad) // legend.column)) if legend else None
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
     heights = [max(tile.shape[0] for _, tile in row) + 2 * _NAME for row in rows]
     top = _MARGIN + 2 * _TITLE
@@ -106,6 +107,6 @@ def _sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]], legend: Legend, title
             text = _text.ellipsize(_text.drawable(name, "?"), _NAME, wide)
             _text.draw_text(draw, x, y + tile.shape[0] + _NAME, text, _NAME, FAINT)
         y += row_height + _GAP
-    if panel:
+    if legend and panel:
         sheet.paste(panel, (_MARGIN - legend.pad, y))
     return sheet
