@@ -112,7 +112,7 @@ def test_a_lock_held_for_a_moment_refuses_nobody(tmp_path):
     first = hold(path)
     first.__enter__()
     threading.Timer(0.1, first.__exit__, (None, None, None)).start()
-    with hold(path):
+    with hold(path, patience=30):
         pass
 
 
