@@ -36,7 +36,8 @@ def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
     """Run a line with this interpreter's `clipseg` and `python` in front of all others, and without a hub."""
     scripts = place / "bin"
     scripts.mkdir(exist_ok=True)
-    for name, module in (("clipseg", "-m clipseg_cli"), ("python", "")):
+    modules = {"clipseg": "-m clipseg_cli", "python": "", "torchrun": "-m torch.distributed.run"}
+    for name, module in modules.items():
         script = scripts / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
         script.chmod(0o755)
@@ -75,6 +76,21 @@ def test_first_result_is_what_the_readme_promises(place: Path) -> None:
         assert (place / "clipseg-out" / name).stat().st_size > 0
     for word in ("superhero", "supervillain", "joker"):
         assert word in done.stdout
+
+
+def test_the_run_folder_holds_what_the_readme_promises(place: Path) -> None:
+    """After the commands above: alone, in two parts and by two ranks, the same labels."""
+    runs = place / "runs" / "pseudolabel"
+    alone = runs / "emoji-voc-voc21-train-emoji"
+    for name in ("manifest.json", "images.jsonl", "summary.png"):
+        assert name in README
+        for run_ in (alone, runs / "shared", runs / "two-ranks"):
+            assert (run_ / name).read_bytes() == (alone / name).read_bytes(), f"{run_}/{name}"
+    labels = sorted(path.name for path in (alone / "labels").iterdir())
+    assert len(labels) == 60
+    for name in labels:
+        for run_ in ("shared", "two-ranks"):
+            assert (runs / run_ / "labels" / name).read_bytes() == (alone / "labels" / name).read_bytes()
 
 
 @pytest.mark.parametrize("command", ONLINE)

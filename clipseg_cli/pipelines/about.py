@@ -9,6 +9,10 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+import PIL
+
 from clipseg_cli import __version__
 from clipseg_cli.data.classes import benchmark_names
 from clipseg_cli.types import RunInfo
@@ -41,11 +45,18 @@ def describe_model(backbone: Backbone, predictor: Predictor) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what a result may depend on."""
+    """Of what made a result, for people."""
+    return {"python": platform.python_version(), **library_versions()}
+
+
+def library_versions() -> dict[str, str]:
+    """Of what may change a label: decoding, resizing, computing."""
     return {
         "clipseg": __version__,
-        "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "open_clip_torch")},
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "opencv": cv2.__version__,
     }
 
 

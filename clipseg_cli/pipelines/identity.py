@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import ignore_value
 from clipseg_cli.outputs import class_table_rows
-from clipseg_cli.pipelines.about import describe_model, versions
+from clipseg_cli.pipelines.about import describe_model, library_versions
 from clipseg_cli.pipelines.data import list_hash
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run_identity(
         "classes": class_table_rows(dataset.classes),
         "background": dataset.classes.background,
         "ignore": ignore_value(len(names)),
-        "versions": versions(),
+        "versions": library_versions(),
     }
 
 
