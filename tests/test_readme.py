@@ -8,9 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,6 +32,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "samples", folder / "samples")
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
     (folder / "holiday").mkdir()
+    (folder / "bin").mkdir()
+    modules = {"clipseg": "-m clipseg_cli", "python": "", "torchrun": "-m torch.distributed.run"}
+    for name, module in modules.items():
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        script.chmod(0o755)
     for copy in ("photo.jpg", "holiday/one.jpg"):
         shutil.copy(ROOT / "samples" / "farm_large.jpg", folder / copy)
     return folder
@@ -34,23 +45,38 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
     """Run a line with this interpreter's `clipseg` and `python` in front of all others, and without a hub."""
-    scripts = place / "bin"
-    scripts.mkdir(exist_ok=True)
-    modules = {"clipseg": "-m clipseg_cli", "python": "", "torchrun": "-m torch.distributed.run"}
-    for name, module in modules.items():
-        script = scripts / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-        script.chmod(0o755)
     env = {
         **os.environ,
-        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # two commands run at once
         "COLUMNS": "100",
     }
     return subprocess.run(
         command, shell=True, cwd=place, env=env, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """Every command of the README, run in its order; those over data sets beside the others, to save time."""
+    outcomes: dict[str, Future[subprocess.CompletedProcess[str]]] = {
+        line: Future() for line in OFFLINE + ONLINE
+    }
+
+    def run_all(commands: list[str]) -> None:
+        for command in commands:
+            try:
+                outcomes[command].set_result(run(command, place))
+            except Exception as error:
+                outcomes[command].set_exception(error)
+
+    over_data = [line for line in OFFLINE if " pseudolabel " in line or line.startswith("clipseg eval")]
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(run_all, over_data)
+        pool.submit(run_all, [line for line in OFFLINE + ONLINE if line not in over_data])
+        yield outcomes
 
 
 def test_there_is_something_to_run() -> None:
@@ -60,8 +86,8 @@ def test_there_is_something_to_run() -> None:
 
 
 @pytest.mark.parametrize("command", OFFLINE)
-def test_command_runs_offline(command: str, place: Path) -> None:
-    done = run(command, place)
+def test_command_runs_offline(command: str, finished: dict[str, Future[Any]]) -> None:
+    done = finished[command].result()
     assert done.returncode == 0, done.stderr
     if "--json" in command:
         assert json.loads(done.stdout)["failed"] == 0
@@ -78,8 +104,10 @@ def test_first_result_is_what_the_readme_promises(place: Path) -> None:
         assert word in done.stdout
 
 
-def test_the_run_folder_holds_what_the_readme_promises(place: Path) -> None:
-    """After the commands above: alone, in two parts and by two ranks, the same labels."""
+def test_the_run_folder_holds_what_the_readme_promises(place: Path, finished: dict[str, Future[Any]]) -> None:
+    """Alone, in two parts and by two ranks: the same files."""
+    for command in OFFLINE:
+        finished[command].result()
     runs = place / "runs" / "pseudolabel"
     alone = runs / "emoji-voc-voc21-train-emoji"
     for name in ("manifest.json", "images.jsonl", "summary.png"):
@@ -94,8 +122,8 @@ def test_the_run_folder_holds_what_the_readme_promises(place: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ONLINE)
-def test_command_that_needs_weights_says_so_offline(command: str, place: Path) -> None:
-    done = run(command, place)
+def test_command_that_needs_weights_says_so_offline(command: str, finished: dict[str, Future[Any]]) -> None:
+    done = finished[command].result()
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert "Hint: " in done.stderr
