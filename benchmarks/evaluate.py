@@ -54,7 +54,9 @@ def main() -> None:
             with clock(seconds, "metrics"):
                 labels = torch.from_numpy(result.labels).to(predictor.device)
                 confusion_matrix(labels, truth, len(data.classes)).cpu()
-        print(f"{len(samples)} images, {len(data.classes)} classes, {evaluation.model} on {evaluation.device}")
+        print(
+            f"{len(samples)} images, {len(data.classes)} classes, {evaluation.model} on {evaluation.device}"
+        )
     total = sum(seconds.values())
     for part in PARTS:
         print(f"{part:14s} {seconds[part]:8.3f} s {100 * seconds[part] / total:6.2f} %")
