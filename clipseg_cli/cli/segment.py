@@ -35,6 +35,7 @@ MANY = 5  # above this, one table over all images, and a progress bar
 
 
 def segment(
+    ctx: typer.Context,
     images: opt.ImagesArg,
     classes: opt.ClassesOpt,
     background: opt.BackgroundOpt = SegmentConfig.background,
@@ -69,29 +70,7 @@ def segment(
     if streamed:
         _check_streams(images, as_json, heatmaps)
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
-    config = SegmentConfig(
-        images=tuple(images),
-        classes=classes,
-        background=background,
-        background_threshold=background_threshold,
-        model=model,
-        pretrained=pretrained,
-        method=method,
-        protocol=protocol,
-        templates=templates,
-        prompt_denoising=prompt_denoising,
-        key_smoothing=key_smoothing,
-        short_side=short_side,
-        window=window,
-        stride=stride,
-        out=out,
-        heatmaps=heatmaps,
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        max_megapixels=max_megapixels,
-        workers=workers,
-    )
+    config = opt.config_from(SegmentConfig, ctx.params, images=tuple(images))
     with console.waiting("loading the model"):
         from clipseg_cli.pipelines.segment import prepare_segmentation  # torch loads here, not for --help
 
