@@ -141,8 +141,8 @@ TemplatesOpt = Annotated[
     str | None,
     typer.Option(
         metavar="SET",
-        help="Sentences around each word: imagenet (80), maskclip (85), single, clip-diy, name, or a text file. Left out: "
-        "the protocol's, imagenet by default.",
+        help="Sentences around each word: imagenet (80), maskclip (85), single, clip-diy, name, or a text file. "
+        "Left out: the protocol's, imagenet by default.",
         show_default=False,
         rich_help_panel=WORDS,
     ),
