@@ -100,11 +100,12 @@ class Evaluation(Scoring):
         self.plan, self.backbone, self.predictor = plan, backbone, predictor
         self.device = describe_device(predictor.device)
         self.model = f"{backbone.name} / {backbone.pretrained}"
+        groups = cut_into_groups(dataset.samples, config.batch_size)
         self._groups = share.of(
             [
                 [(condition, sample) for sample in samples]
                 for condition in range(len(conditions))
-                for _, samples in cut_into_groups(dataset.samples, config.batch_size)
+                for _, samples in groups
             ]
         )
         self.total = sum(map(len, self._groups))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -184,17 +185,7 @@ def _result(summary: Summary) -> dict[str, Any]:
         "pixels": summary.pixels,
         "ignored": summary.ignored,
         "kept": summary.kept,
-        "classes": [
-            {
-                "id": c.id,
-                "name": c.name,
-                "pixels": c.pixels,
-                "share": c.share,
-                "images": c.images,
-                "confidence": c.confidence,
-            }
-            for c in summary.classes
-        ],
+        "classes": [dataclasses.asdict(c) for c in summary.classes],
     }
 
 

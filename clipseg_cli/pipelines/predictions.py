@@ -68,7 +68,8 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
         if not config.partial:
             raise DatasetError(what, hint="make them, or score the others with --partial")
         notes.append(f"{what}; the others are scored")
-    extra = [path.relative_to(folder) for path in _label_files(folder) if path not in set(files.values())]
+    used = set(files.values())
+    extra = [path.relative_to(folder) for path in _label_files(folder) if path not in used]
     extra = [path for path in extra if not any(mark in str(path) for mark in _NO_LABELS)]
     if extra:
         what = "1 file" if len(extra) == 1 else f"{len(extra):,} files"
