@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from clipseg_cli.errors import ClipsegError
+    from clipseg_cli.types import Dataset
 
 PLAIN_WIDTH = 160  # of a table in a pipe or a file, where nothing tells the width
 
@@ -199,6 +200,17 @@ def count(n: int, noun: str) -> str:
     """As in "1 image" or "2 images"."""
     plural = "es" if noun.endswith("s") else "s"
     return f"{n:,} {noun}{'' if n == 1 else plural}"
+
+
+def dataset_line(dataset: Dataset, *, labels: bool = False) -> str:
+    """One line about a data set, and about its label files where they are read.
+
+    As in "voc/VOC2012: PASCAL VOC 2012, val split, 1,449 images, 21 classes (SegmentationClass, 0 to 20)".
+    """
+    split = f", {dataset.split} split" if dataset.split else ""
+    kind = f" ({dataset.labels_are})" if labels and dataset.labels_are else ""
+    amount = f"{count(len(dataset.samples), 'image')}, {count(len(dataset.classes), 'class')}"
+    return f"{dataset.root}: {dataset.title}{split}, {amount}{kind}"
 
 
 def printable(text: str) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from clipseg_cli.cli import data_options as data_opt
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.cli.scores import show_protocol as print_protocol
 from clipseg_cli.cli.scores import show_report
 from clipseg_cli.config import EvalConfig
@@ -31,25 +32,25 @@ EXAMPLES = """
 
 def evaluate(
     ctx: typer.Context,
-    dataset: opt.DatasetOpt = EvalConfig.dataset,
-    run: opt.RunOpt = "",
-    benchmark: opt.BenchmarkOpt = EvalConfig.benchmark,
-    split: opt.SplitOpt = EvalConfig.split,
-    predictions: opt.PredictionsOpt = EvalConfig.predictions,
-    partial: opt.PartialOpt = EvalConfig.partial,
-    unseen: opt.UnseenOpt = EvalConfig.unseen,
-    corrupt: opt.CorruptOpt = [],  # noqa: B006  (Typer copies it)
-    severity: opt.SeverityOpt = "1..5",
-    seed: opt.SeedOpt = EvalConfig.seed,
-    classes: opt.DataClassesOpt = EvalConfig.classes,
-    background: opt.DataBackgroundOpt = EvalConfig.background,
+    dataset: data_opt.DatasetOpt = EvalConfig.dataset,
+    run: data_opt.RunOpt = "",
+    benchmark: data_opt.BenchmarkOpt = EvalConfig.benchmark,
+    split: data_opt.SplitOpt = EvalConfig.split,
+    predictions: data_opt.PredictionsOpt = EvalConfig.predictions,
+    partial: data_opt.PartialOpt = EvalConfig.partial,
+    unseen: data_opt.UnseenOpt = EvalConfig.unseen,
+    corrupt: data_opt.CorruptOpt = [],  # noqa: B006  (Typer copies it)
+    severity: data_opt.SeverityOpt = "1..5",
+    seed: data_opt.SeedOpt = EvalConfig.seed,
+    classes: data_opt.DataClassesOpt = EvalConfig.classes,
+    background: data_opt.DataBackgroundOpt = EvalConfig.background,
     background_threshold: opt.BackgroundThresholdOpt = EvalConfig.background_threshold,
     templates: opt.TemplatesOpt = EvalConfig.templates,
     model: opt.ModelOpt = EvalConfig.model,
     pretrained: opt.PretrainedOpt = EvalConfig.pretrained,
     method: opt.MethodOpt = EvalConfig.method,
     protocol: opt.ProtocolOpt = EvalConfig.protocol,
-    show_protocol: opt.ShowProtocolOpt = False,
+    show_protocol: data_opt.ShowProtocolOpt = False,
     prompt_denoising: opt.PromptDenoisingOpt = EvalConfig.prompt_denoising,
     key_smoothing: opt.KeySmoothingOpt = EvalConfig.key_smoothing,
     short_side: opt.ShortSideOpt = EvalConfig.short_side,
@@ -60,8 +61,8 @@ def evaluate(
     precision: opt.PrecisionOpt = EvalConfig.precision,
     max_megapixels: opt.MaxMegapixelsOpt = EvalConfig.max_megapixels,
     workers: opt.WorkersOpt = EvalConfig.workers,
-    out: opt.RunsOpt = EvalConfig.out,
-    name: opt.NameOpt = EvalConfig.name,
+    out: data_opt.RunsOpt = EvalConfig.out,
+    name: data_opt.NameOpt = EvalConfig.name,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -157,12 +158,7 @@ def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> None
     first = evaluation.share.index == 0
     if not first:
         console = Console(quiet=True)
-    data = evaluation.dataset
-    kind = f" ({data.labels_are})" if data.labels_are else ""
-    where = f"{data.title}, {data.split} split" if data.split else data.title
-    console.say(
-        f"{data.root}: {where}, {count(len(data.samples), 'image')}, {count(len(data.classes), 'class')}{kind}"
-    )
+    console.say(dataset_line(evaluation.dataset, labels=True))
     if isinstance(evaluation, Evaluation):
         console.say(f"{_model(evaluation)} on {evaluation.device}")
     for note in evaluation.notes:

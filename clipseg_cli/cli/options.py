@@ -1,4 +1,7 @@
-"""Every option of the commands once: name, range, help. Its default stands in `config.py`."""
+"""Options that commands share, each once: name, range, help. Its default stands in `config.py`.
+
+Those of the commands over a whole data set are in `data_options.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from clipseg_cli.utils.registry import did_you_mean
 Config = TypeVar("Config")
 Number = TypeVar("Number", float, int, "int | None", "float | None")
 
-_PROBABILITY = (0, 1)
+PROBABILITY = (0, 1)
 _SIDE = 16_384  # pixels
-DATA, WORDS, MODEL, METHOD = "Data", "Words", "Model", "Method"
-CORRUPTION, INFERENCE, OUTPUT = "Corruption", "Inference", "Output"
+WORDS, MODEL, METHOD = "Words", "Model", "Method"
+INFERENCE, OUTPUT = "Inference", "Output"
 
 
 def config_from(kind: type[Config], options: Mapping[str, Any], **others: Any) -> Config:
@@ -38,7 +41,9 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _between(low: float, high: float) -> Callable[[Number], Number]:
+def between(low: float, high: float) -> Callable[[Number], Number]:
+    """A check that a number lies in [low, high], or is left out."""
+
     # Typer's min and max let `nan` through, and print a range that squeezes the help on a narrow terminal.
     def check(value: Number) -> Number:
         if value is not None and not low <= value <= high:
@@ -54,41 +59,11 @@ def _protocol(value: str) -> str:
     return value
 
 
-def _folder(text: str) -> Path:
+def folder(text: str) -> Path:
+    """The folder that an option names."""
     if not str(text).strip():  # as `--out "$UNSET"` gives it; Path would make it the current folder
         raise UsageError("--out is empty", hint="name a folder; . is the current one")
     return Path(text)
-
-
-def _severity(text: str) -> tuple[int, ...]:
-    """As in "3", "1,5" or "1..5"; which of them there are is the core's to say."""
-    low, dots, high = str(text).partition("..")
-    parts = [low, high] if dots else str(text).split(",")
-    if not all(part.strip().isdigit() and len(part.strip()) < 4 for part in parts):
-        raise UsageError(f"--severity {text} is no severity", hint="as in 3, in 1,5 or in 1..5")
-    numbers = [int(part) for part in parts]
-    return tuple(range(numbers[0], numbers[1] + 1)) if dots else tuple(dict.fromkeys(numbers))
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, slash, count = str(text).partition("/")
-    if not slash or not index.isdigit() or not count.isdigit() or not 1 <= int(index) <= int(count):
-        raise UsageError(f"--shard {text} is no part of anything", hint="as in 1/4, 2/4, 3/4 and 4/4")
-    return int(index), int(count)
-
-
-def _keep_labels(value: str) -> str:
-    if value not in (known := ("none", "seen")):
-        raise UsageError(f"unknown --keep-labels '{value}'", hint=did_you_mean(value, known))
-    return value
-
-
-def _name(value: str | None) -> str | None:
-    if value is not None and (not value.strip() or {"/", "\\"} & set(value) or not value.strip(".")):
-        raise UsageError(
-            f"--name '{value}' is not the name of a folder", hint="the place is chosen with --out"
-        )
-    return value
 
 
 def _precision(value: str) -> str:
@@ -131,7 +106,7 @@ BackgroundThresholdOpt = Annotated[
     float | None,
     typer.Option(
         metavar="P",
-        callback=_between(*_PROBABILITY),
+        callback=between(*PROBABILITY),
         help="Pixels whose best class is less probable than P become background. Left out: the protocol's.",
         show_default=False,
         rich_help_panel=WORDS,
@@ -145,153 +120,6 @@ TemplatesOpt = Annotated[
         "Left out: the protocol's, imagenet by default.",
         show_default=False,
         rich_help_panel=WORDS,
-    ),
-]
-
-DatasetArg = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATASET",
-        help="Root of VOC, PASCAL Context, COCO-Stuff, ADE20K, Cityscapes, or a folder of images.",
-        show_default=False,
-    ),
-]
-DatasetOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="ROOT",
-        help="Root of VOC, PASCAL Context, COCO-Stuff, ADE20K, Cityscapes, or a folder with images/ and masks/.",
-        show_default=False,
-        rich_help_panel=DATA,
-    ),
-]
-BenchmarkOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Which class list, where the data has several: voc21, voc20, context60, context59, coco-stuff, "
-        "coco-object. Left out: the protocol's, or the first.",
-        show_default=False,
-        rich_help_panel=DATA,
-    ),
-]
-SplitOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|FILE",
-        help="train, val, ..., all, or a text file with a name a line.",
-        show_default=False,
-        rich_help_panel=DATA,
-    ),
-]
-UnseenOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="NAMES",
-        help="Classes without ground truth, by comma; preset takes the published split.",
-        show_default=False,
-        rich_help_panel=DATA,
-    ),
-]
-KeepLabelsOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="WHICH",
-        callback=_keep_labels,
-        help="none, or seen: keep the ground truth of all classes but --unseen, and fill only those.",
-        rich_help_panel=DATA,
-    ),
-]
-ShardOpt = Annotated[
-    Any,  # a pair of numbers, which Typer would take for two arguments
-    typer.Option(
-        metavar="I/N",
-        parser=_shard,
-        help="Do part I of N; several processes or machines share the run folder. torchrun does it by itself.",
-        rich_help_panel=DATA,
-    ),
-]
-DataClassesOpt = Annotated[
-    str,
-    typer.Option(
-        "--classes",
-        "-c",
-        metavar="LIST",
-        help="For a plain folder of images: cat,couch|sofa or a text file.",
-        show_default=False,
-        rich_help_panel=WORDS,
-    ),
-]
-DataBackgroundOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="WORDS",
-        help="With --classes: words that together become the class background; none for a closed set.",
-        show_default=SegmentConfig.background.replace(",", ", "),
-        rich_help_panel=WORDS,
-    ),
-]
-RunOpt = Annotated[
-    str,
-    typer.Option(
-        "--run",
-        metavar="DIR",
-        help="A pseudo-label run: its model, method and data set. Left out, with --dataset too: the newest.",
-        show_default=False,
-        rich_help_panel=DATA,
-    ),
-]
-PredictionsOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="DIR",
-        help="Score label PNGs made by any tool, instead of a model.",
-        show_default=False,
-        rich_help_panel=DATA,
-    ),
-]
-PartialOpt = Annotated[
-    bool,
-    typer.Option("--partial", help="Score the predictions there are.", rich_help_panel=DATA),
-]
-CorruptOpt = Annotated[
-    list[str],
-    typer.Option(
-        metavar="TYPE|all",
-        help="Also score corrupted images: gaussian_noise, shot_noise, impulse_noise, speckle_noise, gaussian_blur, "
-        "defocus_blur, spatter, jpeg_compression, or all.",
-        show_default=False,
-        rich_help_panel=CORRUPTION,
-    ),
-]
-SeverityOpt = Annotated[
-    Any,  # several numbers, which Typer would take for several arguments
-    typer.Option(
-        metavar="1..5",
-        parser=_severity,
-        help="Of the corruptions: 3, or 1,5, or 1..5.",
-        rich_help_panel=CORRUPTION,
-    ),
-]
-SeedOpt = Annotated[
-    int,
-    typer.Option(metavar="N", help="Of their noise.", rich_help_panel=CORRUPTION),
-]
-ShowProtocolOpt = Annotated[
-    bool,
-    typer.Option(
-        "--show-protocol",
-        help="Print every setting of the protocol on the benchmark, with its fingerprint, and do nothing else.",
-        rich_help_panel=METHOD,
-    ),
-]
-MinConfidenceOpt = Annotated[
-    float,
-    typer.Option(
-        metavar="P",
-        callback=_between(*_PROBABILITY),
-        help="Pixels less sure than P get 255, for ignore.",
-        rich_help_panel=METHOD,
     ),
 ]
 
@@ -332,7 +160,7 @@ PromptDenoisingOpt = Annotated[
     float,
     typer.Option(
         metavar="T",
-        callback=_between(*_PROBABILITY),
+        callback=between(*PROBABILITY),
         help="Drop classes that are nowhere more probable than T (paper: 0.5; 0 is off).",
         rich_help_panel=METHOD,
     ),
@@ -341,7 +169,7 @@ KeySmoothingOpt = Annotated[
     float,
     typer.Option(
         metavar="T",
-        callback=_between(*_PROBABILITY),
+        callback=between(*PROBABILITY),
         help="Smooth patches less sure than T over similar keys (paper: 1.0; 0 is off).",
         rich_help_panel=METHOD,
     ),
@@ -351,7 +179,7 @@ ShortSideOpt = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        callback=_between(0, _SIDE),
+        callback=between(0, _SIDE),
         help="Resize the short side to this; 0 keeps the size. Left out: what the model asks for.",
         show_default=False,
         rich_help_panel=INFERENCE,
@@ -361,7 +189,7 @@ WindowOpt = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        callback=_between(0, _SIDE),
+        callback=between(0, _SIDE),
         help="Side of the sliding window; 0 for the whole image at once. Left out: the model's own.",
         show_default=False,
         rich_help_panel=INFERENCE,
@@ -371,7 +199,7 @@ StrideOpt = Annotated[
     int | None,
     typer.Option(
         metavar="PIXELS",
-        callback=_between(1, _SIDE),
+        callback=between(1, _SIDE),
         help="Step between windows. Left out: half a window.",
         show_default=False,
         rich_help_panel=INFERENCE,
@@ -394,7 +222,7 @@ BatchSizeOpt = Annotated[
     int,
     typer.Option(
         metavar="N",
-        callback=_between(1, 4096),
+        callback=between(1, 4096),
         help="Windows in one forward pass.",
         rich_help_panel=INFERENCE,
     ),
@@ -403,7 +231,7 @@ MaxMegapixelsOpt = Annotated[
     float,
     typer.Option(
         metavar="N",
-        callback=_between(0.001, 100_000),
+        callback=between(0.001, 100_000),
         help="Refuse larger images, before they are decoded.",
         rich_help_panel=INFERENCE,
     ),
@@ -412,7 +240,7 @@ WorkersOpt = Annotated[
     int,
     typer.Option(
         metavar="N",
-        callback=_between(1, 64),
+        callback=between(1, 64),
         help="Threads that decode and write while the model computes.",
         rich_help_panel=INFERENCE,
     ),
@@ -424,29 +252,8 @@ OutOpt = Annotated[
         "--out",
         "-o",
         metavar="DIR",
-        parser=_folder,
+        parser=folder,
         help="Folder for everything written.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-RunsOpt = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="DIR",
-        parser=_folder,
-        help="Folder of the runs.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-NameOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        callback=_name,
-        help="The run's own folder in it. Left out: made of data, split and model.",
-        show_default=False,
         rich_help_panel=OUTPUT,
     ),
 ]

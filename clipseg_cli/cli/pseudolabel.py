@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from clipseg_cli.cli import data_options as data_opt
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.utils.numbers import percent
@@ -32,14 +33,14 @@ NAMED = 12  # of the classes that occur nowhere
 
 def pseudolabel(
     ctx: typer.Context,
-    dataset: opt.DatasetArg,
-    benchmark: opt.BenchmarkOpt = PseudolabelConfig.benchmark,
-    split: opt.SplitOpt = PseudolabelConfig.split,
-    keep_labels: opt.KeepLabelsOpt = PseudolabelConfig.keep_labels,
-    unseen: opt.UnseenOpt = PseudolabelConfig.unseen,
-    shard: opt.ShardOpt = "1/1",
-    classes: opt.DataClassesOpt = PseudolabelConfig.classes,
-    background: opt.DataBackgroundOpt = PseudolabelConfig.background,
+    dataset: data_opt.DatasetArg,
+    benchmark: data_opt.BenchmarkOpt = PseudolabelConfig.benchmark,
+    split: data_opt.SplitOpt = PseudolabelConfig.split,
+    keep_labels: data_opt.KeepLabelsOpt = PseudolabelConfig.keep_labels,
+    unseen: data_opt.UnseenOpt = PseudolabelConfig.unseen,
+    shard: data_opt.ShardOpt = "1/1",
+    classes: data_opt.DataClassesOpt = PseudolabelConfig.classes,
+    background: data_opt.DataBackgroundOpt = PseudolabelConfig.background,
     background_threshold: opt.BackgroundThresholdOpt = PseudolabelConfig.background_threshold,
     templates: opt.TemplatesOpt = PseudolabelConfig.templates,
     model: opt.ModelOpt = PseudolabelConfig.model,
@@ -48,7 +49,7 @@ def pseudolabel(
     protocol: opt.ProtocolOpt = PseudolabelConfig.protocol,
     prompt_denoising: opt.PromptDenoisingOpt = PseudolabelConfig.prompt_denoising,
     key_smoothing: opt.KeySmoothingOpt = PseudolabelConfig.key_smoothing,
-    min_confidence: opt.MinConfidenceOpt = PseudolabelConfig.min_confidence,
+    min_confidence: data_opt.MinConfidenceOpt = PseudolabelConfig.min_confidence,
     short_side: opt.ShortSideOpt = PseudolabelConfig.short_side,
     window: opt.WindowOpt = PseudolabelConfig.window,
     stride: opt.StrideOpt = PseudolabelConfig.stride,
@@ -57,8 +58,8 @@ def pseudolabel(
     precision: opt.PrecisionOpt = PseudolabelConfig.precision,
     max_megapixels: opt.MaxMegapixelsOpt = PseudolabelConfig.max_megapixels,
     workers: opt.WorkersOpt = PseudolabelConfig.workers,
-    out: opt.RunsOpt = PseudolabelConfig.out,
-    name: opt.NameOpt = PseudolabelConfig.name,
+    out: data_opt.RunsOpt = PseudolabelConfig.out,
+    name: data_opt.NameOpt = PseudolabelConfig.name,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -87,11 +88,7 @@ def _label(run: PseudolabelRun, console: Console) -> None:
     """
     if run.share.launched and run.share.index > 0:
         console = Console(quiet=True)  # torchrun shows all ranks on one terminal
-    data = run.dataset
-    where = f"{data.title}, {data.split} split" if data.split else data.title
-    console.say(
-        f"{data.root}: {where}, {count(len(data.samples), 'image')}, {count(len(data.classes), 'class')}"
-    )
+    console.say(dataset_line(run.dataset))
     console.say(f"{run.model} on {run.device}")
     for note in run.notes:
         console.say(f"Note: {note}")
