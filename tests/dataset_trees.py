@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from clipseg_cli.data.datasets import open_dataset
+from clipseg_cli.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,3 +152,15 @@ def make_from(layout: Layout, root: Path, form: LabelFiles, values: Sequence[int
         if layout.split_file:
             _write_list(root / layout.split_file.format(**fields), [fields["name"]])
     return root
+
+
+def names(dataset):
+    """Of its pictures, in order."""
+    return [str(sample.source.relative) for sample in dataset.samples]
+
+
+def refused(root, kind=DatasetError, **options):
+    """Message and hint of the error that a folder is refused with."""
+    with pytest.raises(kind) as caught:
+        open_dataset(root, **options)
+    return caught.value.message, caught.value.hint

@@ -1,4 +1,7 @@
-"""A small VOC tree whose labels are worth scoring, and mIoU counted without the package."""
+"""A small VOC tree whose labels are worth scoring, and mIoU counted without the package.
+
+A test file imports the fixtures that it uses; their names are `voc` and `evaluate`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -71,3 +75,17 @@ def results_below(folder: Path) -> dict[str, Any]:
     """The only `results.json` below a folder."""
     (path,) = folder.rglob("results.json")
     return json.loads(path.read_text("utf-8"))
+
+
+@pytest.fixture(name="voc")
+def scored_voc(tmp_path):
+    """The tree of `make_scored_voc`."""
+    return make_scored_voc(tmp_path / "VOC2012")
+
+
+@pytest.fixture(name="evaluate")
+def evaluate_command(cli, tiny_clip, tmp_path, monkeypatch):
+    """Run `clipseg eval` with the tiny model and one template, in a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    fixed = (*tiny_clip.options, "--templates", "single", "--out", tmp_path / "out")
+    return lambda *args: cli("eval", *args, *fixed)

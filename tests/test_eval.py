@@ -9,24 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from eval_trees import NAMES, count_ious, make_scored_voc, mean_iou, read_ids, results_below
+from eval_trees import (  # noqa: F401
+    NAMES,
+    count_ious,
+    evaluate_command,
+    mean_iou,
+    read_ids,
+    results_below,
+    scored_voc,
+)
 
 from clipseg_cli.config import BUNDLED_MODEL
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "emoji-voc"
-
-
-@pytest.fixture
-def voc(tmp_path):
-    return make_scored_voc(tmp_path / "VOC2012")
-
-
-@pytest.fixture
-def evaluate(cli, tiny_clip, tmp_path, monkeypatch):
-    """Run `clipseg eval` with the tiny model and one template, in a temporary folder."""
-    monkeypatch.chdir(tmp_path)
-    fixed = (*tiny_clip.options, "--templates", "single", "--out", tmp_path / "out")
-    return lambda *args: cli("eval", *args, *fixed)
 
 
 # One way through

@@ -8,24 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from eval_trees import NAMES, make_scored_voc, write_split
+from eval_trees import (  # noqa: F401
+    NAMES,
+    evaluate_command,
+    make_scored_voc,
+    scored_voc,
+    write_split,
+)
 from PIL import Image
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def voc(tmp_path):
-    return make_scored_voc(tmp_path / "VOC2012")
-
-
-@pytest.fixture
-def evaluate(cli, tiny_clip, tmp_path, monkeypatch):
-    """Run `clipseg eval` with the tiny model and one template, in a temporary folder."""
-    monkeypatch.chdir(tmp_path)
-    fixed = (*tiny_clip.options, "--templates", "single", "--out", tmp_path / "out")
-    return lambda *args: cli("eval", *args, *fixed)
 
 
 # Pictures that cannot be scored

@@ -6,16 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from eval_trees import make_scored_voc
+from eval_trees import (  # noqa: F401
+    scored_voc,
+)
 from PIL import Image
 
 from clipseg_cli.data.corruptions import CORRUPTIONS, corrupt
 from clipseg_cli.outputs import thumbnail
-
-
-@pytest.fixture
-def voc(tmp_path):
-    return make_scored_voc(tmp_path / "VOC2012")
 
 
 @pytest.fixture

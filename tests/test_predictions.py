@@ -7,15 +7,19 @@ import json
 import numpy as np
 import pytest
 from dataset_trees import CITYSCAPES, make_cityscapes, make_folder, save_image, save_label
-from eval_trees import NAMES, SIZES, count_ious, make_scored_voc, mean_iou, read_ids, results_below, save_ids
+from eval_trees import (  # noqa: F401
+    NAMES,
+    SIZES,
+    count_ious,
+    mean_iou,
+    read_ids,
+    results_below,
+    save_ids,
+    scored_voc,
+)
 from PIL import Image
 
 CLASSES = 21
-
-
-@pytest.fixture
-def voc(tmp_path):
-    return make_scored_voc(tmp_path / "VOC2012")
 
 
 @pytest.fixture

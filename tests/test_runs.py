@@ -7,15 +7,14 @@ import os
 import shutil
 
 import pytest
-from eval_trees import NAMES, make_scored_voc, results_below
+from eval_trees import (  # noqa: F401
+    NAMES,
+    results_below,
+    scored_voc,
+)
 
 from clipseg_cli.errors import RunError
 from clipseg_cli.pipelines.runs import config_of_run, newest_run
-
-
-@pytest.fixture
-def voc(tmp_path):
-    return make_scored_voc(tmp_path / "VOC2012")
 
 
 @pytest.fixture
