@@ -16,6 +16,9 @@ IGNORE_INDEX = 255
 IGNORE_INDEX_16 = 65_535
 """The same where 8 bits do not hold the class ids."""
 
+UNLABELLED = -1
+"""In training, a pixel that the teacher or the student itself may label."""
+
 BACKGROUND_WORDS = ("building", "ground", "grass", "tree", "sky")
 """What MaskCLIP adds to a list of things so that they do not split the whole photo between them."""
 
@@ -25,6 +28,8 @@ BUNDLED_MODEL = "emoji"
 
 Stitch = Literal["patch", "pixel"]
 KeyNorm = Literal["token", "position"]
+Head = Literal["deeplabv2", "deeplabv3plus"]
+Setting = Literal["annotation-free", "zero-shot", "supervised"]
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ class InferenceConfig:
     model: str = "ViT-B-16"
     pretrained: str | None = None
     """None: openai where the architecture has that tag, else its first tag; unused for the bundled model."""
+    student: str = ""
+    """A run of `clipseg train`, or one of its checkpoints, instead of a CLIP; empty for the CLIP."""
     method: str = "maskclip"
     protocol: str = "default"
     templates: str | None = None
@@ -259,6 +266,179 @@ class EvalConfig(DataConfig):
     seed: int = 0
     out: Path = Path("runs/eval")
     name: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is trained: the numbers of a publication, or ours, under one name.
+
+    Attributes:
+        name: what `--preset` takes.
+        backbone: of the student, a ResNet of timm.
+        head: "deeplabv2" or "deeplabv3plus"; `zero_shot_head` is that of the zero-shot setting.
+        short_side, long_side: to which a picture is resized, keeping its ratio, before the random scale: the
+            largest size with a short side and a long side of at most this; a short side of 0 keeps the
+            picture's own size.
+        crop: side of the square crop, in pixels.
+        scale: range of the random scale.
+        max_share: a crop is drawn again (up to ten times) while one class has more than this share of it.
+        batch_size: crops in one iteration, over all processes.
+        iterations, zero_shot_iterations: of the annotation-free setting; of those with ground truth.
+        rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
+        momentum, weight_decay: of SGD, on all parameters.
+        guided: share of the iterations in which the teacher labels; self-training begins behind it.
+        benchmarks: for which this is the default.
+        source: where these numbers come from.
+    """
+
+    name: str
+    backbone: str
+    head: Head = "deeplabv2"
+    zero_shot_head: Head = "deeplabv2"
+    short_side: int = 512
+    long_side: int = 2048
+    crop: int = 512
+    scale: tuple[float, float] = (0.5, 2.0)
+    max_share: float = 0.75
+    batch_size: int = 16
+    iterations: int = 2000
+    zero_shot_iterations: int = 20_000
+    rate: float = 0.01
+    zero_shot_rate: float = 0.01
+    min_rate: float = 1e-4
+    power: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    zero_shot_weight_decay: float = 5e-4
+    guided: float = 0.1
+    benchmarks: tuple[str, ...] = ()
+    source: str = ""
+
+
+_MASKCLIP_CONFIGS = "chongzhou96/MaskCLIP@245d31f, configs/maskclip_plus/"
+
+VOC_RECIPE = Recipe(
+    name="voc",
+    backbone="resnet101c",
+    benchmarks=("voc20", "voc21"),
+    source=_MASKCLIP_CONFIGS,
+)
+
+CONTEXT_RECIPE = Recipe(
+    name="context",
+    backbone="resnet101c",
+    zero_shot_head="deeplabv3plus",
+    short_side=520,
+    long_side=520,
+    crop=480,
+    iterations=4000,
+    zero_shot_iterations=40_000,
+    zero_shot_rate=0.004,
+    zero_shot_weight_decay=1e-4,
+    benchmarks=("context59", "context60"),
+    source=_MASKCLIP_CONFIGS,
+)
+
+COCO_STUFF_RECIPE = Recipe(
+    name="coco-stuff",
+    backbone="resnet101c",
+    iterations=8000,
+    zero_shot_iterations=80_000,
+    benchmarks=("coco-stuff",),
+    source=_MASKCLIP_CONFIGS,
+)
+
+QUICK_RECIPE = Recipe(
+    name="quick",
+    backbone="resnet10t",
+    short_side=0,
+    crop=128,
+    scale=(0.5, 1.5),
+    batch_size=8,
+    iterations=300,
+    zero_shot_iterations=300,
+    source="this tool: small pictures, a small network, minutes on a CPU",
+)
+
+RECIPES = {r.name: r for r in (VOC_RECIPE, CONTEXT_RECIPE, COCO_STUFF_RECIPE, QUICK_RECIPE)}
+
+
+@dataclass(frozen=True)
+class TrainConfig(DataConfig):
+    """All that `clipseg train` needs to know; None asks the recipe.
+
+    The options of `DataConfig` are those of the teacher. With `labels` they are those of the run, whose class
+    list, data set and teacher hold.
+
+    Attributes:
+        labels: a pseudo-label run; empty with `teacher`, or for the newest run.
+        teacher: let the frozen CLIP label every crop, instead of a run.
+        setting: "annotation-free" reads no ground truth for training; "zero-shot" reads that of the seen
+            classes; "supervised" all of it, to compare with.
+        targets: "labels" are pseudo labels; "features" is distillation: the student's features learn to equal
+            the teacher's (L1), and labels come from the ground truth alone.
+        preset: name of a recipe; None takes that of the benchmark, or "voc".
+        backbone, head, crop, step_images, iterations, rate, weight_decay: of the recipe, overruled.
+        guided: iterations in which the teacher labels; None takes the recipe's share of them.
+        self_from: iteration with which self-training begins, counted from 0; None: when `guided` are over; a
+            number that is not reached switches it off.
+        init: "imagenet", "none", or a file of weights of the backbone.
+        normalise: classify features of unit length (times 100) instead of features as they are.
+        distill: weight of the distillation.
+        accumulate: parts of a batch that go through the network one after the other.
+        compile: let torch compile the student.
+        validate_every: iterations; None: ten times in the run; 0: never.
+        validation_images: how many of the validation split are used on the way; 0 for all.
+        checkpoint_every: iterations; None: ten times in the run.
+        seed: of the weights, of the order of the pictures and of the crops.
+        resume: go on with the run of that name.
+        out: folder of the runs.
+        name: the run's own folder in it; None makes one up.
+    """
+
+    labels: str = ""
+    teacher: bool = False
+    setting: Setting = "annotation-free"
+    targets: Literal["labels", "features"] = "labels"
+    preset: str | None = None
+    backbone: str | None = None
+    head: Head | None = None
+    crop: int | None = None
+    step_images: int | None = None
+    iterations: int | None = None
+    rate: float | None = None
+    weight_decay: float | None = None
+    guided: int | None = None
+    self_from: int | None = None
+    init: str = "imagenet"
+    normalise: bool = False
+    distill: float = 1.0
+    accumulate: int = 1
+    compile: bool = False
+    validate_every: int | None = None
+    validation_images: int = 0
+    checkpoint_every: int | None = None
+    seed: int = 0
+    resume: bool = False
+    out: Path = Path("runs/train")
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """All that `clipseg export` needs to know.
+
+    Attributes:
+        student: a run of `clipseg train`, or one of its checkpoints.
+        onnx: the file to write.
+        classes: as for `clipseg segment`; empty takes the words that the student was trained with.
+        size: (H, W) of the picture that the check uses; any other size works too.
+    """
+
+    student: str = ""
+    onnx: Path = Path("student.onnx")
+    classes: str = ""
+    size: tuple[int, int] = (256, 256)
 
 
 def ignore_value(classes: int) -> int:
