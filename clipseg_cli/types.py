@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -72,6 +72,79 @@ class Method:
     summary: str = ""
     paper: str = ""
     reference: str = ""
+
+
+class DenseFeatures(NamedTuple):
+    """What one pass through a network gives.
+
+    Attributes:
+        features: [B, D, h, w] in the space of the words, not normalised.
+        keys: [B, K, h, w] key features for key smoothing, or None where there are none.
+        tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
+    """
+
+    features: Tensor
+    keys: Tensor | None
+    tokens: Tensor
+
+
+class Reader(Protocol):
+    """A network that is read densely."""
+
+    @property
+    def patch(self) -> int:
+        """Pixels between two features: the patch of a ViT, the output stride of a ResNet."""
+
+    def __call__(self, image: Tensor) -> DenseFeatures:
+        """Normalised image [B, 3, H, W] -> one feature for each patch, ceil(H / patch) x ceil(W / patch)."""
+
+    def logits(self, features: Tensor, text_embeds: Tensor) -> Tensor:
+        """Features [B, D, h, w] and words [Q, D] -> scores [B, Q, h, w], before the softmax scale, in float32."""
+
+
+class DenseModel(Protocol):
+    """A network whose features live in the space of words: a frozen CLIP, or a student of one.
+
+    Attributes:
+        name: architecture, for people and for records.
+        pretrained: which weights.
+        fingerprint: equal for equal weights.
+        mean, std: of pictures in [0, 1].
+        image_size: side of the windows by default; 0 for the whole picture.
+        short_side: side to which pictures are resized by default; 0 keeps their own size.
+        logit_scale: factor on scores before the softmax.
+        words: what it was taught, where it knows nothing else; else None.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def pretrained(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def mean(self) -> tuple[float, float, float]: ...  # noqa: D102
+    @property
+    def std(self) -> tuple[float, float, float]: ...  # noqa: D102
+    @property
+    def image_size(self) -> int: ...  # noqa: D102
+    @property
+    def short_side(self) -> int: ...  # noqa: D102
+    @property
+    def logit_scale(self) -> float: ...  # noqa: D102
+    @property
+    def words(self) -> frozenset[str] | None: ...  # noqa: D102
+
+    def reader(
+        self, method: Method | None, *, activation: str | None, ln_eps: float | None, keys: bool
+    ) -> Reader:
+        """How its features are read; the arguments concern a CLIP and are refused by a student.
+
+        Args:
+            method: what replaces the attention of the last block.
+            activation, ln_eps: forced on the image tower; None keeps its own.
+            keys: hand out keys.
+        """
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import resize_image, target_size
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.backbones import Backbone
-from clipseg_cli.models.dense_clip import DenseFeatures, dense_reader
+from clipseg_cli.models.dense_clip import dense_reader
 from clipseg_cli.ops.metrics import confusion_matrix, score
 from clipseg_cli.ops.pseudo import fill_unlabelled
 from clipseg_cli.ops.reduce import reduce_maps
@@ -30,7 +30,7 @@ from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_key
 from clipseg_cli.ops.similarity import average_prompts, cosine_logits
 from clipseg_cli.ops.windows import Window, stitch
 from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.types import ClassList, DecodedImage, ImageSource
+from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, ImageSource
 
 FOLDER = Path(os.environ.get("CLIPSEG_GOLDEN_DIR") or Path(__file__).parent / "golden")
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())

@@ -20,6 +20,7 @@ from clipseg_cli.errors import ModelError, UsageError
 from clipseg_cli.models import architectures, hub
 from clipseg_cli.models.architectures import Normalisation
 from clipseg_cli.models.checkpoints import read_checkpoint
+from clipseg_cli.models.dense_clip import dense_reader
 from clipseg_cli.models.fitting import fit_weights
 from clipseg_cli.utils.registry import did_you_mean
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
+
+    from clipseg_cli.models.dense_clip import DenseResNet, DenseViT
+    from clipseg_cli.types import Method
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +69,19 @@ class Backbone:
     short_side: int
     logit_scale: float
     words: frozenset[str] | None = None
+
+    def reader(
+        self, method: Method | None, *, activation: str | None, ln_eps: float | None, keys: bool
+    ) -> DenseViT | DenseResNet:
+        """How its image tower is read; see `dense_reader`.
+
+        Raises:
+            ModelError: the tower cannot be read densely.
+        """
+        if method is None:
+            raise TypeError("a CLIP is read by a method")
+        visual: Any = self.model.visual
+        return dense_reader(visual, method, activation=activation, ln_eps=ln_eps, keys=keys)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,27 +20,13 @@ from torch import nn
 from clipseg_cli.errors import ModelError
 from clipseg_cli.ops.attention import merge_heads, split_heads
 from clipseg_cli.ops.positions import resize_positions
+from clipseg_cli.ops.similarity import cosine_logits
+from clipseg_cli.types import DenseFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.types import Method
-
-Activation = Literal["gelu", "quick_gelu"]
-
-
-class DenseFeatures(NamedTuple):
-    """What one pass through the tower gives.
-
-    Attributes:
-        features: [B, D, h, w] in the space of the words, not normalised.
-        keys: [B, K, h, w] key features for key smoothing, or None where the method has none.
-        tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
-    """
-
-    features: Tensor
-    keys: Tensor | None
-    tokens: Tensor
 
 
 class DenseViT:
@@ -82,6 +68,8 @@ class DenseViT:
         return DenseFeatures(
             _to_grid(features, grid), None if keys is None else _to_grid(keys, grid), _to_grid(x, grid)
         )
+
+    logits = staticmethod(cosine_logits)
 
     def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
         x = self.visual.conv1(image).flatten(2).transpose(1, 2)  # [B, h*w, W]
@@ -141,12 +129,14 @@ class DenseResNet:
         keys = _to_grid(key[:, 1:], grid) if self.keys else None
         return DenseFeatures(_to_grid(features, grid), keys, x)
 
+    logits = staticmethod(cosine_logits)
+
 
 def dense_reader(
     visual: nn.Module,
     method: Method,
     *,
-    activation: Activation | None = None,
+    activation: str | None = None,
     ln_eps: float | None = None,
     keys: bool = True,
 ) -> DenseViT | DenseResNet:
@@ -193,7 +183,7 @@ def _to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 
 
-def _with_overrides(visual: Any, activation: Activation | None, ln_eps: float | None) -> Any:
+def _with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:
     """The tower itself, or a copy with another activation or LayerNorm eps."""
     if activation is None and ln_eps is None:
         return visual

@@ -21,19 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clipseg_cli.config import SegmentConfig
-    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.pipelines.predict import Predictor
-    from clipseg_cli.types import ClassList
+    from clipseg_cli.types import ClassList, DenseModel
 
 
-def run_info(config: SegmentConfig, backbone: Backbone, predictor: Predictor) -> RunInfo:
+def run_info(config: SegmentConfig, backbone: DenseModel, predictor: Predictor) -> RunInfo:
     """Options, weights, settings in force and versions, for `classes.json`."""
     model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
     options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
     return RunInfo(predictor.classes, options, model, versions())
 
 
-def describe_model(backbone: Backbone, predictor: Predictor) -> dict[str, Any]:
+def describe_model(backbone: DenseModel, predictor: Predictor) -> dict[str, Any]:
     """Which weights, and in what precision they compute."""
     return {
         "name": backbone.name,
@@ -60,7 +59,7 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def model_notes(backbone: Backbone, classes: ClassList) -> Iterator[str]:
+def model_notes(backbone: DenseModel, classes: ClassList) -> Iterator[str]:
     """Sentences about words that the model does not know."""
     if backbone.words is not None:
         # A model trained on a short list of words answers for other words too, without meaning.
@@ -70,7 +69,7 @@ def model_notes(backbone: Backbone, classes: ClassList) -> Iterator[str]:
             yield f"the model '{backbone.name}' was never taught {listed}: what it labels so means little"
 
 
-def notes(config: SegmentConfig, backbone: Backbone, classes: ClassList) -> Iterator[str]:
+def notes(config: SegmentConfig, backbone: DenseModel, classes: ClassList) -> Iterator[str]:
     """Sentences about what is allowed but may not be meant."""
     yield from model_notes(backbone, classes)
     for near in difflib.get_close_matches(config.classes.strip().lower(), benchmark_names(), n=1, cutoff=0.8):

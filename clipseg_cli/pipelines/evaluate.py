@@ -39,10 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipseg_cli.config import EvalConfig, Protocol
-    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.pipelines.load import ModelPlan
     from clipseg_cli.pipelines.predict import Predictor, Prepared
-    from clipseg_cli.types import Dataset, DecodedImage, Sample, Segmentation
+    from clipseg_cli.types import Dataset, DecodedImage, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 
 
@@ -79,7 +78,7 @@ class Evaluation(Scoring):
         dataset: Dataset,
         protocol: Protocol,
         plan: ModelPlan,
-        backbone: Backbone,
+        backbone: DenseModel,
         predictor: Predictor,
         unseen: tuple[int, ...],
         conditions: tuple[Condition, ...],

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clipseg_cli.config import PseudolabelConfig
-    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.pipelines.predict import Predictor
-    from clipseg_cli.types import Dataset
+    from clipseg_cli.types import Dataset, DenseModel
 
 
 _ELSEWHERE = {
@@ -37,7 +36,7 @@ _ELSEWHERE = {
 def run_identity(
     config: PseudolabelConfig,
     dataset: Dataset,
-    backbone: Backbone,
+    backbone: DenseModel,
     predictor: Predictor,
     templates: Sequence[str],
     unseen: Sequence[int],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,8 @@ from clipseg_cli.config import PROTOCOLS, Protocol, ignore_value
 from clipseg_cli.data.classes import benchmark_names, load_benchmark
 from clipseg_cli.data.images import resize_image, resize_nearest, target_size
 from clipseg_cli.errors import UsageError
-from clipseg_cli.models.dense_clip import dense_reader
 from clipseg_cli.ops.reduce import probability_map, reduce_maps
 from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
-from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.ops.windows import Window, plan_windows, stitch
 from clipseg_cli.types import Segmentation
 from clipseg_cli.utils.registry import did_you_mean
@@ -29,14 +27,13 @@ from clipseg_cli.utils.registry import did_you_mean
 Number = TypeVar("Number", int, float)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
-    from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.types import ClassList, DecodedImage, Method
+    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Method
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,9 @@ class Settings:
     background_threshold: float
 
 
-def resolve_settings(config: InferenceConfig, protocol: Protocol, backbone: Backbone, patch: int) -> Settings:
+def resolve_settings(
+    config: InferenceConfig, protocol: Protocol, backbone: DenseModel, patch: int
+) -> Settings:
     """What holds for this model: the user's option, else the protocol's, else the model's own.
 
     Raises:
@@ -148,11 +147,11 @@ class WindowMaps:
 
 
 class Predictor:
-    """A frozen model, a method and a list of words, ready to label pictures.
+    """A network, a method and a list of words, ready to label pictures.
 
     Args:
-        backbone: the model.
-        method: how it is read.
+        backbone: a frozen CLIP, or a student.
+        method: how a CLIP is read; None for a student.
         classes: what the labels mean.
         text_embeds: [Q, D] one unit vector for each word of `classes.queries`.
         config: the user's options.
@@ -163,8 +162,8 @@ class Predictor:
 
     def __init__(
         self,
-        backbone: Backbone,
-        method: Method,
+        backbone: DenseModel,
+        method: Method | None,
         classes: ClassList,
         text_embeds: Tensor,
         config: InferenceConfig,
@@ -175,11 +174,9 @@ class Predictor:
         class_scores: bool = False,
     ) -> None:
         protocol = protocol or find_protocol(config.protocol)
-        visual: Any = backbone.model.visual
-        if config.key_smoothing > 0 and not method.keys:
+        if config.key_smoothing > 0 and (method is None or not method.keys):
             raise UsageError(f"--method {config.method} has no keys for --key-smoothing", hint="leave it out")
-        self.reader = dense_reader(
-            visual,
+        self.reader = backbone.reader(
             method,
             activation=protocol.activation,
             ln_eps=protocol.ln_eps,
@@ -221,14 +218,41 @@ class Predictor:
 
         Only small maps are kept for all pictures; those at full size come one by one.
         """
+        tensors = (
+            torch.from_numpy(picture.resized).to(self.device, non_blocking=True).permute(2, 0, 1)
+            for picture in pictures
+        )
+        maps = self._maps(tensors, [picture.windows for picture in pictures])
+        for picture, found in zip(pictures, maps, strict=True):
+            yield self._label(picture, found)
+
+    @torch.no_grad()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Refined scores [Q, h, w] of each of some pictures at network size: what `predict` decides by.
+
+        Args:
+            images: uint8 RGB [B, 3, H, W], where the network is.
+        """
+        windows = tuple(
+            plan_windows((images.shape[2], images.shape[3]), self.settings.window, self.settings.stride)
+        )
+        return list(self._maps(images, [windows] * len(images)))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 RGB [..., 3, H, W] -> what the network takes."""
+        return (images.float() - self.mean) / self.std
+
+    def _maps(self, images: Iterable[Tensor], windows: Sequence[Sequence[Window]]) -> Iterator[Tensor]:
+        """Refined scores of pictures, uint8 [3, H, W] each; the windows of all of them share batches."""
         crops: list[Tensor] = []
-        for picture in pictures:
-            pixels = torch.from_numpy(picture.resized).to(self.device, non_blocking=True)
-            tensor = (pixels.permute(2, 0, 1).float() - self.mean) / self.std  # [3, H, W]
-            crops += [tensor[:, window.slices[0], window.slices[1]] for window in picture.windows]
-        maps = iter(self._read(crops))
-        for picture in pictures:
-            yield self._finish(picture, [next(maps) for _ in picture.windows])
+        sizes: list[tuple[int, int]] = []
+        for image, parts in zip(images, windows, strict=True):
+            tensor = self.normalise(image)
+            crops += [tensor[:, window.slices[0], window.slices[1]] for window in parts]
+            sizes.append((image.shape[1], image.shape[2]))
+        found = iter(self._read(crops))
+        for size, parts in zip(sizes, windows, strict=True):
+            yield self._join([next(found) for _ in parts], parts, size)
 
     def _read(self, crops: Sequence[Tensor]) -> list[WindowMaps]:
         """Windows of any shape, in batches of one shape, through the tower."""
@@ -242,28 +266,26 @@ class Predictor:
                 images = torch.stack([crops[i] for i in batch])  # [B, 3, H, W]
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     dense = self.reader(images)
-                logits = cosine_logits(dense.features, self.text_embeds)  # [B, Q, h, w]
+                logits = self.reader.logits(dense.features, self.text_embeds)  # [B, Q, h, w]
                 for row, i in enumerate(batch):
                     keys = None if dense.keys is None else dense.keys[row].float()
                     found[i] = WindowMaps(logits[row], keys)
         return [found[i] for i in range(len(crops))]
 
-    def _finish(self, picture: Prepared, parts: Sequence[WindowMaps]) -> Segmentation:
+    def _join(self, parts: Sequence[WindowMaps], windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
+        """Refined scores [Q, h, w] of a picture of (H, W) pixels from those of its windows."""
         s = self.settings
-        size = (picture.resized.shape[0], picture.resized.shape[1])
         if s.cell == 1:
             # The published order: each window is refined by itself, upsampled, averaged pixel by pixel.
-            maps = stitch([self._refine(part) for part in parts], picture.windows, size)
-        else:
-            cells = [window.divided(s.cell) for window in picture.windows]
-            grid = (-(-size[0] // s.cell), -(-size[1] // s.cell))
-            keys = [part.keys for part in parts if part.keys is not None]
-            whole = WindowMaps(
-                stitch([part.logits for part in parts], cells, grid),
-                stitch(keys, cells, grid) if keys else None,
-            )
-            maps = self._refine(whole)
-        return self._label(picture, maps)
+            return stitch([self._refine(part) for part in parts], windows, size)
+        cells = [window.divided(s.cell) for window in windows]
+        grid = (-(-size[0] // s.cell), -(-size[1] // s.cell))
+        keys = [part.keys for part in parts if part.keys is not None]
+        whole = WindowMaps(
+            stitch([part.logits for part in parts], cells, grid),
+            stitch(keys, cells, grid) if keys else None,
+        )
+        return self._refine(whole)
 
     def _refine(self, part: WindowMaps) -> Tensor:
         """Prompt denoising, then key smoothing: cosines, or probabilities if smoothed, [Q, h, w]."""

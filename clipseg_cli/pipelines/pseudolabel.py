@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipseg_cli.config import PseudolabelConfig
-    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.pipelines.predict import Predictor, Prepared
-    from clipseg_cli.types import Dataset, Sample, Segmentation
+    from clipseg_cli.types import Dataset, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 
 
@@ -101,7 +100,7 @@ class PseudolabelRun:
         config: PseudolabelConfig,
         dataset: Dataset,
         unseen: tuple[int, ...],
-        backbone: Backbone,
+        backbone: DenseModel,
         predictor: Predictor,
         folder: Path,
         share: Share,

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from clipseg_cli.config import SegmentConfig
-    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.pipelines.predict import Predictor, Prepared
-    from clipseg_cli.types import ClassList, ImageSource, Segmentation, Writer
+    from clipseg_cli.types import ClassList, DenseModel, ImageSource, Segmentation, Writer
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class SegmentRun:
     def __init__(
         self,
         config: SegmentConfig,
-        backbone: Backbone,
+        backbone: DenseModel,
         predictor: Predictor,
         sources: Sequence[ImageSource],
         failures: Sequence[ImageError],
