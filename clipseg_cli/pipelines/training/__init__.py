@@ -1,0 +1,1 @@
+"""A training run, part by part."""

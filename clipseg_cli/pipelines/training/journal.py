@@ -1,0 +1,276 @@
+"""What a training run notes on its way: two CSV files, TensorBoard events, curves and sample predictions.
+
+`log.csv` has a row for each iteration that was noted, `validation.csv` one for each validation. A row is written when
+the call returns, so a killed run loses at most the line that it was writing. That half line is dropped when the run
+goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import warnings
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from clipseg_cli.errors import RunError
+from clipseg_cli.outputs import draw_curves, write_predictions
+from clipseg_cli.utils.files import output_errors, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from torch.utils.tensorboard import SummaryWriter
+
+    from clipseg_cli.outputs import PredictionRow
+    from clipseg_cli.types import ClassList
+
+LOG, VALIDATION = "log.csv", "validation.csv"
+CURVES, PREDICTIONS = "curves.png", "predictions.png"
+TENSORBOARD = "tensorboard"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration.
+
+    Attributes:
+        iteration: how many are done, this one included.
+        loss: of the labels.
+        rate: learning rate.
+        stage: where the labels came from: "guided", "self-training", "ground truth" ...
+        labelled: share of the pixels that are in the loss, in [0, 1].
+        images_per_second: over all processes.
+        distill: loss of the distillation, or None without it.
+    """
+
+    iteration: int
+    loss: float
+    rate: float
+    stage: str
+    labelled: float
+    images_per_second: float
+    distill: float | None = None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the student scored after so many iterations.
+
+    Attributes:
+        iteration: how many were done.
+        miou, pixel_accuracy: in [0, 1].
+        images: how many were scored.
+    """
+
+    iteration: int
+    miou: float
+    pixel_accuracy: float
+    images: int
+
+
+Row = TypeVar("Row", bound="Step | Validation")
+
+
+class Journal:
+    """The records of one run; to be closed, or used in a `with`.
+
+    Args:
+        folder: of the run; made if it does not exist.
+        done: iterations that the run goes on from. Later rows are dropped, and TensorBoard forgets what it was told
+            about later iterations. 0 begins anew, in place of what an unfinished beginning left.
+
+    Raises:
+        RunError: a CSV file of the run that goes on is not one of ours.
+        OutputError: a file cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, done: int = 0) -> None:
+        self.folder = folder
+        if not done:
+            _clear(folder)
+        self._log = _reopen(folder / LOG, Step, done)
+        self._validation = _reopen(folder / VALIDATION, Validation, done)
+        self._board = _board(folder / TENSORBOARD, done)
+
+    def step(self, step: Step) -> None:
+        """Note an iteration.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        _append(self._log, self.folder / LOG, step)
+        scalars = {
+            "train/loss": step.loss,
+            "train/learning_rate": step.rate,
+            "train/labelled": step.labelled,
+            "train/images_per_second": step.images_per_second,
+        }
+        if step.distill is not None:
+            scalars["train/distill"] = step.distill
+        self._scalars(scalars, step.iteration)
+
+    def validation(self, validation: Validation) -> None:
+        """Note a validation.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        _append(self._validation, self.folder / VALIDATION, validation)
+        scalars = {"val/mIoU": validation.miou, "val/pixel_accuracy": validation.pixel_accuracy}
+        self._scalars(scalars, validation.iteration)
+        with output_errors(self.folder / TENSORBOARD):
+            self._board.flush()
+
+    def draw(self, *, teacher: float | None = None) -> Path:
+        """Draw `curves.png` again from the two CSV files.
+
+        Args:
+            teacher: mIoU of the teacher on the same pictures, in [0, 1], if it is known.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        steps, path = read_log(self.folder), self.folder / CURVES
+        switch = next((s.iteration for s in steps if s.stage != steps[0].stage), None)
+        draw_curves(steps, read_validation(self.folder), path, switch=switch, teacher=teacher)
+        return path
+
+    def pictures(self, iteration: int, rows: Sequence[PredictionRow], classes: ClassList) -> Path:
+        """Write `predictions.png`, and show it in TensorBoard.
+
+        Args:
+            iteration: how many are done.
+            rows, classes: as `outputs.write_predictions` takes them.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        path = write_predictions(rows, classes, self.folder / PREDICTIONS)
+        with Image.open(path) as sheet:
+            pixels = np.asarray(sheet.convert("RGB"))
+        with output_errors(self.folder / TENSORBOARD):
+            self._board.add_image("val/predictions", pixels, iteration, dataformats="HWC")
+        return path
+
+    def close(self) -> None:
+        """Close the files; a second call does nothing."""
+        self._log.close()
+        self._validation.close()
+        with output_errors(self.folder / TENSORBOARD):
+            self._board.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _scalars(self, scalars: Mapping[str, float], iteration: int) -> None:
+        with output_errors(self.folder / TENSORBOARD):
+            for tag, value in scalars.items():
+                self._board.add_scalar(tag, value, iteration)
+
+
+def read_log(folder: Path) -> list[Step]:
+    """The iterations noted in the folder of a run, in order; none if there is no log.
+
+    Raises:
+        RunError: the file is not a log of ours.
+    """
+    return _read(folder / LOG, Step)
+
+
+def read_validation(folder: Path) -> list[Validation]:
+    """The validations noted in the folder of a run, in order; none if there is no file of them.
+
+    Raises:
+        RunError: the file is not one of ours.
+    """
+    return _read(folder / VALIDATION, Validation)
+
+
+def _board(folder: Path, done: int) -> SummaryWriter:
+    """TensorBoard's writer; readers drop what older files say about iterations after `done`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of third parties, about each other
+        from torch.utils.tensorboard import SummaryWriter
+    with output_errors(folder):
+        return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an unfinished beginning left and the new one does not overwrite at once."""
+    with output_errors(folder):
+        for path in (folder / CURVES, folder / PREDICTIONS, *(folder / TENSORBOARD).glob("events.out.*")):
+            path.unlink(missing_ok=True)
+
+
+def _reopen(path: Path, kind: type[Row], done: int) -> IO[bytes]:
+    """The file with the rows of the first `done` iterations, whole or as it was, opened to append to."""
+    rows = _read(path, kind) if done else []
+    kept = [_values(row) for row in rows if row.iteration <= done]
+    header = [field.name for field in dataclasses.fields(kind)]
+    write_bytes(path, b"".join(_line(values) for values in (header, *kept)))
+    with output_errors(path):
+        return path.open("ab")
+
+
+def _append(file: IO[bytes], path: Path, row: Step | Validation) -> None:
+    with output_errors(path):
+        file.write(_line(_values(row)))
+        file.flush()
+
+
+def _values(row: Step | Validation) -> list[Any]:
+    return [getattr(row, field.name) for field in dataclasses.fields(row)]
+
+
+def _line(values: Sequence[Any]) -> bytes:
+    """One line of CSV; None becomes an empty field, and a float all its digits."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue().encode()
+
+
+def _read(path: Path, kind: type[Row]) -> list[Row]:
+    """The whole lines of a file, if it is there."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}", hint=_NOT_OURS) from error
+    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    names = [field.name for field in dataclasses.fields(kind)]
+    if lines and lines[0] != names:
+        raise RunError(f"{path}:1: the columns are not {', '.join(names)}", hint=_NOT_OURS)
+    return [_parse(path, number, line, kind) for number, line in enumerate(lines[1:], start=2)]
+
+
+_NOT_OURS = "move the file away; the run goes on without what it held"
+
+
+def _parse(path: Path, number: int, line: Sequence[str], kind: type[Row]) -> Row:
+    fields = dataclasses.fields(kind)
+    try:
+        values = [_PARSERS[str(field.type)](text) for field, text in zip(fields, line, strict=True)]
+    except ValueError as error:
+        raise RunError(f"{path}:{number}: not a row of {path.name}", hint=_NOT_OURS) from error
+    return kind(*values)
+
+
+_PARSERS: Mapping[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "float | None": lambda text: float(text) if text else None,
+}
