@@ -1,0 +1,186 @@
+"""Random crops for training: one picture and its label maps, cut, mirrored and distorted alike.
+
+The order is the published one (chongzhou96/MaskCLIP@245d31f, configs/maskclip_plus/): resize, crop, flip, photometric
+distortion, padding. Every number is drawn from the generator handed in, none from torch, so that equal generators
+give equal crops in any thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torchvision.transforms.v2 import functional as vision
+
+from clipseg_cli.errors import ShapeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+REDRAWS = 10
+"""How often a crop that is mostly one label is drawn again; the last one is taken as it is."""
+
+BRIGHTNESS = 32
+CONTRAST = SATURATION = (0.5, 1.5)
+HUE = 18 / 180
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """What a crop looks like.
+
+    Attributes:
+        crop: S, its side in pixels.
+        short_side, long_side: the base size is the largest with a short side and a long side of at most this,
+            the ratio kept; a short side of 0 takes the picture's own size.
+        scale: range of the random factor on the base size.
+        max_share: a crop is drawn again while one label has more than this share of its pixels, those to be
+            ignored not counted.
+        flip: probability of a mirrored crop.
+        distort: vary brightness, contrast, saturation and hue.
+        fill: RGB of the padding.
+        ignore: label of the padding, and of pixels that count for nothing.
+    """
+
+    crop: int
+    short_side: int
+    long_side: int
+    scale: tuple[float, float]
+    max_share: float
+    flip: float = 0.5
+    distort: bool = True
+    fill: tuple[int, int, int] = (0, 0, 0)
+    ignore: int = 255
+
+
+class Crop(NamedTuple):
+    """A square piece of a picture.
+
+    Attributes:
+        image: uint8 [3, S, S].
+        labels: int32 [K, S, S].
+        padded: the resized picture was smaller than the crop.
+    """
+
+    image: Tensor
+    labels: Tensor
+    padded: bool
+
+
+def augment(image: Tensor, labels: Tensor, rng: np.random.Generator, spec: CropSpec) -> Crop:
+    """One random crop.
+
+    The picture is resized linearly, with averaging only where it shrinks more than twofold (the published code
+    never averages). A label is that of the pixel under the new pixel's centre; the published code takes the one
+    under its corner, half a pixel off the picture.
+
+    Args:
+        image: uint8 [3, H, W].
+        labels: int32 [K, H, W] of at least -1; K maps that are cut alike, the first of which decides whether one
+            label has too large a share.
+        rng: every random number comes from here.
+        spec: size, scale and chances.
+
+    Raises:
+        ShapeError: the labels have another size than the picture.
+    """
+    if labels.shape[1:] != image.shape[1:]:
+        raise ShapeError(f"labels of {list(labels.shape[1:])} for a picture of {list(image.shape[1:])}")
+    size = _random_size(image.shape[1], image.shape[2], rng, spec)
+    top, left = _random_corner(labels[0], size, rng, spec)
+    rows, columns = min(spec.crop, size[0]), min(spec.crop, size[1])
+    skips_pixels = max(image.shape[1] / size[0], image.shape[2] / size[1]) > 2
+    image = vision.resize(image, list(size), antialias=skips_pixels)[
+        :, top : top + rows, left : left + columns
+    ]
+    labels = _cut(labels, size, (top, left), spec.crop)
+    if rng.random() < spec.flip:
+        image, labels = vision.horizontal_flip(image), vision.horizontal_flip(labels)
+    if spec.distort:
+        image = distort(image, rng)
+    padded = (rows, columns) != (spec.crop, spec.crop)
+    if padded:
+        border = [0, 0, spec.crop - columns, spec.crop - rows]  # left, top, right, bottom
+        image = vision.pad(image, border, fill=list(spec.fill))
+        labels = vision.pad(labels, border, fill=spec.ignore)
+    return Crop(image, labels, padded)
+
+
+def distort(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Vary brightness (added), contrast (a factor on the values), saturation and hue, each with probability 1/2.
+
+    Contrast comes before or after saturation and hue, with equal probability.
+
+    Args:
+        image: uint8 [3, H, W].
+        rng: every random number comes from here.
+
+    Returns:
+        uint8 [3, H, W].
+    """
+    if rng.random() < 0.5:
+        shift = int(rng.integers(-BRIGHTNESS, BRIGHTNESS + 1))
+        image = (image.to(torch.int16) + shift).clamp_(0, 255).to(torch.uint8)
+    contrast_first = rng.random() < 0.5
+    if contrast_first:
+        image = _vary_contrast(image, rng)
+    if rng.random() < 0.5:
+        image = saturate(image, rng.uniform(*SATURATION))
+    if rng.random() < 0.5:
+        image = vision.adjust_hue(image, rng.uniform(-HUE, HUE))
+    return image if contrast_first else _vary_contrast(image, rng)
+
+
+def saturate(image: Tensor, factor: float) -> Tensor:
+    """Multiply the saturation of HSV, and keep hue and value (the largest channel): uint8 [3, H, W]."""
+    value = image.amax(dim=0)  # [H, W]
+    chroma = value - image.amin(dim=0)
+    factors = (value / chroma).clamp_(max=factor).nan_to_num_(nan=1.0)  # no colour is more than pure
+    return (value - (value - image) * factors).round_().to(torch.uint8)
+
+
+def _vary_contrast(image: Tensor, rng: np.random.Generator) -> Tensor:
+    # The published contrast multiplies the values, which torchvision calls brightness.
+    return vision.adjust_brightness(image, rng.uniform(*CONTRAST)) if rng.random() < 0.5 else image
+
+
+def _random_size(height: int, width: int, rng: np.random.Generator, spec: CropSpec) -> tuple[int, int]:
+    factor = rng.uniform(*spec.scale)
+    if spec.short_side:
+        long, short = int(spec.long_side * factor), int(spec.short_side * factor)
+        factor = min(long / max(height, width), short / min(height, width))
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def _random_corner(
+    labels: Tensor, size: tuple[int, int], rng: np.random.Generator, spec: CropSpec
+) -> tuple[int, int]:
+    """(top, left) of a crop of the resized picture in which no label has too large a share, if one is found."""
+    spare = [max(side - spec.crop, 0) for side in size]
+    corner = int(rng.integers(spare[0] + 1)), int(rng.integers(spare[1] + 1))
+    counted = labels[labels != spec.ignore]
+    if not any(spare) or not len(counted) or counted.min() == counted.max():
+        return corner
+    for _ in range(REDRAWS):
+        if _largest_share(_cut(labels[None], size, corner, spec.crop), spec.ignore) <= spec.max_share:
+            break
+        corner = int(rng.integers(spare[0] + 1)), int(rng.integers(spare[1] + 1))
+    return corner
+
+
+def _largest_share(labels: Tensor, ignore: int) -> float:
+    counts = torch.bincount(labels.flatten() + 1, minlength=ignore + 2)  # from 0: unlabelled is -1
+    counts[ignore + 1] = 0
+    return int(counts.max()) / max(1, int(counts.sum()))
+
+
+def _cut(labels: Tensor, size: tuple[int, int], corner: tuple[int, int], crop: int) -> Tensor:
+    """The crop of the label maps [K, H, W] as if resized: [K, min(crop, h), min(crop, w)]."""
+    for axis in (0, 1):
+        first, last = corner[axis], min(corner[axis] + crop, size[axis])
+        source = labels.shape[axis + 1]
+        centres = (2 * torch.arange(first, last) + 1) * source // (2 * size[axis])
+        labels = labels.index_select(axis + 1, centres)
+    return labels

@@ -1,0 +1,206 @@
+"""Batches of random crops, made in threads ahead of the network; the same whoever makes them.
+
+What the n-th crop of a run is depends on the seed and n alone: not on the number of threads or processes, nor on where
+a run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from clipseg_cli.errors import ClipsegError, DatasetError, ImageError, RunError, UsageError
+from clipseg_cli.ops.augment import augment
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from clipseg_cli.ops.augment import Crop, CropSpec
+    from clipseg_cli.utils.distributed import Share
+
+BATCHES_AHEAD = 2
+
+
+class Batch(NamedTuple):
+    """Crops of one iteration and rank.
+
+    Attributes:
+        images: uint8 [b, 3, S, S].
+        given: int32 [b, S, S], labels to learn from.
+        proposed: int32 [b, S, S], those of a pseudo-label run at the same place; None without a run.
+    """
+
+    images: Tensor
+    given: Tensor
+    proposed: Tensor | None
+
+
+class Source(Protocol):
+    """Pictures with labels, by number; read from several threads at once."""
+
+    def __len__(self) -> int:
+        """How many pictures there are."""
+
+    def __call__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32] | None]:
+        """RGB [H, W, 3], given labels [H, W], and proposed labels [H, W] or, for all pictures, None.
+
+        Raises:
+            ClipsegError: this picture cannot be read.
+        """
+
+    def name(self, index: int) -> str:
+        """What a person calls the picture."""
+
+
+class Batches:
+    """The batches of one rank, iteration by iteration, without end.
+
+    Every epoch is a new permutation of the pictures. One that cannot be read is replaced by the next that can.
+
+    Args:
+        source: the pictures.
+        spec: what a crop looks like.
+        batch_size: crops in one iteration, over all ranks.
+        share: rank and number of ranks.
+        seed: of the order and of the crops; not negative.
+        start: the first iteration, counted from 0.
+        workers: threads that read and cut.
+
+    Attributes:
+        failures: name of a picture that could not be read -> why, as far as the batches taken.
+        padded: crops taken that are larger than their resized picture.
+
+    Raises:
+        UsageError: the ranks cannot share the batch equally.
+        DatasetError: there are no pictures.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        spec: CropSpec,
+        *,
+        batch_size: int,
+        share: Share,
+        seed: int,
+        start: int = 0,
+        workers: int,
+    ) -> None:
+        if batch_size < share.count or batch_size % share.count:
+            raise UsageError(
+                f"a batch of {batch_size} cannot be shared equally by {share.count} processes",
+                hint=f"take a batch that is a multiple of {share.count}",
+            )
+        if not len(source):
+            raise DatasetError("there are no pictures to train on")
+        self.source, self.spec, self.seed = source, spec, seed
+        self.batch_size, self.per_rank = batch_size, batch_size // share.count
+        self.first = share.index * self.per_rank
+        self.failures: dict[str, str] = {}
+        self.padded = 0
+        self._iteration = start
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._ahead: deque[list[Future[_Item]]] = deque()
+        self._most = BATCHES_AHEAD + workers // self.per_rank
+        # Asked here, because a thread that never asked takes over what any other has set.
+        self._threads = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(
+            workers, thread_name_prefix="crop", initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        """The batch of the next iteration; nothing more once closed.
+
+        Raises:
+            RunError: no picture can be read.
+        """
+        if self._pool is None:
+            raise StopIteration
+        try:
+            while len(self._ahead) <= self._most:
+                self._ahead.append(self._begin(self._pool))
+            items = [future.result() for future in self._ahead.popleft()]
+        except BaseException:
+            self.close()
+            raise
+        return self._join(items)
+
+    def close(self) -> None:
+        """Stop the threads: what is being cut is finished, the rest dropped."""
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        pool.shutdown(wait=True, cancel_futures=True)
+        self._ahead.clear()
+        # A worker's setting is its own thread's, but also what threads yet to come will take over.
+        torch.set_num_threads(self._threads)
+
+    def _begin(self, pool: ThreadPoolExecutor) -> list[Future[_Item]]:
+        number = self._iteration * self.batch_size + self.first
+        self._iteration += 1
+        return [pool.submit(self._make, n, self._order_of(n)) for n in range(number, number + self.per_rank)]
+
+    def _order_of(self, number: int) -> NDArray[np.int64]:
+        """The permutation of the epoch to which a crop belongs."""
+        epoch = number // len(self.source)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self.source))
+        return self._order
+
+    def _make(self, number: int, order: NDArray[np.int64]) -> _Item:
+        failures: dict[str, str] = {}
+        for index in np.roll(order, -(number % len(order))).tolist():
+            try:
+                image, labels = self._read(index)
+            except ClipsegError as error:
+                failures[self.source.name(index)] = error.message
+                continue
+            rng = np.random.default_rng([self.seed, number, 1])
+            return _Item(augment(image, labels, rng, self.spec), failures)
+        name, sentence = next(iter(failures.items()))
+        raise RunError(f"none of {len(order)} pictures can be read; {name}: {sentence}")
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        """The picture uint8 [3, H, W] and its one or two label maps int32 [K, H, W]."""
+        image, given, proposed = self.source(index)
+        maps = [given] if proposed is None else [given, proposed]
+        for labels in maps:
+            if labels.shape != image.shape[:2]:
+                name = self.source.name(index)
+                size, wrong = ("x".join(map(str, s)) for s in (image.shape[:2], labels.shape))
+                raise ImageError(f"{name}: labels of {wrong} for a picture of {size}", image=name)
+        pixels = np.require(image, np.uint8, ["C", "W"])  # torch warns of arrays that it must not write to
+        return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(np.stack(maps).astype(np.int32))
+
+    def _join(self, items: list[_Item]) -> Batch:
+        for item in items:
+            self.failures |= item.failures
+            self.padded += item.crop.padded
+        labels = torch.stack([item.crop.labels for item in items], dim=1)  # [K, b, S, S]
+        images = torch.stack([item.crop.image for item in items])
+        return Batch(images, labels[0], labels[1] if len(labels) > 1 else None)
+
+
+class _Item(NamedTuple):
+    crop: Crop
+    failures: dict[str, str]
