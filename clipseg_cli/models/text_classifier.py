@@ -53,12 +53,16 @@ def embed_words(
     Returns:
         [Q, D] float32 on `device`, without gradient.
     """
-    path = cache_folder() / "text" / f"{_key(fingerprint, prompts)}.safetensors"
-    embeds = _read(path, len(prompts))
+    embeds = cached_words(fingerprint, prompts)
     if embeds is None:
         embeds = compute_embeds(model, tokenizer, prompts, device=device).cpu()
-        _keep(path, embeds)
+        _keep(_cache_file(fingerprint, prompts), embeds)
     return embeds.to(device)
+
+
+def cached_words(fingerprint: str, prompts: Sequence[Sequence[str]]) -> Tensor | None:
+    """What `embed_words` kept for these weights and prompts, [Q, D] on the CPU; None if it has to be computed."""
+    return _read(_cache_file(fingerprint, prompts), len(prompts))
 
 
 @torch.inference_mode()
@@ -110,6 +114,10 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     if projection is None:
         return x  # type: ignore[no-any-return]
     return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection  # type: ignore[no-any-return]
+
+
+def _cache_file(fingerprint: str, prompts: Sequence[Sequence[str]]) -> Path:
+    return cache_folder() / "text" / f"{_key(fingerprint, prompts)}.safetensors"
 
 
 def _key(fingerprint: str, prompts: Sequence[Sequence[str]]) -> str:

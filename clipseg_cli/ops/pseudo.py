@@ -1,4 +1,4 @@
-"""Pseudo labels: filling what nobody labelled."""
+"""Pseudo labels: filling what nobody labelled, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,3 +31,16 @@ def fill_unlabelled(labels: Tensor, maps: Tensor, class_ids: Sequence[int]) -> T
     winner = reduce_maps(maps, (labels.shape[0], labels.shape[1]), probabilities=True).winner
     ids = torch.as_tensor(class_ids, dtype=labels.dtype, device=labels.device)
     return torch.where(labels < 0, ids[winner.long()], labels)
+
+
+def leaked_classes(labels: Tensor, class_ids: Sequence[int]) -> list[int]:
+    """Those of the unlabelled classes that occur in a ground truth all the same; must be none.
+
+    Args:
+        labels: integers of any shape, as they are before anything is filled.
+        class_ids: classes whose ground truth nobody may see.
+
+    Source: chongzhou96/MaskCLIP@245d31f, mmseg/models/decode_heads/maskclip_plus_head.py, label_sanity_check.
+    """
+    ids = torch.as_tensor(class_ids, dtype=labels.dtype, device=labels.device)
+    return sorted(set(labels[torch.isin(labels, ids)].tolist()))

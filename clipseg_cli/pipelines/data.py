@@ -9,6 +9,7 @@ from clipseg_cli.config import InferenceConfig
 from clipseg_cli.data.datasets import open_dataset
 from clipseg_cli.errors import UsageError
 from clipseg_cli.pipelines.predict import find_protocol
+from clipseg_cli.types import ClassList
 from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -77,6 +78,15 @@ def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:
     if len(ids) == len(dataset.classes):
         raise UsageError("every class is unseen, so none is seen", hint="leave out --unseen")
     return tuple(ids)
+
+
+def subset_classes(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
+    """Only the classes of these ids, renumbered from 0."""
+    return ClassList(
+        tuple(classes.names[i] for i in ids),
+        tuple(classes.aliases[i] for i in ids),
+        ids.index(classes.background) if classes.background in ids else None,
+    )
 
 
 def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from clipseg_cli.config import EvalConfig, Protocol
     from clipseg_cli.pipelines.load import ModelPlan
     from clipseg_cli.pipelines.predict import Predictor, Prepared
+    from clipseg_cli.pipelines.students import StudentPlan
     from clipseg_cli.types import Dataset, DecodedImage, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 
@@ -61,7 +62,9 @@ def open_evaluation(config: EvalConfig) -> Iterator[Evaluation]:
     with ExitStack() as stack:
         stack.enter_context(rendezvous(share))
         backbone, predictor = plan.load(dataset.classes)
-        yield Evaluation(config, dataset, protocol, plan, backbone, predictor, unseen, conditions, share, out)
+        yield Evaluation(
+            config, dataset, plan.protocol, plan, backbone, predictor, unseen, conditions, share, out
+        )
 
 
 class Evaluation(Scoring):
@@ -77,7 +80,7 @@ class Evaluation(Scoring):
         config: EvalConfig,
         dataset: Dataset,
         protocol: Protocol,
-        plan: ModelPlan,
+        plan: ModelPlan | StudentPlan,
         backbone: DenseModel,
         predictor: Predictor,
         unseen: tuple[int, ...],

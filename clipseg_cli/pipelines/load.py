@@ -11,6 +11,7 @@ from clipseg_cli.models.backbones import load_backbone
 from clipseg_cli.models.catalogue import require_readable
 from clipseg_cli.models.text_classifier import embed_words
 from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.pipelines.students import StudentPlan, plan_student
 from clipseg_cli.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
@@ -70,12 +71,22 @@ class ModelPlan:
         )
 
 
-def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
+def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | StudentPlan:
     """Check what can be checked without weights.
 
+    Args:
+        config: of a CLIP, or of a student.
+        protocol: as it is on the benchmark; a student brings its own.
+
     Raises:
-        ClipsegError: unknown method, device, precision or templates, or an unreadable file of templates.
+        ClipsegError: unknown method, device, precision or templates, an unreadable file of templates, or no such
+            student.
     """
+    return plan_student(config) if config.student else plan_clip(config, protocol)
+
+
+def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
+    """`plan_model` for a CLIP."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     method = METHODS.get(config.method)
     device = pick_device(config.device)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
+    from clipseg_cli.ops.reduce import Reduced
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Method
 
 
@@ -306,25 +307,39 @@ class Predictor:
             )[0]
         return logits
 
-    def _label(self, picture: Prepared, maps: Tensor) -> Segmentation:
+    def decide(self, maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Reduced]:
+        """One label a pixel from refined scores [Q, h, w], with the words they were decided by.
+
+        Returns:
+            labels [H, W] class ids, scores [H, W] float32 in [0, 1], and what class maps can be made from.
+        """
         s, classes = self.settings, self.classes
         # Smoothed maps are probabilities already; the published code still compares them as they are.
-        probabilities = s.key_smoothing > 0
-        scaled = maps if probabilities else maps * s.softmax_scale
-        repeat = s.protocol.upsample == "labels"
-        size = (picture.resized.shape[0], picture.resized.shape[1]) if repeat else picture.size
-        reduced = reduce_maps(scaled, size, probabilities=probabilities)
+        reduced = reduce_maps(self._scaled(maps), size, probabilities=s.key_smoothing > 0)
         labels, scores = self._class_of[reduced.winner], reduced.score
         if s.background_threshold > 0 and classes.background is not None:
             unsure = (scores < s.background_threshold) & (labels != classes.background)
             labels = labels.masked_fill(unsure, classes.background)
             scores = torch.where(unsure, 1 - scores, scores)
+        return labels, scores, reduced
+
+    def _scaled(self, maps: Tensor) -> Tensor:
+        return maps if self.settings.key_smoothing > 0 else maps * self.settings.softmax_scale
+
+    def _label(self, picture: Prepared, maps: Tensor) -> Segmentation:
+        s, classes = self.settings, self.classes
+        repeat = s.protocol.upsample == "labels"
+        size = (picture.resized.shape[0], picture.resized.shape[1]) if repeat else picture.size
+        labels, scores, reduced = self.decide(maps, size)
+        scaled = self._scaled(maps)
 
         def class_scores(class_id: int) -> NDArray[np.float32]:
             with torch.inference_mode():
                 best: Tensor | None = None
                 for query in (self._class_of == class_id).nonzero()[:, 0].tolist():
-                    word = probability_map(scaled[query], reduced.log_total, probabilities=probabilities)
+                    word = probability_map(
+                        scaled[query], reduced.log_total, probabilities=s.key_smoothing > 0
+                    )
                     best = word if best is None else torch.maximum(best, word)
                 if best is None:
                     return np.zeros(picture.size, dtype=np.float32)

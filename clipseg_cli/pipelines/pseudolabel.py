@@ -15,7 +15,7 @@ from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.pipelines.about import model_notes
-from clipseg_cli.pipelines.data import cut_into_groups, open_data, unseen_ids
+from clipseg_cli.pipelines.data import cut_into_groups, open_data, subset_classes, unseen_ids
 from clipseg_cli.pipelines.finish import Summary, finish_run, has_label, label_path
 from clipseg_cli.pipelines.folder import (
     SHARE_LOCKS,
@@ -31,7 +31,6 @@ from clipseg_cli.pipelines.load import plan_model
 from clipseg_cli.pipelines.manifest import Manifest, read_manifest
 from clipseg_cli.pipelines.progress import ImageRecord, ProgressFile, read_records
 from clipseg_cli.pipelines.stream import Stream
-from clipseg_cli.types import ClassList
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
@@ -73,7 +72,9 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         if left_by:
             notes.append(f"{left_by} left this run unfinished; going on where it was")
         read_manifest(folder)  # a damaged one is refused before the model is loaded
-        backbone, predictor = plan.load(_subset(dataset.classes, unseen) if unseen else dataset.classes)
+        backbone, predictor = plan.load(
+            subset_classes(dataset.classes, unseen) if unseen else dataset.classes
+        )
         identity = run_identity(config, dataset, backbone, predictor, plan.templates, unseen)
         begin_run(folder, Manifest(identity))
         notes += model_notes(backbone, predictor.classes)
@@ -276,15 +277,6 @@ def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, .
             hint="add --keep-labels seen, or leave out --unseen",
         )
     return unseen
-
-
-def _subset(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
-    """Only the classes of these ids, renumbered from 0."""
-    return ClassList(
-        tuple(classes.names[i] for i in ids),
-        tuple(classes.aliases[i] for i in ids),
-        ids.index(classes.background) if classes.background in ids else None,
-    )
 
 
 def _sentence(error: ClipsegError) -> str:

@@ -1,0 +1,175 @@
+"""From a run of `clipseg train` to a student that is ready to label pictures, with its own words or with others."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.config import DEFAULT_PROTOCOL, InferenceConfig, Protocol
+from clipseg_cli.data.prompts import build_prompts
+from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.models.backbones import load_backbone
+from clipseg_cli.models.student_files import CARD, read_card, read_student
+from clipseg_cli.models.student_model import StudentModel
+from clipseg_cli.models.text_classifier import cached_words, embed_words
+from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.utils.device import pick_device, pick_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from torch import Tensor
+
+    from clipseg_cli.models.student_files import StudentCard
+    from clipseg_cli.types import ClassList
+
+CHECKPOINTS = "checkpoints"
+LAST, BEST = "last", "best"
+
+_OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
+
+
+def find_student(text: str) -> Path:
+    """The folder of a student's files: of a run (its last checkpoint), RUN/best, RUN/last, or a checkpoint.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = Path(text).expanduser()
+    for folder, kind in ((path, LAST), (path.parent, path.name)):
+        found = latest(folder, kind) if kind in (LAST, BEST) else None
+        if found is not None:
+            return found
+    if (path / CARD).is_file():
+        return path
+    if (path / CHECKPOINTS).is_dir():
+        raise ModelError(
+            f"{path} has no checkpoint yet", hint="clipseg train writes the first one after a while"
+        )
+    what = f"{path}: no such folder" if not path.exists() else f"{path} is no run of clipseg train"
+    raise ModelError(what, hint="name a run folder, such as runs/train/NAME")
+
+
+def latest(run: Path, kind: str) -> Path | None:
+    """The newest checkpoint of a kind ("last" or "best") in a run folder, or None."""
+    found = [path for path in (run / CHECKPOINTS).glob(f"{kind}-*") if (path / CARD).is_file()]
+    return max(found, key=lambda path: path.name, default=None)
+
+
+@dataclass(frozen=True)
+class StudentPlan:
+    """A student whose options have been checked, before its weights are loaded.
+
+    Attributes:
+        folder: of its files.
+        protocol: how it sees pictures, as it was trained.
+        templates: sentences around each word, for words that it was not trained with.
+    """
+
+    config: InferenceConfig
+    folder: Path
+    card: StudentCard
+    protocol: Protocol
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """As they were in training."""
+        return self.card.templates
+
+    def load(self, classes: ClassList, *, class_scores: bool = False) -> tuple[StudentModel, Predictor]:
+        """The weights, and a predictor for some classes; `class_scores` as in `Predictor`.
+
+        Raises:
+            ModelError: damaged files; or words that it was not trained with, and no text tower to read them.
+        """
+        student, card = read_student(self.folder, self.device)
+        model = StudentModel(student, card, str(self.folder))
+        return model, self.predictor(model, classes, class_scores=class_scores)
+
+    def predictor(self, model: StudentModel, classes: ClassList, *, class_scores: bool = False) -> Predictor:
+        """A predictor on a student that is loaded already."""
+        classes, text_embeds = model.with_words(classes, self._embed)
+        return Predictor(
+            model,
+            None,
+            classes,
+            text_embeds,
+            self.config,
+            device=self.device,
+            dtype=self.dtype,
+            protocol=self.protocol,
+            class_scores=class_scores,
+        )
+
+    def _embed(self, words: Sequence[str]) -> Tensor:
+        return embed_for(self.card.teacher, words, self.card.templates, self.device)
+
+
+def embed_for(
+    teacher: Mapping[str, Any], words: Sequence[str], templates: Sequence[str], device: torch.device
+) -> Tensor:
+    """Unit embeddings [n, D] of words by the text tower that a student was trained with.
+
+    Args:
+        teacher: name, pretrained and fingerprint of the CLIP; it is loaded only if the words are in no cache.
+        words: n words.
+        templates: sentences around each.
+        device: where they are computed, and where they go.
+
+    Raises:
+        ModelError: its weights cannot be fetched, or are not those of the training.
+    """
+    prompts = build_prompts(words, templates)
+    found = cached_words(teacher["fingerprint"], prompts)
+    if found is not None:
+        return found.to(device)
+    backbone = load_backbone(teacher["name"], teacher["pretrained"], device)
+    if backbone.fingerprint != teacher["fingerprint"]:
+        raise ModelError(
+            f"{teacher['name']} / {teacher['pretrained']} has other weights than those that the words of this "
+            "student come from",
+            hint="put the same weights back, or use the words that it was trained with",
+        )
+    return embed_words(
+        backbone.model, backbone.tokenizer, prompts, fingerprint=backbone.fingerprint, device=device
+    )
+
+
+def plan_student(config: InferenceConfig) -> StudentPlan:
+    """Find a student and check the options that go with it.
+
+    Raises:
+        ClipsegError: no such student, or options that only mean something for a CLIP.
+    """
+    for name in _OF_A_CLIP:
+        if getattr(config, name) != getattr(InferenceConfig, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is about a CLIP; a student is used as it was trained",
+                hint=f"leave out --student or --{name.replace('_', '-')}",
+            )
+    folder = find_student(config.student)
+    card = read_card(folder)
+    device = pick_device(config.device)
+    return StudentPlan(
+        config, folder, card, student_protocol(card), device, pick_precision(config.precision, device)
+    )
+
+
+def student_protocol(card: StudentCard) -> Protocol:
+    """How a student sees pictures: whole, at the size that it was trained for."""
+    return dataclasses.replace(
+        DEFAULT_PROTOCOL,
+        name="student",
+        short_side=card.short_side,
+        long_side=card.long_side,
+        window=0,
+        softmax_scale=1.0,
+        mean=card.mean,
+        std=card.std,
+        source="the student's own settings",
+    )

@@ -1,0 +1,100 @@
+"""The pictures of a training run with what is known about their pixels, and with nothing that must not be known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipseg_cli.config import UNLABELLED, ignore_value
+from clipseg_cli.data.datasets import read_label, read_values
+from clipseg_cli.data.images import read_image
+from clipseg_cli.errors import RunError
+from clipseg_cli.pipelines.finish import label_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from clipseg_cli.config import Setting
+    from clipseg_cli.types import Dataset, Sample
+
+Labelled = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.int32] | None"]
+"""Picture [H, W, 3]; what is given [H, W]; what a run proposes [H, W], or None."""
+
+
+class Pictures:
+    """Reads one picture with its labels; may be called from several threads at once.
+
+    Given labels are class ids, `UNLABELLED` where a teacher or the student itself may label, or the ignore value. In
+    the annotation-free setting all pixels are unlabelled and no ground truth is opened. In the zero-shot setting the
+    ground truth of unseen classes is turned into `UNLABELLED` here, before anything else sees it.
+
+    Args:
+        dataset: whose pictures these are.
+        samples: those to learn from.
+        setting: what may be known.
+        unseen: ids of the classes whose ground truth may not be known.
+        run: folder of a pseudo-label run whose labels are proposed; None where a teacher labels.
+        max_megapixels: larger pictures are refused.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        *,
+        setting: Setting,
+        unseen: Sequence[int],
+        run: Path | None,
+        max_megapixels: float,
+    ) -> None:
+        self.dataset, self.samples, self.setting, self.run = dataset, samples, setting, run
+        self.ignore = ignore_value(len(dataset.classes))
+        self.max_megapixels = max_megapixels
+        self._unseen = np.array(sorted(unseen), dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, index: int) -> str:
+        """Of a picture, for people."""
+        return str(self.samples[index].source.relative)
+
+    def __call__(self, index: int) -> Labelled:
+        """One picture with its labels.
+
+        Raises:
+            ClipsegError: it cannot be read, or its labels do not fit.
+        """
+        sample = self.samples[index]
+        pixels = read_image(sample.source, max_megapixels=self.max_megapixels).pixels
+        size = (pixels.shape[0], pixels.shape[1])
+        proposed = None if self.run is None else self._proposed(self.run, sample, size)
+        return pixels, self._given(sample, size, proposed), proposed
+
+    def _given(
+        self, sample: Sample, size: tuple[int, int], proposed: NDArray[np.int32] | None
+    ) -> NDArray[np.int32]:
+        if self.setting == "annotation-free":
+            return np.full(size, UNLABELLED, dtype=np.int32)
+        if proposed is not None:
+            # A run that keeps the labels of seen classes: only its own are of unseen ones.
+            truth = proposed
+        else:
+            truth = read_label(sample, self.dataset, size)
+            truth = np.where(truth < 0, self.ignore, truth).astype(np.int32)
+        return np.where(np.isin(truth, self._unseen), np.int32(UNLABELLED), truth)
+
+    def _proposed(self, run: Path, sample: Sample, size: tuple[int, int]) -> NDArray[np.int32]:
+        path = label_path(run, sample)
+        values = read_values(path, size=size, picture=str(sample.source)).astype(np.int32)
+        wrong = (values >= len(self.dataset.classes)) & (values != self.ignore)
+        if wrong.any():
+            raise RunError(
+                f"{path} holds {int(values[wrong].flat[0])}, which is no class of the run",
+                hint="label it again: clipseg pseudolabel, with another --name",
+            )
+        return values

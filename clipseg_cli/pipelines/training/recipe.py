@@ -1,0 +1,135 @@
+"""From options to the numbers of one training run: the recipe, and what the user overruled of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from clipseg_cli.config import RECIPES, VOC_RECIPE
+from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from clipseg_cli.config import Head, Recipe, TrainConfig
+
+T = TypeVar("T")
+
+TIMES = 10
+"""How often a run is validated and saved, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a run is trained with; nothing is left open.
+
+    Attributes:
+        preset: name of the recipe.
+        batch_size: crops in one iteration, over all processes.
+        accumulate: parts of a batch that go through the network one after the other.
+        rate, min_rate, power: the learning rate falls from the one to the other.
+        guided: iterations in which the teacher labels.
+        self_from: iteration with which self-training begins, from 0.
+        validate_every, checkpoint_every: iterations; 0: never.
+        The others are those of `Recipe`.
+    """
+
+    preset: str
+    backbone: str
+    head: Head
+    short_side: int
+    long_side: int
+    crop: int
+    scale: tuple[float, float]
+    max_share: float
+    batch_size: int
+    accumulate: int
+    iterations: int
+    rate: float
+    min_rate: float
+    power: float
+    momentum: float
+    weight_decay: float
+    guided: int
+    self_from: int
+    validate_every: int
+    checkpoint_every: int
+
+    def rate_at(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 0."""
+        left: float = (1 - iteration / self.iterations) ** self.power
+        return (self.rate - self.min_rate) * left + self.min_rate
+
+
+def find_recipe(name: str | None, benchmark: str | None) -> Recipe:
+    """The recipe of that name, else that of the benchmark, else that of VOC.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    if name is None:
+        return next((r for r in RECIPES.values() if benchmark in r.benchmarks), VOC_RECIPE)
+    if name not in RECIPES:
+        raise UsageError(f"unknown preset '{name}'", hint=did_you_mean(name, RECIPES))
+    return RECIPES[name]
+
+
+def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) -> Numbers:
+    """The numbers of a run.
+
+    Args:
+        config: the user's options.
+        benchmark: of the data set; it may have a recipe of its own.
+        ranks: processes that share each batch.
+
+    Raises:
+        UsageError: an unknown recipe, or numbers that exclude each other.
+    """
+    recipe = find_recipe(config.preset, benchmark)
+    with_truth = config.setting != "annotation-free"
+
+    def first(option: T | None, own: T) -> T:
+        return own if option is None else option
+
+    iterations = first(config.iterations, recipe.zero_shot_iterations if with_truth else recipe.iterations)
+    guided = min(first(config.guided, round(recipe.guided * iterations)), iterations)
+    self_from = first(config.self_from, guided)
+    if config.setting == "supervised" or config.targets == "features":
+        guided, self_from = 0, iterations
+    if self_from < guided:
+        raise UsageError(
+            f"self-training from iteration {self_from} would begin while the teacher labels (until {guided})",
+            hint=f"use --self-training-from {guided} or more, or a smaller --guided",
+        )
+    batch_size = first(config.step_images, recipe.batch_size)
+    if batch_size % (ranks * config.accumulate):
+        parts = f"{ranks} processes" if config.accumulate == 1 else f"{ranks} x {config.accumulate} parts"
+        raise UsageError(
+            f"a batch of {batch_size} cannot be divided into {parts}",
+            hint=f"use --batch-size {-(-batch_size // (ranks * config.accumulate)) * ranks * config.accumulate}",
+        )
+    often = max(1, -(-iterations // TIMES))
+    rate = first(config.rate, recipe.zero_shot_rate if with_truth else recipe.rate)
+    return Numbers(
+        preset=recipe.name,
+        backbone=first(config.backbone, recipe.backbone),
+        head=first(config.head, recipe.zero_shot_head if with_truth else recipe.head),
+        short_side=first(config.short_side, recipe.short_side),
+        long_side=recipe.long_side,
+        crop=first(config.crop, recipe.crop),
+        scale=recipe.scale,
+        max_share=recipe.max_share,
+        batch_size=batch_size,
+        accumulate=config.accumulate,
+        iterations=iterations,
+        rate=rate,
+        min_rate=min(recipe.min_rate, rate),
+        power=recipe.power,
+        momentum=recipe.momentum,
+        weight_decay=first(
+            config.weight_decay, recipe.zero_shot_weight_decay if with_truth else recipe.weight_decay
+        ),
+        guided=guided,
+        self_from=self_from,
+        validate_every=first(config.validate_every, often),
+        checkpoint_every=first(config.checkpoint_every, often),
+    )

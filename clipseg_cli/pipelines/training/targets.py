@@ -1,0 +1,120 @@
+"""Who labels the pixels that nobody labelled: the frozen teacher first, then the student itself.
+
+MaskCLIP+ (arXiv:2112.01071, section 3.3). Reference: chongzhou96/MaskCLIP@245d31f,
+mmseg/models/decode_heads/maskclip_plus_head.py, forward_train and assign_label.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clipseg_cli.config import UNLABELLED
+from clipseg_cli.ops.pseudo import fill_unlabelled, leaked_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.pipelines.training.batches import Batch
+    from clipseg_cli.pipelines.training.recipe import Numbers
+
+GUIDED, SELF, TRUTH, FEATURES = "guided", "self-training", "ground truth", "features"
+
+
+class Teacher:
+    """A frozen CLIP that labels the very crop that the student sees.
+
+    Args:
+        predictor: for the classes that it may give, and only these compete.
+        class_ids: ids of these classes in the student's list.
+    """
+
+    def __init__(self, predictor: Predictor, class_ids: Sequence[int]) -> None:
+        self.predictor = predictor
+        self._ids = torch.tensor(class_ids, dtype=torch.int32, device=predictor.device)
+
+    @torch.no_grad()
+    def fill(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Labels with every unlabelled pixel filled, all others as they were.
+
+        Args:
+            images: uint8 RGB [B, 3, H, W].
+            labels: int32 [B, H, W].
+        """
+        filled = labels.clone()
+        wanted = (labels == UNLABELLED).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+        if not wanted:
+            return filled
+        size = (labels.shape[1], labels.shape[2])
+        for row, maps in zip(wanted, self.predictor.maps(images[wanted]), strict=True):
+            found = self._ids[self.predictor.decide(maps, size)[0].long()]
+            filled[row] = torch.where(labels[row] == UNLABELLED, found, labels[row])
+        return filled
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Dense features [B, D, h, w] of whole crops, uint8 RGB [B, 3, H, W]."""
+        p = self.predictor
+        with torch.autocast(p.device.type, p.dtype, enabled=p.dtype != torch.float32):
+            return p.reader(p.normalise(images)).features.float()
+
+
+class Targets:
+    """What the student is to say, at every iteration.
+
+    Args:
+        numbers: with the iterations at which the stages change.
+        class_ids: ids of the unlabelled classes: all in the annotation-free setting, else the unseen ones.
+        teacher: labels in the guided stage; None where the labels of a run are proposed, or nobody guides.
+        ignore: label of pixels that are left out.
+    """
+
+    def __init__(
+        self, numbers: Numbers, class_ids: Sequence[int], teacher: Teacher | None, ignore: int
+    ) -> None:
+        self.numbers, self.class_ids, self.teacher, self.ignore = numbers, list(class_ids), teacher, ignore
+
+    def stage(self, iteration: int) -> str:
+        """Name of the stage that an iteration belongs to, counted from 0."""
+        if self.class_ids and iteration < self.numbers.guided:
+            return GUIDED
+        if self.class_ids and iteration >= self.numbers.self_from:
+            return SELF
+        return TRUTH
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, logits: Tensor, iteration: int) -> Tensor:
+        """Labels for the loss.
+
+        Args:
+            batch: with given labels, and proposed ones where a run has them.
+            logits: [B, C, h, w] of the student for this very batch.
+            iteration: counted from 0.
+
+        Returns:
+            int32 [B, H, W], class ids or the ignore value.
+
+        Raises:
+            RuntimeError: ground truth of an unlabelled class has got here. That is a bug, and no result of such a
+                run means anything.
+        """
+        given = batch.given
+        if leaked := leaked_classes(given, self.class_ids):
+            raise RuntimeError(
+                f"ground truth of classes {leaked}, which nobody may know, reached the training"
+            )
+        labels, stage = given, self.stage(iteration)
+        if stage == GUIDED and batch.proposed is not None:
+            labels = torch.where(given == UNLABELLED, batch.proposed, given)
+        elif stage == GUIDED and self.teacher is not None:
+            labels = self.teacher.fill(batch.images, given)
+        elif stage == SELF:
+            best = logits.detach()[:, self.class_ids]
+            labels = torch.stack(
+                [fill_unlabelled(one, maps, self.class_ids) for one, maps in zip(given, best, strict=True)]
+            )
+        return torch.where(labels == UNLABELLED, self.ignore, labels)
