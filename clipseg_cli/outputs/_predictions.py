@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
+from clipseg_cli.config import IGNORE_INDEX
+from clipseg_cli.errors import ShapeError
 from clipseg_cli.outputs import _canvas as canvas
 from clipseg_cli.outputs._colors import class_colors, voc_palette
 from clipseg_cli.outputs._grid import draw_grid, thumbnail
 from clipseg_cli.outputs._legend import PAPER, Legend
-from clipseg_cli.outputs.overlay import tint
 from clipseg_cli.types import ClassShare
 from clipseg_cli.utils.files import write_bytes
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList
 
 _COLUMNS = ("taught", "prediction", "ground truth")
-_GREY = np.full((1, 3), 176, np.uint8)
+_GREY = np.full((1, 3), 176, np.uint8)  # stripes on white: no label
 _LETTERS = 14
 
 
@@ -51,7 +52,8 @@ class PredictionRow(NamedTuple):
 def write_predictions(rows: Sequence[PredictionRow], classes: ClassList, path: Path) -> Path:
     """Write the sheet as PNG: a row for each picture, with a legend of the classes that occur.
 
-    A column that nobody has anything for is left out.
+    Labels have the colours of label files, which are those of PASCAL VOC up to 255 classes; where there is none the
+    sheet is striped. A column that is empty in all rows is left out.
 
     Args:
         rows: plain tuples of the same five are fine.
@@ -60,17 +62,18 @@ def write_predictions(rows: Sequence[PredictionRow], classes: ClassList, path: P
 
     Raises:
         OutputError: the file cannot be written.
+        ShapeError: labels are not of the size of their picture.
     """
     rows = [PredictionRow(*row) for row in rows]
     total = len(classes)
-    colors = voc_palette()[:total] if total <= 255 else class_colors(total, classes.background)
+    colors = voc_palette()[:total] if total <= IGNORE_INDEX else class_colors(total, classes.background)
     colors = np.concatenate([colors, _GREY])  # the last is that of no label
-    maps = [[_ids(labels, total) for labels in row[2:]] for row in rows]
+    maps = [[_ids(row, labels, total) for labels in row[2:]] for row in rows]
     shown = [i for i in range(len(_COLUMNS)) if any(row[i] is not None for row in maps)]
     cells = []
     for row, ids in zip(rows, maps, strict=True):
         small = thumbnail(row.image)
-        cells.append([small, *(_labelled(small, ids[i], colors, classes.background) for i in shown)])
+        cells.append([small, *(_painted(ids[i], colors, small.shape[:2]) for i in shown)])
     sheet = draw_grid(cells, [row.name for row in rows], ["image", *(_COLUMNS[i] for i in shown)])
     present = sum(
         (np.bincount(ids.ravel(), minlength=total + 1) for row in maps for ids in row if ids is not None),
@@ -83,27 +86,29 @@ def write_predictions(rows: Sequence[PredictionRow], classes: ClassList, path: P
     return write_bytes(path, buffer.getvalue())
 
 
-def _ids(labels: NDArray[np.integer] | None, total: int) -> NDArray[np.uint16] | None:
+def _ids(row: PredictionRow, labels: NDArray[np.integer] | None, total: int) -> NDArray[np.uint16] | None:
     """Labels [H, W] with `total` for each that is no class."""
     if labels is None:
         return None
+    if labels.shape != row.image.shape[:2]:
+        raise ShapeError(
+            f"{row.name}: labels of {labels.shape} for a picture of {row.image.shape[:2]} pixels"
+        )
     return np.where((labels < 0) | (labels >= total), total, labels).astype(np.uint16)
 
 
-def _labelled(
-    small: NDArray[np.uint8],
-    ids: NDArray[np.uint16] | None,
-    colors: NDArray[np.uint8],
-    background: int | None,
+def _painted(
+    ids: NDArray[np.uint16] | None, colors: NDArray[np.uint8], size: tuple[int, ...]
 ) -> NDArray[np.uint8]:
-    """The picture uint8 [h, w, 3] tinted by its labels, striped where there is none; white without labels."""
-    size = small.shape[0], small.shape[1]
+    """Labels in their colours, uint8 [h, w, 3]; striped where there is none, white for no labels at all."""
+    height, width = size
     if ids is None:
-        return np.full_like(small, 255)
-    ids = np.asarray(canvas.resize_labels(ids, size), np.uint16)
-    stripes = np.add.outer(np.arange(size[0]), np.arange(size[1])) % 6 < 2
-    hatch = np.where(stripes[..., None], _GREY, np.uint8(255))
-    return np.where((ids == len(colors) - 1)[..., None], hatch, tint(small, ids, colors, background))
+        return np.full((height, width, 3), 255, np.uint8)
+    ids = np.asarray(canvas.resize_labels(ids, (height, width)), np.uint16)
+    gaps = np.add.outer(np.arange(height), np.arange(width)) % 6 >= 2
+    painted = np.take(colors, ids, axis=0)
+    painted[gaps & (ids == len(colors) - 1)] = 255
+    return painted
 
 
 def _with_legend(

@@ -12,7 +12,7 @@ import dataclasses
 import io
 import warnings
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -95,8 +95,8 @@ class Journal:
         self.folder = folder
         if not done:
             _clear(folder)
-        self._log = _reopen(folder / LOG, Step, done)
-        self._validation = _reopen(folder / VALIDATION, Validation, done)
+        _rewrite(folder / LOG, Step, done)
+        _rewrite(folder / VALIDATION, Validation, done)
         self._board = _board(folder / TENSORBOARD, done)
 
     def step(self, step: Step) -> None:
@@ -105,7 +105,7 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
-        _append(self._log, self.folder / LOG, step)
+        _append(self.folder / LOG, step)
         scalars = {
             "train/loss": step.loss,
             "train/learning_rate": step.rate,
@@ -122,7 +122,7 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
-        _append(self._validation, self.folder / VALIDATION, validation)
+        _append(self.folder / VALIDATION, validation)
         scalars = {"val/mIoU": validation.miou, "val/pixel_accuracy": validation.pixel_accuracy}
         self._scalars(scalars, validation.iteration)
         with output_errors(self.folder / TENSORBOARD):
@@ -136,6 +136,7 @@ class Journal:
 
         Raises:
             OutputError: it cannot be written.
+            RunError: another program changed one of the files.
         """
         steps, path = read_log(self.folder), self.folder / CURVES
         switch = next((s.iteration for s in steps if s.stage != steps[0].stage), None)
@@ -160,9 +161,7 @@ class Journal:
         return path
 
     def close(self) -> None:
-        """Close the files; a second call does nothing."""
-        self._log.close()
-        self._validation.close()
+        """Close TensorBoard's file; a second call does nothing."""
         with output_errors(self.folder / TENSORBOARD):
             self._board.close()
 
@@ -204,7 +203,7 @@ def _board(folder: Path, done: int) -> SummaryWriter:
         warnings.simplefilter("ignore")  # of third parties, about each other
         from torch.utils.tensorboard import SummaryWriter
     with output_errors(folder):
-        return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+        return SummaryWriter(str(folder), purge_step=done + 1 if done else None, flush_secs=10)
 
 
 def _clear(folder: Path) -> None:
@@ -214,20 +213,17 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _reopen(path: Path, kind: type[Row], done: int) -> IO[bytes]:
-    """The file with the rows of the first `done` iterations, whole or as it was, opened to append to."""
+def _rewrite(path: Path, kind: type[Row], done: int) -> None:
+    """Leave the rows of the first `done` iterations, or the file as it was."""
     rows = _read(path, kind) if done else []
     kept = [_values(row) for row in rows if row.iteration <= done]
     header = [field.name for field in dataclasses.fields(kind)]
     write_bytes(path, b"".join(_line(values) for values in (header, *kept)))
-    with output_errors(path):
-        return path.open("ab")
 
 
-def _append(file: IO[bytes], path: Path, row: Step | Validation) -> None:
-    with output_errors(path):
+def _append(path: Path, row: Step | Validation) -> None:
+    with output_errors(path), path.open("ab") as file:
         file.write(_line(_values(row)))
-        file.flush()
 
 
 def _values(row: Step | Validation) -> list[Any]:
@@ -245,11 +241,11 @@ def _read(path: Path, kind: type[Row]) -> list[Row]:
     """The whole lines of a file, if it is there."""
     try:
         text = path.read_text(encoding="utf-8")
+        lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"cannot read {path}: {error}", hint=_NOT_OURS) from error
-    lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
     names = [field.name for field in dataclasses.fields(kind)]
     if lines and lines[0] != names:
         raise RunError(f"{path}:1: the columns are not {', '.join(names)}", hint=_NOT_OURS)
