@@ -6,6 +6,7 @@ Its classifier is the text embeddings, frozen; only the background, which no wor
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -90,6 +91,7 @@ class Student(nn.Module):
         self.shape = shape
         self.query_to_class = classes
         self.num_classes = max(classes) + 1
+        self._merges = classes != tuple(range(len(classes)))
         self.backbone, self.head, self.stride = _build(shape)
         self.register_buffer("text_embeds", F.normalize(text_embeds.detach().float(), dim=1))
         self.background = None if background is None else nn.Parameter(torch.randn(shape.width))
@@ -107,10 +109,9 @@ class Student(nn.Module):
         """
         features: Tensor = self.head(self.backbone(image)).float()  # [B, D, h, w]
         logits = self.logits(features)  # [B, Q, h, w]
-        if len(self.query_to_class) > self.num_classes:
-            logits = merge_aliases(logits.transpose(0, 1), self.query_to_class, self.num_classes).transpose(
-                0, 1
-            )
+        if self._merges:
+            best = merge_aliases(logits.transpose(0, 1), self.query_to_class, self.num_classes)
+            logits = best.transpose(0, 1)  # [B, C, h, w]
         return features, logits
 
     def queries(self) -> Tensor:
@@ -131,7 +132,8 @@ class Student(nn.Module):
         Returns:
             [B, Q, h, w]; with `normalise`, 100 times cosines.
         """
-        with torch.autocast(features.device.type, enabled=False):
+        kind = features.device.type
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
             queries = self.queries() if queries is None else queries
             features = features.float()
             if self.shape.normalise:

@@ -1,22 +1,23 @@
 """Which ResNets a student can stand on, and with which weights they begin.
 
-Stages stride 1, 2, 1, 1 at output stride 8 and dilate 1, 1, 2, 4; the first block of a dilated stage still has
-the dilation of the stage before it, as in the published networks ("contract_dilation").
+At output stride 8 the stages have strides 1, 2, 1, 1 and dilations 1, 1, 2, 4; the first block of a dilated stage
+still has the dilation of the stage before it, as in the published networks ("contract_dilation").
 """
 
 from __future__ import annotations
 
-import logging
+import difflib
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
-import torch
 
 from clipseg_cli.errors import ModelError, UsageError
 from clipseg_cli.models import hub
+from clipseg_cli.models.backbones import WEIGHT_SUFFIXES
 from clipseg_cli.models.checkpoints import read_checkpoint
 from clipseg_cli.utils.registry import did_you_mean
 
@@ -27,24 +28,52 @@ if TYPE_CHECKING:
 
     from clipseg_cli.models.student import Student
 
-logger = logging.getLogger(__name__)
-
 OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet18c": ("resnet18", {"stem_type": "deep", "stem_width": 32}),
 }
-"""ResNets that timm can build but does not name: (what it is made of, with which arguments)."""
+"""ResNets that timm can build but has no name for: (which of its own, with which arguments)."""
+
+WRONG_SIZE = "resnetaa"
+"""Begins the names of those that round sizes down, not up, where they halve them."""
 
 STRIDES = (8, 16, 32)
 FIRST_STAGE, LAST_STAGE = 1, 4
 FIRST_STRIDE = 4
 
 WAYS_OUT = "two ways out: weights from a file with --init FILE, or random ones with --init none"
+IMAGENET, RANDOM = "imagenet", "none"
+
+_DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
+    ("basic", (1, 1, 1, 1)): 10,
+    ("bottleneck", (1, 1, 1, 1)): 14,
+    ("basic", (2, 2, 2, 2)): 18,
+    ("bottleneck", (2, 2, 2, 2)): 26,
+    ("basic", (3, 4, 6, 3)): 34,
+    ("bottleneck", (3, 4, 6, 3)): 50,
+    ("bottleneck", (3, 4, 23, 3)): 101,
+    ("bottleneck", (3, 8, 36, 3)): 152,
+    ("bottleneck", (3, 24, 36, 3)): 200,
+}
+_DEEP_STEMS = {24: "t", 32: "c", 64: "s"}
+"""Channels of the first convolution, where the stem has three of them."""
 
 
 @cache
 def backbone_names() -> tuple[str, ...]:
     """All names that `build_backbone` takes, sorted."""
-    return tuple(sorted({*timm.list_models("resnet*", module="resnet"), *OWN}))
+    known = timm.list_models("resnet*", module="resnet")
+    return tuple(sorted({*(name for name in known if not name.startswith(WRONG_SIZE)), *OWN}))
+
+
+def check_backbone(name: str) -> None:
+    """Prove that there is such a backbone.
+
+    Raises:
+        UsageError: there is none; the hint names the nearest.
+    """
+    if name not in backbone_names():
+        near = did_you_mean(name, backbone_names())
+        raise UsageError(f"unknown backbone '{name}'", hint=near or "a ResNet of timm, such as resnet101c")
 
 
 def build_backbone(name: str, output_stride: int, stages: tuple[int, ...]) -> tuple[nn.Module, list[int]]:
@@ -59,82 +88,124 @@ def build_backbone(name: str, output_stride: int, stages: tuple[int, ...]) -> tu
         The network, [B,3,H,W] -> one [B,c,ceil(H/s),ceil(W/s)] for each stage, and the c of each.
 
     Raises:
-        UsageError: unknown name, or one that cannot have that stride.
+        UsageError: unknown name or stride.
     """
     check_backbone(name)
     if output_stride not in STRIDES:
-        raise UsageError(f"output stride {output_stride}: only {', '.join(map(str, STRIDES))} are possible")
-    net = _create(name, features_only=True, output_stride=output_stride, out_indices=stages)
+        raise UsageError(f"output stride {output_stride}: must be one of {', '.join(map(str, STRIDES))}")
+    original, variant = OWN.get(name, (name, {}))
+    net: Any = timm.create_model(
+        original, features_only=True, output_stride=output_stride, out_indices=stages, **variant
+    )
     return net, net.feature_info.channels()
 
 
-def check_backbone(name: str) -> None:
-    """Prove that there is such a backbone.
-
-    Raises:
-        UsageError: there is none; the hint names the nearest.
-    """
-    if name not in backbone_names():
-        known = did_you_mean(name, backbone_names())
-        raise UsageError(f"unknown backbone '{name}'", hint=known or "a ResNet of timm, such as 'resnet101c'")
-
-
-def _create(name: str, **options: Any) -> Any:
-    original, variant = OWN.get(name, (name, {}))
-    return timm.create_model(original, **variant, **options)
-
-
 def initialise(student: Student, init: str) -> str:
-    """Give the backbone its first weights; the head keeps its random ones.
+    """Give the backbone its first weights; head and learnt background keep their random ones.
 
     Args:
         student: changed in place.
-        init: "imagenet" for those that timm publishes, "none" for random ones, or a file of weights with
-            timm's names, whether bare or wrapped by a training program.
+        init: "imagenet" for the weights that timm publishes; "none" for the random ones it has; or a file of
+            any layout that `read_checkpoint` reads, of a classifier of timm or torchvision, of a student, or
+            of a network of mmsegmentation.
 
     Returns:
         What was taken, for the log.
 
     Raises:
-        ModelError: no such weights, or they cannot be fetched, read or fitted.
+        UsageError: none of these.
+        ModelError: there are no such weights, or they cannot be fetched, read or fitted.
     """
     name = student.shape.backbone
-    if init == "none":
+    if init == RANDOM:
         return f"{name} with random weights"
-    if init == "imagenet":
-        student.backbone.load_state_dict(_imagenet_weights(name))
-        return f"{name} with ImageNet weights"
-    # Of the module os, whose functions take any text: over-long, with a null byte, of an unknown user.
-    path = Path(os.path.expanduser(init))  # noqa: PTH111
-    weights = read_checkpoint(path).tensors
-    _fit(student.backbone, weights, name, init)
-    return f"{name} with weights from {init}"
+    if init == IMAGENET:
+        path, source = _imagenet_file(name)
+    else:
+        path, source = _local_file(init), init
+    _fit(student.backbone, read_checkpoint(path).tensors, name, source)
+    return f"{name} with weights of {source}"
 
 
-def _imagenet_weights(name: str) -> dict[str, Tensor]:
+def _imagenet_file(name: str) -> tuple[Path, str]:
+    """The file, and what it is called at the hub."""
     what = f"ImageNet weights of {name}"
     if name in OWN or not timm.is_model_pretrained(name):
-        raise ModelError(f"there are no {what}", hint=f"{WAYS_OUT}; near ones that have: {_near(name)}")
-
-    def load() -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]):
-            net = _create(name, pretrained=True, features_only=True)
-        return dict(net.state_dict())
-
+        have = [n for n in backbone_names() if n not in OWN and timm.is_model_pretrained(n)]
+        near = difflib.get_close_matches(name, have, n=3, cutoff=0.0)
+        raise ModelError(f"there are no {what}", hint=f"--backbone {' or '.join(near)} have them; {WAYS_OUT}")
+    config: Any = timm.models.get_pretrained_cfg(name)
+    filename = config.hf_hub_filename or "model.safetensors"
     try:
-        return hub.with_cache_first(load, load, what)
+        return hub.fetch_weights({"hf_hub": f"{config.hf_hub_id}/{filename}"}, what), str(config.hf_hub_id)
     except ModelError as error:
-        hint = WAYS_OUT if error.hint == hub.WAYS_OUT else error.hint
-        raise ModelError(error.message, hint=hint) from error
+        raise ModelError(error.message, hint=WAYS_OUT) from error
 
 
-def _near(name: str) -> str:
-    return ", ".join(n for n in ("resnet18", "resnet50c", "resnet101c") if n != name)
+def _local_file(init: str) -> Path:
+    # Of the module os, whose functions take any text: over-long, with a null byte, of an unknown user.
+    path = Path(os.path.expanduser(init))  # noqa: PTH111
+    if init.strip() and os.path.exists(path):  # noqa: PTH110
+        return path  # reading it says what is wrong with a folder
+    if len(path.parts) > 1 or path.suffix.lower() in WEIGHT_SUFFIXES:
+        raise ModelError(f"{init}: no such weight file", hint=f"--init {IMAGENET} needs no file")
+    raise UsageError(
+        f"--init {init}: neither '{IMAGENET}' nor '{RANDOM}' nor a file",
+        hint=did_you_mean(init, (IMAGENET, RANDOM)),
+    )
 
 
 def _fit(net: nn.Module, weights: Mapping[str, Tensor], name: str, source: str) -> None:
-    state = {k: v for k, v in weights.items() if not k.startswith("fc.")}
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelError(f"{source} does not fit {name}") from error
+    """Load the weights of a backbone, or say why they are not.
+
+    Raises:
+        ModelError: names or shapes differ, or there is NaN in them.
+    """
+    state = _backbone_part(weights)
+    expected = net.state_dict()
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in expected]
+    misshapen = [k for k in expected if k in state and state[k].shape != expected[k].shape]
+    problems = [f"{len(misshapen)} of another shape ({_few(misshapen)})"] if misshapen else []
+    problems += [f"{len(missing)} missing ({_few(missing)})"] if missing else []
+    problems += [f"{len(unexpected)} unexpected ({_few(unexpected)})"] if unexpected else []
+    if problems:
+        guess = _guess(state)
+        hint = f"it looks like {guess}: --backbone {guess}" if guess not in (None, name) else ""
+        raise ModelError(
+            f"{source} does not fit {name}: of its weights {', '.join(problems)}",
+            hint=hint or "wanted: a state dict with the names of timm, such as layer1.0.conv1.weight",
+        )
+    spoilt = next((k for k, v in state.items() if not v.float().isfinite().all()), None)
+    if spoilt is not None:
+        raise ModelError(f"{source} holds NaN or infinity in {spoilt}", hint="take an earlier checkpoint")
+    net.load_state_dict({**{k: v for k, v in expected.items() if k not in state}, **state})
+
+
+def _backbone_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The ResNet alone, as timm names it, out of a classifier or a segmenting network."""
+    prefix = "backbone."
+    if any(k.startswith(prefix) for k in weights):
+        weights = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+    # mmsegmentation counts the last batch norm of a deep stem in with the stem.
+    renamed = {re.sub(r"^stem\.", "conv1.", re.sub(r"^stem\.7\.", "bn1.", k)): v for k, v in weights.items()}
+    return {k: v for k, v in renamed.items() if not k.startswith("fc.")}
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def _guess(state: Mapping[str, Tensor]) -> str | None:
+    """The backbone that these weights look like, if it is one of ours."""
+    blocks = tuple(len({k.split(".")[1] for k in state if k.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
+    kind = "bottleneck" if "layer1.0.conv3.weight" in state else "basic"
+    depth = _DEPTHS.get((kind, blocks))
+    stem, shortcut = state.get("conv1.0.weight"), state.get("layer2.0.downsample.1.weight")
+    variant = "" if stem is None else _DEEP_STEMS.get(len(stem), "")
+    if (
+        variant == "c" and shortcut is not None and shortcut.ndim == 4
+    ):  # behind an average pool, not batch norm
+        variant = "d"
+    name = f"resnet{depth}{variant}"
+    return name if name in backbone_names() else None

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipseg_cli.errors import UsageError
+from clipseg_cli.models.synced_norm import joins_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ class DeepLabV3PlusHead(nn.Module):
             UsageError: training with one crop, over which the norm behind the pooling cannot be computed.
         """
         low, high = stages[0], stages[-1]
-        if self.training and len(high) == 1 and type(self.pool[1]) is nn.BatchNorm2d:
+        if self.training and len(high) == 1 and not joins_ranks(self.pool[1]):
             raise UsageError(
                 "the head deeplabv3plus cannot learn from one crop at a time",
                 hint="at least a batch size of 2 (for each process and part of a batch)",
