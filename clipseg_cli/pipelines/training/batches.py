@@ -169,7 +169,8 @@ class Batches:
 
     def _make(self, number: int, order: NDArray[np.int64]) -> _Item:
         failures: dict[str, str] = {}
-        for index in np.roll(order, -(number % len(order))).tolist():
+        for offset in range(len(order)):
+            index = int(order[(number + offset) % len(order)])
             try:
                 image, labels = self._read(index)
             except ClipsegError as error:
