@@ -107,7 +107,6 @@ def _prepare(axes: Axes, last: int) -> None:
     """Every colour is set, since a user's own style may be for dark paper."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_facecolor(PAPER)
     axes.set_xlabel("iteration", color=FAINT)
     axes.set_xlim(0, 1.03 * last)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
@@ -117,6 +116,7 @@ def _prepare(axes: Axes, last: int) -> None:
 
 
 def _plain(axes: Axes) -> None:
+    axes.set_facecolor(PAPER)
     axes.tick_params(axis="both", which="both", length=0, labelcolor=FAINT)
     for spine in axes.spines.values():
         spine.set_color(_GRID)
@@ -137,7 +137,8 @@ def _draw_loss(axes: Axes, steps: Sequence[StepLike]) -> None:
     for _, group in groupby(range(len(steps)), key=lambda i: steps[i].stage):
         part = list(group)
         means.append(_running_mean(loss[part], reach))
-        axes.plot(x[part], means[-1], color=_LOSS, linewidth=1.8, solid_capstyle="round")
+        marker = "." if len(part) == 1 else ""
+        axes.plot(x[part], means[-1], color=_LOSS, linewidth=1.8, solid_capstyle="round", marker=marker)
     mean = np.concatenate(means)
     mean = mean[np.isfinite(mean)]
     if mean.min() > 0 and mean.max() > _LOGARITHMIC * mean.min():
