@@ -137,9 +137,10 @@ def _imagenet_file(name: str) -> tuple[Path, str]:
     config: Any = timm.models.get_pretrained_cfg(name)
     filename = config.hf_hub_filename or "model.safetensors"
     try:
-        return hub.fetch_weights({"hf_hub": f"{config.hf_hub_id}/{filename}"}, what), str(config.hf_hub_id)
+        path = hub.fetch_weights({"hf_hub": f"{config.hf_hub_id}/{filename}"}, f"the file with the {what}")
     except ModelError as error:
         raise ModelError(error.message, hint=WAYS_OUT) from error
+    return path, str(config.hf_hub_id)
 
 
 def _local_file(init: str) -> Path:

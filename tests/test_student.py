@@ -1,0 +1,484 @@
+"""The student network: sizes, strides, what learns and what does not, and its first weights."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from clipseg_cli.errors import ClipsegError, ModelError, ShapeError, UsageError
+from clipseg_cli.models import hub
+from clipseg_cli.models.student import Student, StudentShape
+from clipseg_cli.models.student_backbones import OWN, backbone_names, build_backbone, initialise
+from clipseg_cli.models.student_heads import DeepLabV2Head, DeepLabV3PlusHead
+
+HEADS = ("deeplabv2", "deeplabv3plus")
+QUERY_TO_CLASS = (0, 1, 1, 2)
+
+
+def make(head="deeplabv2", *, backbone="resnet10t", width=16, background=0, seed=0, **shape) -> Student:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        words = torch.randn(len(QUERY_TO_CLASS), width)
+        return Student(StudentShape(backbone, head, width, **shape), words, QUERY_TO_CLASS, background)
+
+
+def picture(*shape) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def message(function, *args) -> str:
+    with pytest.raises(ClipsegError) as error:
+        function(*args)
+    return f"{error.value.message} | {error.value.hint}"
+
+
+@pytest.fixture(scope="module")
+def students():
+    return {head: make(head).eval() for head in HEADS}
+
+
+@pytest.mark.parametrize("size", [(65, 97), (64, 96), (17, 40), (1, 1)])
+@pytest.mark.parametrize("head", HEADS)
+def test_sizes_are_rounded_up(head, size, students):
+    with torch.inference_mode():
+        features, logits = students[head](picture(2, 3, *size))
+    stride = {"deeplabv2": 8, "deeplabv3plus": 4}[head]
+    assert students[head].stride == stride
+    h, w = (math.ceil(side / stride) for side in size)
+    assert features.shape == (2, 16, h, w)
+    assert logits.shape == (2, 3, h, w)
+
+
+FAMILIES = [
+    "resnet18",
+    "resnet18c",
+    "resnet18d",
+    "resnet10t",
+    "resnet50s",
+    "resnet101c",
+    "resnetblur18",
+    "resnetrs50",
+]
+"""One of each way to build a stem, a shortcut and a block; the others differ in depth."""
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "resnet50_gn"])
+def test_every_backbone_has_stride_8_and_rounds_up(name):
+    with torch.device("meta"):
+        net, channels = build_backbone(name, 8, (1, 4))
+        first, last = net.eval()(torch.zeros(1, 3, 65, 97))
+    assert first.shape == (1, channels[0], 17, 25)
+    assert last.shape == (1, channels[1], 9, 13)
+    # What has weights under other names, or norms that are not to be synchronised, would need care elsewhere.
+    assert {type(m) for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)} <= {
+        nn.BatchNorm2d
+    }
+
+
+@pytest.mark.parametrize("name", ["resnet18c", "resnet50c"])
+def test_stages_dilate_as_published(name):
+    with torch.device("meta"):
+        net, _ = build_backbone(name, 8, (4,))
+    convs = {k: m for k, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)}
+    last = "conv2"  # the only dilated convolution of a bottleneck, and the second of a basic block
+    dilations = [convs[f"layer{stage}.1.{last}"].dilation[0] for stage in (1, 2, 3, 4)]
+    strides = [max(m.stride[0] for k, m in convs.items() if k.startswith(f"layer{s}.")) for s in (1, 2, 3, 4)]
+    first = "conv1" if name == "resnet18c" else "conv2"
+    assert dilations == [1, 1, 2, 4]
+    assert strides == [1, 2, 1, 1]
+    assert [convs[f"layer{stage}.0.{first}"].dilation[0] for stage in (3, 4)] == [1, 2]
+    assert [convs[f"conv1.{i}"].out_channels for i in (0, 3, 6)] == [32, 32, 64]
+
+
+def test_a_picture_moved_by_8_pixels_moves_the_features_by_one(students):
+    image = picture(1, 3, 160, 160)
+    with torch.inference_mode():
+        here = students["deeplabv2"].backbone(image[..., 8:])[0]
+        there = students["deeplabv2"].backbone(image)[0]
+    torch.testing.assert_close(here[..., 9:10, 9:10], there[..., 9:10, 10:11], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(here[..., 9:10, 9:10], there[..., 9:10, 9:10], atol=1e-4, rtol=1e-4)
+
+
+def test_output_stride_16_halves_the_grid():
+    student = make(output_stride=16).eval()
+    assert student.stride == 16
+    assert student(picture(1, 3, 65, 97))[0].shape[-2:] == (5, 7)
+    assert "8, 16, 32" in message(lambda: make(output_stride=4))
+
+
+def test_the_deeplabv2_feature_is_the_sum_of_four_branches():
+    c, d = 6, 8
+    head = DeepLabV2Head(c, d).eval()
+    assert [b[0].dilation for b in head.branches] == [(6, 6), (12, 12), (18, 18), (24, 24)]
+    assert sum(p.numel() for p in head.parameters()) == 4 * (9 * c * d + 2 * d)
+    x = picture(1, c, 30, 30)
+    with torch.no_grad():
+        torch.testing.assert_close(head([x]), torch.stack([b(x) for b in head.branches]).sum(dim=0))
+    assert all((b(x) >= 0).all() for b in head.branches)
+
+
+def test_the_deeplabv3plus_head_has_the_published_layers():
+    c1, c, d = 5, 6, 8
+    head = DeepLabV3PlusHead(c1, c, d)
+    norms = 2 * (d + 3 * (c + d) + d + d + 48 + (d + 48 + d) + (d + d))
+    convs = [
+        c * d,
+        3 * (9 * c + c * d),
+        c * d,  # image pooling
+        9 * 5 * d * d,
+        48 * c1,
+        9 * (d + 48) + (d + 48) * d,
+        9 * d + d * d,
+    ]
+    assert sum(p.numel() for p in head.parameters()) == sum(convs) + norms
+    assert [b[0][0].dilation[0] for b in head.branches[1:]] == [12, 24, 36]
+    assert not [m for m in head.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+
+
+def test_image_pooling_lets_every_pixel_see_every_other():
+    head = DeepLabV3PlusHead(5, 6, 8).eval()
+    low, high = picture(1, 5, 160, 160), picture(1, 6, 80, 80).requires_grad_()
+    head((low, high))[..., :4, :4].sum().backward()
+    assert (high.grad[..., 79, 79] != 0).any()
+
+
+def test_one_crop_cannot_train_image_pooling():
+    student = make("deeplabv3plus").train()
+    assert "batch size of 2" in message(student, picture(1, 3, 32, 32))
+    assert student(picture(2, 3, 32, 32))[1].shape == (2, 3, 8, 8)
+    assert student.eval()(picture(1, 3, 32, 32))[1].shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_everything_learns_but_the_words(head):
+    student = make(head).train()
+    before = student.text_embeds.clone()
+    _, logits = student(picture(2, 3, 64, 64))
+    (logits * picture(*logits.shape)).sum().backward()
+    still = [k for k, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # Branches of a residual net that begin at zero let nothing through at first.
+    assert not [k for k in still if ".conv" not in k and ".bn" not in k]
+    assert "backbone.conv1.0.weight" not in still
+    assert "background" not in still
+    assert "text_embeds" not in dict(student.named_parameters())
+    torch.optim.SGD(student.parameters(), lr=0.1).step()
+    assert torch.equal(student.text_embeds, before)
+
+
+def test_queries_are_unit_rows_with_the_learnt_background_in_its_place():
+    for background, q in ((0, 0), (2, 3)):
+        student = make(background=background)
+        queries = student.queries()
+        torch.testing.assert_close(queries.norm(dim=1), torch.ones(4))
+        torch.testing.assert_close(queries[q], student.background / student.background.norm())
+        others = [i for i in range(4) if i != q]
+        assert torch.equal(queries[others], student.text_embeds[others])
+    student = make(background=None)
+    assert student.background is None
+    assert torch.equal(student.queries(), student.text_embeds)
+
+
+def test_the_best_word_speaks_for_its_class():
+    shape = StudentShape("resnet10t", "deeplabv2", 16)
+    student = Student(shape, torch.eye(16)[:4], QUERY_TO_CLASS, None).eval()
+    with torch.no_grad():
+        features, logits = student(picture(1, 3, 65, 65))
+    assert torch.equal(student.logits(features), features[:, :4])
+    best = torch.maximum(features[:, 1], features[:, 2])
+    assert torch.equal(logits, torch.stack([features[:, 0], best, features[:, 3]], dim=1))
+    assert (features[:, 1] > features[:, 2]).any()
+    assert (features[:, 1] < features[:, 2]).any()
+
+
+def test_queries_of_classes_in_any_order_reach_their_class():
+    words = torch.eye(4)[:3]
+    student = Student(StudentShape("resnet10t", "deeplabv2", 4), words, (2, 0, 1), None).eval()
+    with torch.inference_mode():
+        features, logits = student(picture(1, 3, 16, 16))
+    assert torch.equal(logits, features[:, [1, 2, 0]])
+
+
+def test_new_words_can_be_asked_for(students):
+    features = picture(1, 16, 3, 4)
+    words = torch.eye(16)[:5]
+    assert torch.equal(students["deeplabv2"].logits(features, words), features[:, :5])
+
+
+def test_normalised_logits_do_not_see_the_length_of_features():
+    plain, normalising = make(), make(normalise=True)
+    features = picture(1, 16, 3, 4)
+    torch.testing.assert_close(normalising.logits(features * 7), normalising.logits(features))
+    assert normalising.logits(features).abs().max() <= 100
+    torch.testing.assert_close(
+        normalising.logits(features),
+        100
+        * torch.cosine_similarity(features[:, None], normalising.queries()[None, :, :, None, None], dim=2),
+    )
+    torch.testing.assert_close(plain.logits(features * 7), plain.logits(features) * 7)
+
+
+def test_the_seed_decides_all_weights():
+    one, same, other = make(seed=3), make(seed=3), make(seed=4)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, same.state_dict()[name])
+    assert not torch.equal(one.background, other.background)
+    assert not torch.equal(one.head.branches[0][0].weight, other.head.branches[0][0].weight)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_channels_last_gives_the_same(head, students):
+    image = picture(1, 3, 40, 56)
+    with torch.inference_mode():
+        expected = students[head](image)
+        last = make(head).eval().to(memory_format=torch.channels_last)
+        for got, wanted in zip(
+            last(image.contiguous(memory_format=torch.channels_last)), expected, strict=True
+        ):
+            torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_autocast_ends_at_the_features(head, students):
+    student = students[head]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        features, logits = student(picture(1, 3, 40, 56))
+        assert torch.equal(student.logits(features.bfloat16()), student.logits(features))
+    assert features.dtype == logits.dtype == torch.float32
+    with torch.inference_mode():
+        words = student.logits(features)
+    assert torch.equal(logits[:, [0, 2]], words[:, [0, 3]])
+
+
+def test_what_does_not_fit_together_is_refused():
+    shape = StudentShape("resnet10t", "deeplabv2", 16)
+    words = torch.randn(4, 16)
+    with pytest.raises(ShapeError, match="4 x 16"):
+        Student(shape, words[:, :8], QUERY_TO_CLASS, None)
+    with pytest.raises(ShapeError, match="every class"):
+        Student(shape, words, (0, 0, 2, 2), None)
+    with pytest.raises(UsageError, match="class 1 is the background and has 2 words"):
+        Student(shape, words, QUERY_TO_CLASS, 1)
+    assert "did you mean 'deeplabv2'" in message(lambda: make("deeplab2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("resnet110", "or 'resnet101'"),
+        ("resnet18e", "'resnet18c'"),
+        ("vit_base_patch16_224", ""),
+        ("hf-hub:someone/resnet18", ""),
+        ("../resnet18", "did you mean 'resnet18'"),
+        ("resnetaa50", "did you mean"),
+        ("resnet50_clip", "did you mean"),
+    ],
+)
+def test_an_unknown_backbone_is_refused_with_the_nearest(name, hint):
+    said = message(build_backbone, name, 8, (4,))
+    assert said.startswith(f"unknown backbone '{name}' | ")
+    assert hint in said
+
+
+# First weights
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    def no_download(*_, **__):
+        raise AssertionError("tried to download")
+
+    monkeypatch.setattr(hub, "reachable", lambda *_: False)
+    monkeypatch.setattr(hub, "download_pretrained", no_download)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Of a whole classifier, as timm has them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        net = timm.create_model("resnet10t", num_classes=7)
+    for name, buffer in net.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.uniform_()
+    return net.state_dict()
+
+
+def assert_begins_with(student, weights):
+    for name, tensor in student.backbone.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_no_weights_leave_all_as_it_was():
+    student = make()
+    before = {k: v.clone() for k, v in student.state_dict().items()}
+    assert initialise(student, "none") == "resnet10t with random weights"
+    assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
+
+
+WRAPPED = {
+    "bare": lambda w: w,
+    "without a classifier": lambda w: {k: v for k, v in w.items() if not k.startswith("fc.")},
+    "state_dict": lambda w: {"state_dict": w, "epoch": 3},
+    "model": lambda w: {"model": w},
+    "distributed": lambda w: {f"module.{k}": v for k, v in w.items()},
+    "old": lambda w: {k: v for k, v in w.items() if not k.endswith("num_batches_tracked")},
+    "a segmenting network": lambda w: {
+        "state_dict": {**{f"backbone.{k}": v for k, v in w.items()}, "decode_head.conv.weight": torch.ones(2)}
+    },
+    "mmsegmentation": lambda w: {
+        k.replace("conv1.", "stem.", 1)
+        if k.startswith("conv1.")
+        else k.replace("bn1.", "stem.7.")
+        if k.startswith("bn1.")
+        else k: v
+        for k, v in w.items()
+    },
+}
+
+
+@pytest.mark.parametrize("layout", WRAPPED)
+def test_a_file_of_any_layout_gives_the_first_weights(layout, tmp_path, weights):
+    path = tmp_path / "weights.pth"
+    torch.save(WRAPPED[layout](weights), path)
+    student = make()
+    head = student.head.branches[0][0].weight.clone()
+    assert initialise(student, str(path)) == f"resnet10t with weights of {path}"
+    assert_begins_with(student, weights)
+    assert torch.equal(student.head.branches[0][0].weight, head)
+
+
+def test_safetensors_give_the_first_weights_to_either_head(tmp_path, weights):
+    save_file(weights, tmp_path / "weights.safetensors")
+    student = make("deeplabv3plus")
+    initialise(student, str(tmp_path / "weights.safetensors"))
+    assert_begins_with(student, weights)
+
+
+def test_half_precision_is_widened(tmp_path, weights):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    save_file(half, tmp_path / "weights.safetensors")
+    student = make()
+    initialise(student, str(tmp_path / "weights.safetensors"))
+    assert_begins_with(student, {k: v.float() if v.is_floating_point() else v for k, v in half.items()})
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["resnet14t", "resnet18", "resnet18c", "resnet18d", "resnet34", "resnet50", "resnet50s", "resnet101c"],
+)
+def test_weights_of_another_resnet_say_of_which(other, tmp_path):
+    original, variant = OWN.get(other, (other, {}))
+    with torch.device("meta"):
+        shapes = timm.create_model(original, num_classes=1, **variant).state_dict()
+    state = {k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}  # one number each in the file
+    torch.save(state, tmp_path / "other.pth")
+    said = message(initialise, make(), str(tmp_path / "other.pth"))
+    assert "other.pth does not fit resnet10t: of its weights " in said
+    assert said.endswith(f"| it looks like {other}: --backbone {other}")
+
+
+def test_weights_that_do_not_fit_are_named_and_counted(tmp_path, weights):
+    state = {k: v for k, v in weights.items() if not k.startswith("layer4.0.conv")}
+    state["layer1.0.conv1.weight"] = torch.ones(2, 2)
+    state["extra"] = torch.ones(1)
+    torch.save(state, tmp_path / "bad.pth")
+    student = make()
+    before = student.backbone.conv1[0].weight.clone()
+    said = message(initialise, student, str(tmp_path / "bad.pth"))
+    assert "1 of another shape (layer1.0.conv1.weight)" in said
+    assert "2 missing (layer4.0.conv1.weight, layer4.0.conv2.weight)" in said
+    assert "1 unexpected (extra)" in said
+    assert torch.equal(student.backbone.conv1[0].weight, before)
+
+
+def test_weights_with_nan_are_refused(tmp_path, weights):
+    torch.save({**weights, "bn1.bias": weights["bn1.bias"] * torch.nan}, tmp_path / "bad.pth")
+    assert "holds NaN or infinity in bn1.bias" in message(initialise, make(), str(tmp_path / "bad.pth"))
+
+
+def test_all_names_are_resnets_that_can_be_built():
+    assert {
+        "resnet10t",
+        "resnet18c",
+        "resnet50",
+        "resnet50c",
+        "resnet101",
+        "resnet101c",
+        "resnet101d",
+    } <= set(backbone_names())
+    assert all(name.startswith("resnet") for name in backbone_names())
+
+
+def test_what_is_no_file_of_weights_is_refused(tmp_path):
+    student = make()
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save([torch.ones(1)], tmp_path / "list.pth")
+    torch.save(nn.Linear(1, 1), tmp_path / "module.pth")
+    assert "is not a weight file" in message(initialise, student, str(tmp_path / "text.pth"))
+    assert "holds a list, not a table" in message(initialise, student, str(tmp_path / "list.pth"))
+    assert "wants to run code" in message(initialise, student, str(tmp_path / "module.pth"))
+    assert "is a folder" in message(initialise, student, str(tmp_path))
+    assert "no such weight file" in message(initialise, student, "nowhere.pth")
+    assert "no such weight file" in message(initialise, student, "x" * 5000 + "/y")
+    assert "did you mean 'imagenet'" in message(initialise, student, "imagnet")
+    assert "known: imagenet, none" in message(initialise, student, "")
+
+
+def test_imagenet_weights_come_from_the_cache_without_network(no_network, weights):
+    folder = no_network / "models--timm--resnet10t.c3_in1k"
+    (folder / "snapshots/abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("abc")
+    save_file(weights, folder / "snapshots/abc/model.safetensors")
+    student = make()
+    assert initialise(student, "imagenet") == "resnet10t with weights of timm/resnet10t.c3_in1k"
+    assert_begins_with(student, weights)
+
+
+def test_imagenet_weights_are_fetched_when_the_hub_answers(no_network, monkeypatch, tmp_path, weights):
+    asked = []
+
+    def download(config):
+        asked.append(config["hf_hub"])
+        save_file(weights, tmp_path / "fetched.safetensors")
+        return str(tmp_path / "fetched.safetensors")
+
+    monkeypatch.setattr(hub, "reachable", lambda *_: True)
+    monkeypatch.setattr(hub, "download_pretrained", download)
+    student = make()
+    initialise(student, "imagenet")
+    assert asked == ["timm/resnet10t.c3_in1k/model.safetensors"]
+    assert_begins_with(student, weights)
+
+
+def test_without_network_one_sentence_names_two_ways_out(no_network):
+    student = make()
+    before = student.backbone.conv1[0].weight.clone()
+    start = time.monotonic()
+    said = message(initialise, student, "imagenet")
+    assert time.monotonic() - start < 5
+    assert said.startswith("the file with the ImageNet weights of resnet10t is not on this machine")
+    assert " cannot be reached | " in said
+    assert "--init FILE" in said
+    assert "--init none" in said
+    assert "--pretrained" not in said
+    assert torch.equal(student.backbone.conv1[0].weight, before)
+
+
+def test_a_backbone_without_imagenet_weights_names_near_ones(no_network):
+    said = message(initialise, make(backbone="resnet18c"), "imagenet")
+    assert said.startswith("there are no ImageNet weights of resnet18c | ")
+    assert "resnet18d" in said
+    assert "--init none" in said
+    with pytest.raises(ModelError):
+        initialise(make(backbone="resnet18c"), "imagenet")
