@@ -62,12 +62,18 @@ def rows_of(pixels, color):
         (list(range(1, 9000)), [0.5]),
     ],
 )
-@pytest.mark.parametrize(("switch", "teacher"), [(None, None), (2, 0.4), (50, math.nan)])
-def test_whatever_there_is_can_be_drawn(tmp_path, losses, miou, switch, teacher):
-    pixels = drawn(tmp_path / "x.png", steps(losses), scores(*miou), switch, teacher)
+def test_whatever_there_is_can_be_drawn(tmp_path, losses, miou):
+    pixels = drawn(tmp_path / "x.png", steps(losses), scores(*miou), 2, 0.4)
     blue = pixels[LEFT][..., 2] - pixels[LEFT][..., 0] > 60
     assert blue.any() == np.isfinite(losses).any()
     assert near(pixels[RIGHT], SCORE).any() == np.isfinite(miou).any()
+
+
+@pytest.mark.parametrize(("switch", "teacher"), [(None, math.nan), (50, None), (1, 0.0)])
+def test_marks_out_of_reach_change_nothing_else(tmp_path, switch, teacher):
+    pixels = drawn(tmp_path / "x.png", steps([2.0, 1.0]), scores(0.1, 0.2, every=1), switch, teacher)
+    assert near(pixels[LEFT], LOSS).any()
+    assert near(pixels[RIGHT], TEACHER, 150).any() == (teacher == 0)
 
 
 def test_one_iteration_and_one_validation_are_seen(tmp_path):
@@ -247,7 +253,7 @@ def test_the_legend_has_the_classes_that_occur_anywhere(tmp_path):
     assert (below == 176).all(axis=2).sum() < 50  # some are in the soft edges of letters
 
 
-@pytest.mark.parametrize("total", [1, 21, 255, 256, 1000])
+@pytest.mark.parametrize("total", [1, 21, 255, 256])
 def test_any_number_of_classes(tmp_path, total):
     names = tuple(f"a rather long name of thing {i}" for i in range(total))
     row = sample(target=-1, prediction=total - 1)
