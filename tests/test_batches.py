@@ -14,7 +14,7 @@ import torch
 
 from clipseg_cli.errors import DatasetError, ImageError, RunError, UsageError
 from clipseg_cli.ops.augment import CropSpec
-from clipseg_cli.pipelines.training.batches import BATCHES_AHEAD, Batch, Batches
+from clipseg_cli.pipelines.training.batches import Batch, Batches
 from clipseg_cli.utils.distributed import Share
 
 SPEC = CropSpec(crop=16, short_side=20, long_side=80, scale=(0.5, 2.0), max_share=0.75)
@@ -239,7 +239,7 @@ def test_two_batches_are_made_ahead_and_not_many_more():
     source = Noise(50)
     with Batches(source, WHOLE, batch_size=3, share=Share(), seed=0, workers=2) as batches:
         next(batches)
-        wanted, until = 3 * (1 + BATCHES_AHEAD), time.monotonic() + 5
+        wanted, until = 3 * (1 + 2), time.monotonic() + 5
         while len(source.asked) < wanted and time.monotonic() < until:
             time.sleep(0.005)
         time.sleep(0.02)

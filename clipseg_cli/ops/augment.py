@@ -110,7 +110,8 @@ def augment(image: Tensor, labels: Tensor, rng: np.random.Generator, spec: CropS
 def distort(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Vary brightness (added), contrast (a factor on the values), saturation and hue, each with probability 1/2.
 
-    Contrast comes before or after saturation and hue, with equal probability.
+    Contrast comes before or after saturation and hue, with equal probability. It scales values from black, as
+    published, where torchvision's `adjust_contrast` scales them from the mean grey.
 
     Args:
         image: uint8 [3, H, W].
@@ -159,7 +160,7 @@ def recolour(image: Tensor, saturation: float, turn: float) -> Tensor:
 
 
 def _vary_contrast(image: Tensor, rng: np.random.Generator) -> Tensor:
-    # The published contrast multiplies the values, which torchvision calls brightness.
+    # A factor on the values is what torchvision calls brightness.
     return vision.adjust_brightness(image, rng.uniform(*CONTRAST)) if rng.random() < 0.5 else image
 
 
