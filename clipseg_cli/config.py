@@ -431,13 +431,15 @@ class ExportConfig:
     Attributes:
         student: a run of `clipseg train`, or one of its checkpoints.
         onnx: the file to write.
-        classes: as for `clipseg segment`; empty takes the words that the student was trained with.
+        classes, background: as for `clipseg segment`; no classes takes those that the student was trained with,
+            and their background.
         size: (H, W) of the picture that the check uses; any other size works too.
     """
 
     student: str = ""
     onnx: Path = Path("student.onnx")
     classes: str = ""
+    background: str = InferenceConfig.background
     size: tuple[int, int] = (256, 256)
 
 
