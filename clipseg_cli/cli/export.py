@@ -13,7 +13,10 @@ from clipseg_cli.config import ExportConfig
 from clipseg_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipseg_cli.pipelines.export import Export, Port
+    from collections.abc import Mapping
+
+    from clipseg_cli.models.student_graph import Port
+    from clipseg_cli.pipelines.export import Export
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -59,11 +62,7 @@ def export(
     if onnxruntime computes with it what the student computes. Needs: pip install "clipseg-cli[onnx]".
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
-    given = opt.given_options(ctx)
-    if "background" in given and "classes" not in given:
-        raise UsageError(
-            "--background does nothing without --classes", hint="the student keeps the words of its training"
-        )
+    _check(opt.given_options(ctx))
     config = opt.config_from(ExportConfig, ctx.params)
     watch = Stopwatch()
     with console.waiting("exporting"):
@@ -76,6 +75,19 @@ def export(
         console.document(_document(made))
     _show(made, console)
     console.say(f"{made.model.name} / {made.model.pretrained} exported in {format_seconds(watch.seconds)}")
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Refuse options that hold nothing or do nothing.
+
+    Raises:
+        UsageError: there are such.
+    """
+    own = "the words of its training are taken without --classes"
+    if not given.get("classes", "x").strip():  # as `--classes "$UNSET"` gives it
+        raise UsageError("--classes is empty", hint=own)
+    if "background" in given and "classes" not in given:
+        raise UsageError("--background does nothing without --classes", hint=own)
 
 
 def _show(made: Export, console: Console) -> None:
