@@ -287,6 +287,7 @@ class Recipe:
         rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
         momentum, weight_decay: of SGD, on all parameters.
         guided: share of the iterations in which the teacher labels; self-training begins behind it.
+        validations: how often the student is scored on the way.
         benchmarks: for which this is the default.
         source: where these numbers come from.
     """
@@ -311,6 +312,7 @@ class Recipe:
     weight_decay: float = 5e-4
     zero_shot_weight_decay: float = 5e-4
     guided: float = 0.1
+    validations: int = 10
     benchmarks: tuple[str, ...] = ()
     source: str = ""
 
@@ -357,6 +359,7 @@ QUICK_RECIPE = Recipe(
     batch_size=8,
     iterations=300,
     zero_shot_iterations=300,
+    validations=3,
     source="this tool: small pictures, a small network, minutes on a CPU",
 )
 
@@ -387,9 +390,9 @@ class TrainConfig(DataConfig):
         distill: weight of the distillation.
         accumulate: parts of a batch that go through the network one after the other.
         compile: let torch compile the student.
-        validate_every: iterations; None: ten times in the run; 0: never.
+        validate_every: iterations; None: as often as the recipe says; 0: only at the end.
         validation_images: how many of the validation split are used on the way; 0 for all.
-        checkpoint_every: iterations; None: ten times in the run.
+        checkpoint_every: iterations; None: with every validation, and whenever five minutes are over.
         seed: of the weights, of the order of the pictures and of the crops.
         resume: go on with the run of that name.
         out: folder of the runs.

@@ -61,3 +61,10 @@ class DiskFullError(OutputError):
 
 class ShapeError(ClipsegError):
     """Tensors handed to a function of the core do not fit each other."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on the accelerator or beside it."""
+    # torch.OutOfMemoryError is a RuntimeError; on the CPU a plain one says "can't allocate memory".
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

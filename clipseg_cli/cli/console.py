@@ -128,23 +128,45 @@ class Console:
         Nothing is drawn with a total of 0, with --quiet or --json, or where stderr is not a terminal.
         Meanwhile lines may be said, but tables must wait: they would be drawn over.
         """
-        if not total or self.quiet or self.as_json or not self._talk.is_terminal:
+        if not total or not self.draws:
             yield lambda: None
             return
-        bar = Progress(
+        bar = self._bar(_RateColumn())
+        with bar:
+            task = bar.add_task(text, total=total, completed=done, begun=done)
+            yield lambda: bar.advance(task)
+
+    @contextmanager
+    def countdown(self, text: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
+        """A bar over steps with the time left on stderr; call what it yields with the steps done and a text.
+
+        It starts at `done`; nothing is drawn where `draws` is False.
+        """
+        if not self.draws:
+            yield lambda *_: None
+            return
+        bar = self._bar(TextColumn("{task.fields[text]}", markup=False), _LeftColumn())
+        with bar:
+            task = bar.add_task(text, total=total, completed=done, begun=done, text="")
+            yield lambda step, text: bar.update(task, completed=step, text=text)
+
+    @property
+    def draws(self) -> bool:
+        """Whether bars are drawn: on a terminal, unless quiet or with --json."""
+        return not self.quiet and not self.as_json and self._talk.is_terminal
+
+    def _bar(self, *columns: ProgressColumn) -> Progress:
+        return Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            _RateColumn(),
+            *columns,
             console=self._talk,
             transient=True,
             # stdout is data and never goes through the bar's console, which is stderr.
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        with bar:
-            task = bar.add_task(text, total=total, completed=done, begun=done)
-            yield lambda: bar.advance(task)
 
 
 class _Log(logging.Handler):
@@ -170,6 +192,16 @@ class _RateColumn(ProgressColumn):
         speed = done / task.elapsed
         until = f", {format_seconds(task.remaining / speed)} left" if task.remaining else ""
         return Text(f"{speed:.3g} images/s{until}")
+
+
+class _LeftColumn(ProgressColumn):
+    """As in "1:20 min left"."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields["begun"]
+        if not done or not task.elapsed or not task.remaining:
+            return Text("")
+        return Text(f"{format_seconds(task.remaining * task.elapsed / done)} left")
 
 
 class Stopwatch:

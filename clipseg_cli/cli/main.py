@@ -15,9 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 from clipseg_cli import __version__
-from clipseg_cli.cli import evaluate, models, pseudolabel, segment
+from clipseg_cli.cli import evaluate, export, models, pseudolabel, segment, train
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
-from clipseg_cli.errors import ClipsegError
+from clipseg_cli.errors import ClipsegError, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def _sentences() -> Iterator[None]:
         to_nowhere(sys.stdout)
         raise typer.Exit(1) from error
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         hint = "try a smaller --batch-size, a smaller --short-side, or --device cpu"
         Console().error(ClipsegError("not enough memory", hint=hint))
@@ -104,7 +104,9 @@ def _top(
 for _name, _command, _examples in (
     ("segment", segment.segment, segment.EXAMPLES),
     ("pseudolabel", pseudolabel.pseudolabel, pseudolabel.EXAMPLES),
+    ("train", train.train, train.EXAMPLES),
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
+    ("export", export.export, export.EXAMPLES),
     ("models", models.models, models.EXAMPLES),
 ):
     app.command(_name, help=_paragraphs(_command.__doc__ or ""), epilog=_examples)(_command)
@@ -124,9 +126,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         with suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     app(args=None if argv is None else list(argv), prog_name="clipseg")
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # torch.OutOfMemoryError is a RuntimeError; on the CPU a plain one says "can't allocate memory".
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -32,16 +32,14 @@ from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from clipseg_cli.config import EvalConfig, Protocol
-    from clipseg_cli.pipelines.load import ModelPlan
     from clipseg_cli.pipelines.predict import Predictor, Prepared
-    from clipseg_cli.pipelines.students import StudentPlan
     from clipseg_cli.types import Dataset, DecodedImage, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 
@@ -63,7 +61,16 @@ def open_evaluation(config: EvalConfig) -> Iterator[Evaluation]:
         stack.enter_context(rendezvous(share))
         backbone, predictor = plan.load(dataset.classes)
         yield Evaluation(
-            config, dataset, plan.protocol, plan, backbone, predictor, unseen, conditions, share, out
+            config,
+            dataset,
+            plan.protocol,
+            plan.templates,
+            backbone,
+            predictor,
+            unseen,
+            conditions,
+            share,
+            out,
         )
 
 
@@ -80,7 +87,7 @@ class Evaluation(Scoring):
         config: EvalConfig,
         dataset: Dataset,
         protocol: Protocol,
-        plan: ModelPlan | StudentPlan,
+        templates: Sequence[str],
         backbone: DenseModel,
         predictor: Predictor,
         unseen: tuple[int, ...],
@@ -99,7 +106,7 @@ class Evaluation(Scoring):
             images=len(dataset.samples),
             out=out,
         )
-        self.plan, self.backbone, self.predictor = plan, backbone, predictor
+        self.templates, self.backbone, self.predictor = templates, backbone, predictor
         self.device = describe_device(predictor.device)
         self.model = f"{backbone.name} / {backbone.pretrained}"
         groups = cut_into_groups(dataset.samples, config.batch_size)

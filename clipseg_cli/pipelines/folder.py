@@ -1,4 +1,4 @@
-"""The folder of a pseudo-label run: its name, who may work in it, and how work in it begins."""
+"""The folder of a run: its name, who may work in it, and how work in it begins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipseg_cli.utils.files import check_writable, output_errors
 from clipseg_cli.utils.locks import LockedError, hold, holder_of, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterator, Sequence, Set
 
     from clipseg_cli.config import PseudolabelConfig
     from clipseg_cli.types import Dataset
@@ -36,8 +36,13 @@ def default_name(config: PseudolabelConfig, dataset: Dataset) -> str:
 
 
 @contextmanager
-def run_folder(folder: Path, dataset: Dataset) -> Iterator[None]:
+def run_folder(folder: Path, dataset: Dataset, inside: Sequence[str] = (LABELS,)) -> Iterator[None]:
     """Make the run folder; it goes again if the run does not even begin.
+
+    Args:
+        folder: of the run.
+        dataset: that it works on.
+        inside: folders in it that are made at once.
 
     Raises:
         ClipsegError: it cannot be written, or the data set would take its labels for pictures.
@@ -48,9 +53,13 @@ def run_folder(folder: Path, dataset: Dataset) -> Iterator[None]:
             hint="choose another folder with --out",
         )
     check_writable(folder)
-    made = [path for path in (folder / LABELS, folder, *folder.parents) if not path.exists()]
+    made = [
+        path for path in (*(folder / name for name in inside), folder, *folder.parents) if not path.exists()
+    ]
     with output_errors(folder):
-        (folder / LABELS).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in inside:
+            (folder / name).mkdir(exist_ok=True)
     try:
         yield
     finally:

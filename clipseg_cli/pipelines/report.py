@@ -202,6 +202,6 @@ def _protocol(evaluation: Evaluation | PredictionScoring) -> tuple[str, str, dic
     if not isinstance(evaluation, Evaluation):
         return "", "", {}
     config, protocol, dataset = evaluation.config, evaluation.protocol, evaluation.dataset
-    settings = protocol_settings(protocol, config, dataset.classes, evaluation.plan.templates)
+    settings = protocol_settings(protocol, config, dataset.classes, evaluation.templates)
     digits = fingerprint(dataset.benchmark, settings)
     return protocol_title(protocol, config), digits, {name: value for name, value, _ in settings}

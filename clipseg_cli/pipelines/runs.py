@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from clipseg_cli.config import EvalConfig, PseudolabelConfig
+from clipseg_cli.config import EvalConfig
 from clipseg_cli.data.corruptions import CORRUPTIONS, SEVERITIES, parse_corruptions
 from clipseg_cli.errors import RunError
 from clipseg_cli.outputs import safe_name
@@ -23,25 +23,35 @@ HOW = "make one with clipseg pseudolabel DATASET, or name a data set with --data
 GOES_ON = "the command that started it goes on with it"
 LISTED = 3
 
+Kind = Literal["pseudolabel", "train"]
+"""A command that makes runs; also the name of their folder."""
+
 _OF_A_PROTOCOL = ("short_side", "window", "stride", "templates", "background_threshold")
 _OF_A_MODEL = ("pretrained",)
 
 
-def newest_run(runs: Path = RUNS) -> tuple[Path, str]:
-    """The pseudo-label run that was completed last, below a folder of runs, and why it was taken.
+def newest_run(
+    runs: Path = RUNS, kind: Kind = "pseudolabel", purpose: str = "to evaluate"
+) -> tuple[Path, str]:
+    """The run of a command that was completed last, below a folder of runs, and why it was taken.
+
+    Args:
+        runs: folder of all runs.
+        kind: of which command.
+        purpose: for the message, "to evaluate".
 
     Raises:
         RunError: there is none.
     """
     found: list[tuple[float, Path]] = []
     unfinished, left_out = 0, []
-    for path in sorted((runs / PseudolabelConfig.out.name).glob(f"*/{FILE}")):
+    for path in sorted((runs / kind).glob(f"*/{FILE}")):
         try:
             manifest = read_manifest(path.parent)
         except RunError:
             left_out.append(f"{path.parent} (damaged, edited or of another version)")
             continue
-        if manifest is None or manifest.identity.get("kind") != "pseudolabel":
+        if manifest is None or manifest.identity.get("kind") != kind:
             continue
         if manifest.complete:
             found.append((path.stat().st_mtime, path.parent))
@@ -54,14 +64,15 @@ def newest_run(runs: Path = RUNS) -> tuple[Path, str]:
     if not found:
         if left_out:
             raise RunError(
-                f"no run in {runs} can be evaluated: {listed}", hint=GOES_ON if unfinished else HOW
+                f"there is no complete run in {runs / kind} {purpose}: {listed}",
+                hint=GOES_ON if unfinished else HOW,
             )
-        raise RunError(f"there is no run in {runs} to evaluate", hint=HOW)
+        raise RunError(f"there is no run in {runs / kind} {purpose}", hint=HOW)
     path = max(found)[1]
     others = f", without {listed}" if left_out else ""
     if len(found) == 1:
-        return path, f"the only complete run in {runs}{others}"
-    return path, f"the newest of {len(found)} complete runs in {runs}{others}"
+        return path, f"the only complete run in {runs / kind}{others}"
+    return path, f"the newest of {len(found)} complete runs in {runs / kind}{others}"
 
 
 def config_of_run(folder: Path, given: Mapping[str, Any]) -> EvalConfig:
@@ -80,7 +91,7 @@ def config_of_run(folder: Path, given: Mapping[str, Any]) -> EvalConfig:
     if not manifest.complete:
         raise RunError(f"{folder} is not finished", hint=GOES_ON)
     fields = {field.name for field in dataclasses.fields(EvalConfig)}
-    options = {key: value for key, value in _options(manifest).items() if key in fields}
+    options = {key: value for key, value in options_of_run(manifest).items() if key in fields}
     if not Path(options["dataset"]).is_dir():
         raise RunError(
             f"the data set of {folder} is no longer at {options['dataset']}",
@@ -107,7 +118,11 @@ def config_of_labels(predictions: str, given: Mapping[str, Any]) -> EvalConfig:
     raise RunError(f"nothing says which data set {predictions} belongs to", hint="add --dataset ROOT")
 
 
-def _options(manifest: Manifest) -> dict[str, Any]:
+def options_of_run(manifest: Manifest) -> dict[str, Any]:
+    """The options with which a pseudo-label run was made, as the fields of `PseudolabelConfig`.
+
+    Its split is only among them where the data set has none of its own to score on.
+    """
     identity = manifest.identity
     data = identity["dataset"]
     options = dict(identity["options"])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.models.student_files import StudentCard
     from clipseg_cli.types import ClassList
 
@@ -111,7 +112,11 @@ class StudentPlan:
 
 
 def embed_for(
-    teacher: Mapping[str, Any], words: Sequence[str], templates: Sequence[str], device: torch.device
+    teacher: Mapping[str, Any],
+    words: Sequence[str],
+    templates: Sequence[str],
+    device: torch.device,
+    backbone: Backbone | None = None,
 ) -> Tensor:
     """Unit embeddings [n, D] of words by the text tower that a student was trained with.
 
@@ -120,6 +125,7 @@ def embed_for(
         words: n words.
         templates: sentences around each.
         device: where they are computed, and where they go.
+        backbone: the CLIP itself, if it is loaded already.
 
     Raises:
         ModelError: its weights cannot be fetched, or are not those of the training.
@@ -128,7 +134,7 @@ def embed_for(
     found = cached_words(teacher["fingerprint"], prompts)
     if found is not None:
         return found.to(device)
-    backbone = load_backbone(teacher["name"], teacher["pretrained"], device)
+    backbone = backbone or load_backbone(teacher["name"], teacher["pretrained"], device)
     if backbone.fingerprint != teacher["fingerprint"]:
         raise ModelError(
             f"{teacher['name']} / {teacher['pretrained']} has other weights than those that the words of this "

@@ -58,18 +58,19 @@ def process_share(shard: tuple[int, int] = (1, 1)) -> Share:
 
 
 @contextmanager
-def rendezvous(share: Share) -> Iterator[None]:
+def rendezvous(share: Share, *, cuda: bool = False) -> Iterator[None]:
     """Let the processes of torchrun meet: `wait_for_all` and `sum_over_ranks` work within the block.
 
-    They meet on the CPU (gloo), whatever computes: only counts are exchanged. One that dies ends all of them, by
-    torchrun; one that is slow is waited for.
+    They meet on the CPU (gloo), whatever computes, since only counts are exchanged; with `cuda` also on the
+    accelerators (nccl), for the gradients of a training. One that dies ends all of them, by torchrun; one that is
+    slow is waited for.
     """
     if not share.launched:
         yield
         return
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=timedelta(days=7))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(days=7))
     try:
         yield
     finally:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TIMES = 10
-"""How often a run is validated and saved, unless the user says otherwise."""
-
 
 @dataclass(frozen=True)
 class Numbers:
@@ -29,7 +26,8 @@ class Numbers:
         rate, min_rate, power: the learning rate falls from the one to the other.
         guided: iterations in which the teacher labels.
         self_from: iteration with which self-training begins, from 0.
-        validate_every, checkpoint_every: iterations; 0: never.
+        validate_every: iterations; 0: only at the end.
+        checkpoint_every: iterations; 0: with every validation, and by the clock.
         The others are those of `Recipe`.
     """
 
@@ -107,7 +105,6 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
             f"a batch of {batch_size} cannot be divided into {parts}",
             hint=f"use --batch-size {-(-batch_size // (ranks * config.accumulate)) * ranks * config.accumulate}",
         )
-    often = max(1, -(-iterations // TIMES))
     rate = first(config.rate, recipe.zero_shot_rate if with_truth else recipe.rate)
     return Numbers(
         preset=recipe.name,
@@ -130,6 +127,6 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
         ),
         guided=guided,
         self_from=self_from,
-        validate_every=first(config.validate_every, often),
-        checkpoint_every=first(config.checkpoint_every, often),
+        validate_every=first(config.validate_every, -(-iterations // recipe.validations)),
+        checkpoint_every=first(config.checkpoint_every, 0),
     )

@@ -1,0 +1,222 @@
+"""`clipseg train`: parse, call, show."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from clipseg_cli.cli import data_options as data_opt
+from clipseg_cli.cli import options as opt
+from clipseg_cli.cli import train_options as train_opt
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.config import TrainConfig
+from clipseg_cli.utils.numbers import percent
+
+if TYPE_CHECKING:
+    from clipseg_cli.pipelines.training.journal import Step, Validation
+    from clipseg_cli.pipelines.training.run import TrainingRun
+
+EXAMPLES = """
+[bold]Examples[/bold]
+  clipseg train --preset quick --init none
+  clipseg train --labels runs/pseudolabel/VOC2012-voc21-train-ViT-B-16
+  clipseg train --teacher --dataset voc/ --benchmark voc20 --prompt-denoising 0.5 --key-smoothing 1.0
+  clipseg train --teacher --dataset voc/ --setting zero-shot --unseen preset --model RN50
+  torchrun --nproc-per-node 4 -m clipseg_cli train --labels RUN
+"""
+LINES = 10
+"""Lines about the loss in a run whose stderr is no terminal."""
+
+
+def train(
+    ctx: typer.Context,
+    labels: train_opt.LabelsOpt = TrainConfig.labels,
+    teacher: train_opt.TeacherOpt = TrainConfig.teacher,
+    setting: train_opt.SettingOpt = TrainConfig.setting,
+    unseen: data_opt.UnseenOpt = TrainConfig.unseen,
+    guided: train_opt.GuidedOpt = TrainConfig.guided,
+    self_from: train_opt.SelfFromOpt = TrainConfig.self_from,
+    targets: train_opt.TargetsOpt = TrainConfig.targets,
+    distill: train_opt.DistillOpt = TrainConfig.distill,
+    dataset: data_opt.DatasetOpt = TrainConfig.dataset,
+    benchmark: data_opt.BenchmarkOpt = TrainConfig.benchmark,
+    split: data_opt.SplitOpt = TrainConfig.split,
+    classes: data_opt.DataClassesOpt = TrainConfig.classes,
+    background: data_opt.DataBackgroundOpt = TrainConfig.background,
+    backbone: train_opt.StudentBackboneOpt = TrainConfig.backbone,
+    head: train_opt.HeadOpt = TrainConfig.head,
+    init: train_opt.InitOpt = TrainConfig.init,
+    normalise: train_opt.NormaliseOpt = TrainConfig.normalise,
+    preset: train_opt.PresetOpt = TrainConfig.preset,
+    iterations: train_opt.IterationsOpt = TrainConfig.iterations,
+    step_images: train_opt.StepImagesOpt = TrainConfig.step_images,
+    accumulate: train_opt.AccumulateOpt = TrainConfig.accumulate,
+    crop: train_opt.CropOpt = TrainConfig.crop,
+    short_side: train_opt.BaseSideOpt = TrainConfig.short_side,
+    rate: train_opt.RateOpt = TrainConfig.rate,
+    weight_decay: train_opt.WeightDecayOpt = TrainConfig.weight_decay,
+    seed: train_opt.TrainSeedOpt = TrainConfig.seed,
+    model: opt.ModelOpt = TrainConfig.model,
+    pretrained: opt.PretrainedOpt = TrainConfig.pretrained,
+    templates: opt.TemplatesOpt = TrainConfig.templates,
+    method: opt.MethodOpt = TrainConfig.method,
+    protocol: opt.ProtocolOpt = TrainConfig.protocol,
+    prompt_denoising: opt.PromptDenoisingOpt = TrainConfig.prompt_denoising,
+    key_smoothing: opt.KeySmoothingOpt = TrainConfig.key_smoothing,
+    device: opt.DeviceOpt = TrainConfig.device,
+    precision: opt.PrecisionOpt = TrainConfig.precision,
+    compile: train_opt.CompileOpt = TrainConfig.compile,  # noqa: A002  (the name of the option)
+    max_megapixels: opt.MaxMegapixelsOpt = TrainConfig.max_megapixels,
+    workers: opt.WorkersOpt = TrainConfig.workers,
+    validate_every: train_opt.ValidateEveryOpt = TrainConfig.validate_every,
+    validation_images: train_opt.ValidationImagesOpt = TrainConfig.validation_images,
+    checkpoint_every: train_opt.CheckpointEveryOpt = TrainConfig.checkpoint_every,
+    resume: train_opt.ResumeOpt = TrainConfig.resume,
+    out: data_opt.RunsOpt = TrainConfig.out,
+    name: data_opt.NameOpt = TrainConfig.name,
+    as_json: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Distil free labels into a fast segmentation network of your own (MaskCLIP+).
+
+    Without --labels or --dataset it learns from the newest run of clipseg pseudolabel. The labels guide for a tenth of
+    the iterations, then the student labels for itself. Writes a run folder: checkpoints, log.csv, TensorBoard,
+    curves.png and predictions.png. The result labels pictures with clipseg segment --student RUN.
+    """
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    config = opt.config_from(TrainConfig, ctx.params)
+    with ExitStack() as stack:
+        with console.waiting("loading"):
+            from clipseg_cli.pipelines.train import choose_labels, open_training  # torch loads here
+
+            config, why = choose_labels(config)
+            run = stack.enter_context(open_training(config))
+        if run.share.index > 0:
+            console = Console(quiet=True)  # torchrun shows all ranks on one terminal
+        if why:
+            console.say(why)
+        _introduce(run, console)
+        watch = Stopwatch()
+        _train(run, console)
+        if run.share.index == 0:
+            _show(run, console, watch.seconds)
+
+
+def _introduce(run: TrainingRun, console: Console) -> None:
+    """Say what is learnt, by what, and how."""
+    n, lesson = run.numbers, run.lesson
+    console.say(dataset_line(lesson.dataset))
+    unseen = [lesson.dataset.classes.names[i] for i in lesson.unseen]
+    without = f", without ground truth of {', '.join(unseen)}" if unseen else ""
+    console.say(f"{run.config.setting}{without}: {_stages(run)}")
+    heads = {"deeplabv2": "DeepLabv2", "deeplabv3plus": "DeepLabv3+"}
+    console.say(
+        f"{heads[n.head]} on {n.backbone}, {n.iterations:,} iterations of {n.batch_size} crops of {n.crop} pixels, "
+        f"learning rate {n.rate:g} ({n.preset}), on {run.device_name}"
+    )
+    for note in run.notes:
+        console.say(f"Note: {note}")
+
+
+def _stages(run: TrainingRun) -> str:
+    n, config = run.numbers, run.config
+    if config.setting == "supervised":
+        return "learning from the ground truth"
+    if config.targets == "features":
+        return "learning the teacher's features"
+    source = f"{config.model}, crop by crop," if config.teacher else f"the labels of {run.lesson.run}"
+    until = f"guided by {source} for {count(n.guided, 'iteration')}" if n.guided else "guided by nobody"
+    return until + (f", then self-training from {n.self_from}" if n.self_from < n.iterations else "")
+
+
+def _train(run: TrainingRun, console: Console) -> None:
+    """Go through the iterations, and say what each validation found.
+
+    Raises:
+        KeyboardInterrupt: with a sentence about how to go on.
+    """
+    from clipseg_cli.pipelines.training.journal import Validation
+
+    total, named = run.numbers.iterations, set[str]()
+    every = max(1, total // LINES)
+    try:
+        with (
+            console.countdown("training", total, run.state.iteration) as advance,
+            closing(iter(run)) as events,
+        ):
+            for event in events:
+                for name in run.failures.keys() - named:
+                    named.add(name)
+                    console.say(f"Note: {name} is left out: {run.failures[name]}")
+                if isinstance(event, Validation):
+                    console.say(_scored(event))
+                    continue
+                advance(event.iteration, _progress(event))
+                if not console.draws and event.iteration % every == 0:
+                    console.say(
+                        f"iteration {event.iteration:,} of {total:,}: {_progress(event)}, {event.stage}"
+                    )
+    except KeyboardInterrupt:
+        from clipseg_cli.pipelines.students import LAST, latest
+
+        kept = latest(run.folder, LAST)
+        where = f"--resume goes on from {kept}" if kept else "--resume starts it again: no checkpoint yet"
+        raise KeyboardInterrupt(
+            f"interrupted after {run.state.iteration} of {total} iterations; {where}"
+        ) from None
+
+
+def _progress(step: Step) -> str:
+    distance = "" if step.distill is None else f", features {step.distill:.3f}"
+    return f"loss {step.loss:.3f}{distance}, {step.images_per_second:.3g} images/s"
+
+
+def _scored(validation: Validation) -> str:
+    return (
+        f"iteration {validation.iteration:,}: mIoU {percent(validation.miou)}, pixel accuracy "
+        f"{percent(validation.pixel_accuracy)} on {count(validation.images, 'image')}"
+    )
+
+
+def _show(run: TrainingRun, console: Console, seconds: float) -> None:
+    """What came out, and how it is used."""
+    outcome = run.outcome
+    if outcome is None:
+        return
+    if console.as_json:
+        console.document(_document(run, seconds))
+    if run.state.padded:
+        crops = count(run.state.padded, "crop")
+        console.say(f"Note: {crops} of {run.numbers.crop} pixels were larger than the image, and padded")
+    if outcome.best is not None and outcome.best_iteration != run.numbers.iterations:
+        console.say(
+            f"Best on the way: mIoU {percent(outcome.best)} after {outcome.best_iteration:,} iterations "
+            f"({run.folder}/best)"
+        )
+    console.say(
+        f"{count(run.numbers.iterations, 'iteration')} in {format_seconds(seconds)}, results in {run.folder}"
+    )
+    console.say(f"Use it: clipseg segment IMAGES --student {run.folder}")
+
+
+def _document(run: TrainingRun, seconds: float) -> dict[str, Any]:
+    from clipseg_cli.outputs import json_safe
+
+    outcome = run.outcome
+    data: dict[str, Any] = json_safe(
+        {
+            "folder": run.folder,
+            "checkpoint": outcome and outcome.checkpoint,
+            "setting": run.config.setting,
+            "numbers": run.numbers,
+            "validation": outcome and outcome.validation,
+            "best_miou": outcome and outcome.best,
+            "best_iteration": outcome and outcome.best_iteration,
+            "failures": run.failures,
+            "seconds": seconds,
+        }
+    )
+    return data

@@ -1,0 +1,316 @@
+"""`clipseg train`: from options to a run that is ready to go, or to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.config import InferenceConfig, ignore_value
+from clipseg_cli.errors import RunError
+from clipseg_cli.models.student_files import StudentCard
+from clipseg_cli.outputs import class_table_rows, safe_name
+from clipseg_cli.pipelines.about import library_versions, versions
+from clipseg_cli.pipelines.data import list_hash, subset_classes
+from clipseg_cli.pipelines.folder import run_folder, taken
+from clipseg_cli.pipelines.load import plan_clip
+from clipseg_cli.pipelines.manifest import Manifest, differences, read_manifest, write_manifest
+from clipseg_cli.pipelines.runs import newest_run
+from clipseg_cli.pipelines.students import embed_for
+from clipseg_cli.pipelines.training import checkpoints
+from clipseg_cli.pipelines.training.lesson import Lesson, open_lesson
+from clipseg_cli.pipelines.training.network import MEAN, STD, build_optimiser, build_student, place
+from clipseg_cli.pipelines.training.pictures import Pictures
+from clipseg_cli.pipelines.training.recipe import Numbers, resolve_numbers
+from clipseg_cli.pipelines.training.run import TrainingRun
+from clipseg_cli.pipelines.training.showing import Sheet
+from clipseg_cli.pipelines.training.targets import Teacher
+from clipseg_cli.pipelines.training.validate import Validator
+from clipseg_cli.utils.device import pick_device, pick_precision
+from clipseg_cli.utils.distributed import process_share, rendezvous
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor
+
+    from clipseg_cli.config import TrainConfig
+    from clipseg_cli.models.student import Student
+
+TEACHER_WINDOWS = 16
+"""Crops that the teacher reads in one forward pass."""
+
+_ELSEWHERE = {"dataset", "labels", "device", "precision", "workers", "out", "name", "resume", "student"}
+"""Options that change no weight, or that stand elsewhere in the manifest."""
+
+
+def choose_labels(config: TrainConfig) -> tuple[TrainConfig, str]:
+    """The newest pseudo-label run where nothing else says what to learn from, and a sentence that says so.
+
+    Raises:
+        RunError: there is none.
+    """
+    if config.labels or config.dataset or config.teacher:
+        return config, ""
+    folder, why = newest_run(purpose="to learn from")
+    return dataclasses.replace(config, labels=str(folder)), f"Learning from {folder}, {why}"
+
+
+@contextmanager
+def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
+    """Check every option, take the run folder for this process, build teacher and student.
+
+    Raises:
+        ClipsegError: anything wrong with options, labels, data set, run folder or weights.
+    """
+    share = process_share()
+    lesson = open_lesson(config)
+    config = lesson.config
+    numbers = resolve_numbers(config, lesson.dataset.benchmark, share.count)
+    device = pick_device(config.device)
+    dtype = pick_precision(config.precision, device)
+    folder = config.out / (config.name or default_name(config, lesson, numbers))
+    with ExitStack() as stack:
+        stack.enter_context(rendezvous(share, cuda=device.type == "cuda"))
+        stack.enter_context(run_folder(folder, lesson.dataset, inside=()))
+        left_by = stack.enter_context(taken(folder, share))
+        _check_beginning(folder, resume=config.resume)
+        teacher, facts, text_embeds = _teacher(config, lesson, device)
+        student, init = build_student(config, numbers, lesson.classes, text_embeds)
+        card = _card(lesson, numbers, config, student, facts)
+        optimiser = build_optimiser(place(student, device, share), numbers)
+        identity = _identity(config, lesson, numbers, facts, f"{device.type} {dtype}")
+        state = _begin(folder, identity, student, optimiser, resume=config.resume)
+        student.to(device)
+        notes = [*lesson.notes, *_notes(config, lesson, numbers, share.count, state, init)]
+        if left_by:
+            notes.append(f"{left_by} left this run unfinished")
+        inference = InferenceConfig(workers=config.workers, device=config.device, precision=config.precision)
+        pictures = Pictures(
+            lesson.dataset,
+            lesson.samples,
+            setting=config.setting,
+            unseen=lesson.unseen,
+            run=lesson.run,
+            max_megapixels=config.max_megapixels,
+        )
+        validator = (
+            None
+            if lesson.validation is None
+            else Validator(
+                student,
+                card,
+                lesson.validation,
+                images=config.validation_images,
+                config=inference,
+                device=device,
+                dtype=dtype,
+                share=share,
+                out=folder,
+            )
+        )
+        sheet = Sheet(
+            pictures,
+            None if teacher is None else teacher.predictor,
+            lesson.unlabelled,
+            lesson.validation,
+            card=card,
+            config=inference,
+            device=device,
+            dtype=dtype,
+        )
+        yield TrainingRun(
+            config,
+            lesson,
+            numbers,
+            student,
+            optimiser,
+            card,
+            pictures=pictures,
+            teacher=teacher,
+            validator=validator,
+            sheet=sheet,
+            folder=folder,
+            share=share,
+            device=device,
+            dtype=dtype,
+            state=state,
+            identity=identity,
+            notes=tuple(notes),
+        )
+
+
+def default_name(config: TrainConfig, lesson: Lesson, numbers: Numbers) -> str:
+    """As in "VOC2012-voc21-zero-shot-resnet101c": the same command finds its own run again."""
+    data = lesson.dataset
+    source = "teacher" if config.teacher else None
+    seed = f"seed{config.seed}" if config.seed else None
+    parts = (data.root.resolve().name, data.benchmark, config.setting, source, numbers.backbone, seed)
+    return "-".join(safe_name(part) for part in parts if part)
+
+
+def _teacher(
+    config: TrainConfig, lesson: Lesson, device: torch.device
+) -> tuple[Teacher | None, dict[str, Any], Tensor]:
+    """Who labels crops, if somebody does; which CLIP the words come from; and their embeddings [Q, D]."""
+    words = lesson.classes.queries
+    if lesson.teacher is not None:
+        facts = dict(lesson.teacher)
+        return None, facts, embed_for(facts, words, lesson.templates, device)
+    # The teacher sees a crop whole and as it is, like the student.
+    seen = dataclasses.replace(config, short_side=0, window=config.window or 0, batch_size=TEACHER_WINDOWS)
+    plan = plan_clip(seen, lesson.protocol)
+    wanted = subset_classes(lesson.dataset.classes, lesson.unlabelled or tuple(range(len(lesson.classes))))
+    backbone, predictor = plan.load(wanted)
+    facts = {
+        "name": backbone.name,
+        "pretrained": backbone.pretrained,
+        "fingerprint": backbone.fingerprint,
+    }
+    embeds = embed_for(facts, words, lesson.templates, device, backbone)
+    return (Teacher(predictor, lesson.unlabelled) if config.teacher else None), facts, embeds
+
+
+def _card(
+    lesson: Lesson,
+    numbers: Numbers,
+    config: TrainConfig,
+    student: Student,
+    teacher: Mapping[str, Any],
+) -> StudentCard:
+    data = lesson.dataset
+    return StudentCard(
+        shape=student.shape,
+        classes=lesson.classes,
+        templates=lesson.templates,
+        mean=MEAN,
+        std=STD,
+        short_side=numbers.short_side,
+        long_side=numbers.long_side,
+        teacher=dict(teacher),
+        training={
+            "setting": config.setting,
+            "unseen": [data.classes.names[i] for i in lesson.unseen],
+            "data": {
+                "root": str(data.root.resolve()),
+                "benchmark": data.benchmark,
+                "split": data.split,
+                "classes": "" if data.benchmark else config.classes,
+                "background": "auto" if data.benchmark else config.background,
+            },
+            "labels": str(lesson.run) if lesson.run else None,
+            "method": config.method,
+            "protocol": config.protocol,
+            "prompt_denoising": config.prompt_denoising,
+            "key_smoothing": config.key_smoothing,
+            "preset": numbers.preset,
+            "iterations": numbers.iterations,
+        },
+        versions=versions(),
+    )
+
+
+def _identity(
+    config: TrainConfig, lesson: Lesson, numbers: Numbers, teacher: Mapping[str, Any], computes: str
+) -> dict[str, Any]:
+    """All that the weights depend on; how many processes share the work changes rounding only."""
+    data = lesson.dataset
+    return {
+        "kind": "train",
+        "dataset": {
+            "layout": data.name,
+            "title": data.title,
+            "root": str(data.root.resolve()),
+            "benchmark": data.benchmark,
+            "split": data.split,
+            "images": len(lesson.samples),
+            "images_sha256": list_hash(lesson.samples),
+        },
+        "labels": _labels_identity(lesson),
+        "teacher": dict(teacher),
+        "options": {k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE},
+        "numbers": dataclasses.asdict(numbers),
+        "classes": class_table_rows(lesson.classes),
+        "background": lesson.classes.background,
+        "ignore": ignore_value(len(lesson.classes)),
+        "unseen": [data.classes.names[i] for i in lesson.unseen],
+        "computes": computes,
+        "versions": library_versions(),
+    }
+
+
+def _labels_identity(lesson: Lesson) -> dict[str, Any] | None:
+    """Which run is learnt from, by all that its labels depend on."""
+    if lesson.run is None:
+        return None
+    manifest = read_manifest(lesson.run)
+    return {"run": str(lesson.run.resolve()), "made_with": manifest and manifest.identity["options"]}
+
+
+def _check_beginning(folder: Path, *, resume: bool) -> None:
+    """A run is gone on with only if that is asked for.
+
+    Raises:
+        RunError: it is there and was not asked for, or the other way round, or is damaged.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None and resume:
+        raise RunError(
+            f"there is no run in {folder} to go on with", hint="leave out --resume, or give its --name"
+        )
+    if manifest is not None and manifest.identity.get("kind") != "train":
+        raise RunError(f"{folder} is a run of another command", hint="choose another folder with --name")
+    if manifest is not None and not resume:
+        done = "is finished" if manifest.complete else "was begun before"
+        raise RunError(f"{folder} {done}", hint="--resume goes on with it; --name starts another one")
+
+
+def _begin(
+    folder: Path,
+    identity: dict[str, Any],
+    student: Student,
+    optimiser: torch.optim.Optimizer,
+    *,
+    resume: bool,
+) -> checkpoints.State:
+    """Start a run, or bring the student to where it is.
+
+    Raises:
+        RunError: it was begun with other options, or its checkpoint is damaged.
+    """
+    if not resume:
+        if process_share().index == 0:
+            write_manifest(Manifest(identity), folder)
+        return checkpoints.State()
+    before = read_manifest(folder)
+    changed = differences(before.identity, identity) if before else []
+    if changed:
+        more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise RunError(
+            f"{folder} was begun with other options: {'; '.join(changed[:3])}{more}",
+            hint="use the same options to go on, or another --name to start anew",
+        )
+    state = checkpoints.restore(folder, student, optimiser) or checkpoints.State()
+    checkpoints.forget_later(folder, state.iteration)
+    return state
+
+
+def _notes(
+    config: TrainConfig,
+    lesson: Lesson,
+    numbers: Numbers,
+    ranks: int,
+    state: checkpoints.State,
+    init: str,
+) -> Iterator[str]:
+    yield init
+    if config.resume:
+        yield f"going on after iteration {state.iteration} of {numbers.iterations}"
+    images = len(lesson.samples)
+    if ranks > images:
+        yield f"there are more processes ({ranks}) than images ({images}): every batch repeats some"
+    elif images < numbers.batch_size:
+        are = "is only one image" if images == 1 else f"are only {images} images"
+        yield f"there {are}: every batch of {numbers.batch_size} repeats some"

@@ -1,0 +1,145 @@
+"""Checkpoints of a training run: folders that appear whole, so that a run killed at any moment can go on.
+
+    RUN/checkpoints/last-000200/    student.safetensors, student.json, optimiser.safetensors, state.json
+    RUN/checkpoints/best-000150/    student.safetensors, student.json
+
+Nothing random has to be kept: the order of the pictures and every crop follow from the seed and the number of the
+iteration, so that number is the whole state of the sampler and of all generators.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from clipseg_cli.errors import ModelError, RunError
+from clipseg_cli.models.student_files import read_student, write_student
+from clipseg_cli.pipelines.students import BEST, CHECKPOINTS, LAST, latest
+from clipseg_cli.utils.files import output_errors, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from clipseg_cli.models.student import Student
+    from clipseg_cli.models.student_files import StudentCard
+
+OPTIMISER, STATE = "optimiser.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run is, beside its weights.
+
+    Attributes:
+        iteration: how many are done.
+        best: the best mIoU on the way, in [0, 1]; None before the first validation.
+        best_iteration: after how many iterations it was.
+        padded: crops so far that were larger than their picture.
+        seconds: spent training so far.
+    """
+
+    iteration: int = 0
+    best: float | None = None
+    best_iteration: int = 0
+    padded: int = 0
+    seconds: float = 0.0
+
+
+def save_last(
+    run: Path, student: Student, card: StudentCard, optimiser: torch.optim.Optimizer, state: State
+) -> Path:
+    """Keep everything that is needed to go on; the checkpoint before goes once this one is there.
+
+    Raises:
+        OutputError: it cannot be written; the one before stays.
+    """
+    part = _begin(run, LAST)
+    write_student(part, student, card)
+    write_bytes(part / OPTIMISER, save(_momenta(student, optimiser)))
+    write_json(part / STATE, asdict(state))
+    return _take_place(run, part, LAST, state.iteration)
+
+
+def save_best(run: Path, student: Student, card: StudentCard, iteration: int) -> Path:
+    """Keep the student that scored best so far.
+
+    Raises:
+        OutputError: it cannot be written; the one before stays.
+    """
+    part = _begin(run, BEST)
+    write_student(part, student, card)
+    return _take_place(run, part, BEST, iteration)
+
+
+def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer) -> State | None:
+    """Bring student and optimiser to where the run is; None where there is no checkpoint yet.
+
+    Raises:
+        RunError: a checkpoint is damaged, or not of this student.
+    """
+    folder = latest(run, LAST)
+    if folder is None:
+        return None
+    try:
+        saved, _ = read_student(folder, torch.device("cpu"))
+        momenta = load_file(folder / OPTIMISER)
+        state = State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+        student.load_state_dict(saved.state_dict())
+        for name, parameter in student.named_parameters():
+            if name in momenta:
+                optimiser.state[parameter]["momentum_buffer"] = momenta[name].to(parameter)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, ModelError) as error:
+        raise RunError(
+            f"{folder} cannot be gone on with: {error}", hint="start anew with another --name"
+        ) from error
+    return state
+
+
+def forget_later(run: Path, iteration: int) -> None:
+    """Remove a best checkpoint that lies behind the one that a run goes on from: it will come again."""
+    for path in (run / CHECKPOINTS).glob(f"{BEST}-*"):
+        if path.name > _name(BEST, iteration):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _momenta(student: Student, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    buffers = {
+        name: optimiser.state[parameter].get("momentum_buffer")
+        for name, parameter in student.named_parameters()
+        if parameter in optimiser.state
+    }
+    return {name: b.detach().cpu().contiguous() for name, b in buffers.items() if b is not None}
+
+
+def _begin(run: Path, kind: str) -> Path:
+    part = run / CHECKPOINTS / f".{kind}.part"
+    with output_errors(part):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    return part
+
+
+def _take_place(run: Path, part: Path, kind: str, iteration: int) -> Path:
+    folder = run / CHECKPOINTS / _name(kind, iteration)
+    with output_errors(folder):
+        if folder.exists():  # a best one that comes again
+            shutil.rmtree(folder)
+        part.rename(folder)
+    for older in folder.parent.glob(f"{kind}-*"):
+        if older != folder:
+            with suppress(OSError):
+                shutil.rmtree(older)
+    return folder
+
+
+def _name(kind: str, iteration: int) -> str:
+    return f"{kind}-{iteration:07d}"

@@ -1,0 +1,298 @@
+"""What there is to learn: pictures, classes and who labels, from a pseudo-label run or from a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.config import PLAIN_BACKGROUND, TrainConfig
+from clipseg_cli.data.datasets import open_dataset
+from clipseg_cli.data.prompts import load_templates
+from clipseg_cli.errors import ClipsegError, RunError, UsageError
+from clipseg_cli.pipelines.data import list_hash, open_data, unseen_ids
+from clipseg_cli.pipelines.finish import LABELS, label_path
+from clipseg_cli.pipelines.manifest import FILE, read_manifest
+from clipseg_cli.pipelines.runs import GOES_ON, options_of_run
+from clipseg_cli.types import ClassList
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clipseg_cli.config import Protocol
+    from clipseg_cli.pipelines.manifest import Manifest
+    from clipseg_cli.types import Dataset, Sample
+
+LISTED = 3
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student is to learn, before any network is loaded.
+
+    Attributes:
+        config: with the options of the run that it learns from, where there is one.
+        dataset: of the training pictures.
+        samples: those that have labels, or may get them; without ground truth in the annotation-free setting.
+        unseen: ids of the classes whose ground truth may not be known.
+        unlabelled: ids of the classes that the teacher or the student itself may give; none in the supervised
+            setting.
+        run: folder whose labels are learnt; None where a teacher labels, or nobody.
+        teacher: name, pretrained and fingerprint of the CLIP as the run says; None where it is loaded.
+        templates: sentences around each word.
+        protocol: of the teacher.
+        validation: pictures with ground truth to score the student on; None without any.
+        notes: what a user should be told once.
+    """
+
+    config: TrainConfig
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    unseen: tuple[int, ...]
+    unlabelled: tuple[int, ...]
+    run: Path | None
+    teacher: Mapping[str, Any] | None
+    templates: tuple[str, ...]
+    protocol: Protocol
+    validation: Dataset | None
+    notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> ClassList:
+        """Of the student: one word for the background, which it learns."""
+        return student_classes(self.dataset.classes)
+
+
+def student_classes(classes: ClassList) -> ClassList:
+    """The same classes with one word for the background, in whose place the student learns an embedding."""
+    if classes.background is None:
+        return classes
+    aliases = list(classes.aliases)
+    aliases[classes.background] = (PLAIN_BACKGROUND,)
+    return ClassList(classes.names, tuple(aliases), classes.background)
+
+
+def open_lesson(config: TrainConfig) -> Lesson:
+    """Find pictures and labels, and check that they belong together.
+
+    Args:
+        config: `labels` names the run, or `teacher` or the setting "supervised" does without one.
+
+    Raises:
+        ClipsegError: anything wrong with options, run or data set.
+    """
+    _check_sources(config)
+    return _from_run(config) if config.labels else _from_dataset(config)
+
+
+def _check_sources(config: TrainConfig) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UsageError: they do.
+    """
+    if config.setting == "supervised" and (config.labels or config.teacher):
+        raise UsageError(
+            "--setting supervised learns from the ground truth and from no labels of a model",
+            hint="leave out --labels and --teacher",
+        )
+    if config.labels and config.teacher:
+        raise UsageError(
+            "--labels and --teacher both say who labels",
+            hint="--labels RUN reads what was written, --teacher labels each crop anew",
+        )
+    if config.targets == "features" and not config.teacher:
+        raise UsageError("a run holds labels and no features", hint="add --teacher to --targets features")
+    if config.unseen and config.setting != "zero-shot":
+        raise UsageError(
+            "--unseen says which classes have no ground truth, but none is used",
+            hint="add --setting zero-shot",
+        )
+    if not config.labels and not config.dataset:
+        raise UsageError(
+            "nothing says which images to learn from", hint="name a data set with --dataset ROOT"
+        )
+    if config.labels and config.dataset:
+        raise UsageError("--labels brings its own data set", hint="leave out --dataset or --labels")
+
+
+def _from_dataset(config: TrainConfig) -> Lesson:
+    """Pictures of a data set, which a teacher labels, or whose ground truth is learnt."""
+    free = config.setting == "annotation-free"
+    dataset, protocol = open_data(config, "label")
+    if not free:  # the same pictures, but now all of them must have their ground truth
+        dataset, protocol = open_data(dataclasses.replace(config, split=dataset.split or "all"), "score")
+    unseen = unseen_ids(dataset, config.unseen)
+    if config.setting == "zero-shot" and not unseen:
+        raise UsageError(
+            "--setting zero-shot needs to know which classes are unseen",
+            hint="name them, as in --unseen sofa,train" + (", or --unseen preset" if dataset.unseen else ""),
+        )
+    templates = load_templates(protocol.templates if config.templates is None else config.templates)
+    everything = tuple(range(len(dataset.classes)))
+    validation, why_not = _validation(config, dataset, protocol)
+    return Lesson(
+        config=config,
+        dataset=dataset,
+        samples=_without_truth(dataset.samples) if free else dataset.samples,
+        unseen=unseen,
+        unlabelled=everything if free else unseen,
+        run=None,
+        teacher=None,
+        templates=templates,
+        protocol=protocol,
+        validation=validation,
+        notes=(*dataset.notes, *why_not),
+    )
+
+
+def _from_run(config: TrainConfig) -> Lesson:
+    """Pictures of a pseudo-label run, with its labels.
+
+    Raises:
+        ClipsegError: no such run, an unfinished one, one without labels, or one of other pictures or classes.
+    """
+    folder = Path(config.labels)
+    manifest = _complete_manifest(folder)
+    identity = manifest.identity
+    options = options_of_run(manifest)
+    keeps = identity["options"]["keep_labels"] == "seen"
+    _check_setting(config, folder, keeps=keeps)
+    own = {key: value for key, value in options.items() if key in _OF_THE_RUN}
+    config = dataclasses.replace(config, **own, split=identity["dataset"]["split"] or None)
+    if not Path(config.dataset).is_dir():
+        raise RunError(
+            f"the data set of {folder} is no longer at {config.dataset}",
+            hint="put it back, or label it again where it is now",
+        )
+    dataset, protocol = open_data(config, "score" if keeps else "label")
+    _check_same(folder, manifest, dataset)
+    unseen = unseen_ids(dataset, ",".join(identity["options"]["unseen"])) if keeps else ()
+    _check_unseen(config, dataset, unseen, folder)
+    samples = tuple(s for s in dataset.samples if label_path(folder, s).is_file())
+    if not samples:
+        raise RunError(
+            f"{folder / LABELS} holds no labels", hint="label the data set again, with another --name"
+        )
+    notes = list(dataset.notes)
+    if lacking := len(dataset.samples) - len(samples):
+        have = "image has" if lacking == 1 else "images have"
+        notes.append(f"{lacking} {have} no label in {folder} and cannot be learnt from")
+    templates = load_templates(protocol.templates if config.templates is None else config.templates)
+    if hashlib.sha256("\n".join(templates).encode()).hexdigest() != identity["templates"]["sha256"]:
+        raise RunError(
+            f"the templates of {folder} ({config.templates or protocol.templates}) have changed since",
+            hint="put the file back, or label the data set again",
+        )
+    validation, why_not = _validation(config, dataset, protocol)
+    return Lesson(
+        config=config,
+        dataset=dataset,
+        samples=_without_truth(samples),
+        unseen=unseen,
+        unlabelled=unseen or tuple(range(len(dataset.classes))),
+        run=folder,
+        teacher={key: identity["model"][key] for key in ("name", "pretrained", "fingerprint")},
+        templates=templates,
+        protocol=protocol,
+        validation=validation,
+        notes=(*notes, *why_not),
+    )
+
+
+_OF_THE_RUN = (
+    "dataset",
+    "benchmark",
+    "classes",
+    "background",
+    "model",
+    "pretrained",
+    "method",
+    "protocol",
+    "templates",
+    "prompt_denoising",
+    "key_smoothing",
+)
+
+
+def _complete_manifest(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        what = (
+            f"{folder}: no such folder" if not folder.exists() else f"{folder} is not a run: it has no {FILE}"
+        )
+        raise RunError(what, hint="make one with clipseg pseudolabel DATASET")
+    if manifest.identity.get("kind") != "pseudolabel":
+        raise RunError(
+            f"{folder} is a run of clipseg {manifest.identity.get('kind')}, and holds no labels",
+            hint="name one of clipseg pseudolabel",
+        )
+    if not manifest.complete:
+        raise RunError(f"{folder} is not finished", hint=GOES_ON)
+    return manifest
+
+
+def _check_setting(config: TrainConfig, folder: Path, *, keeps: bool) -> None:
+    if keeps and config.setting != "zero-shot":
+        raise RunError(
+            f"{folder} keeps the ground truth of seen classes, so learning from it is not annotation-free",
+            hint="add --setting zero-shot, or label without --keep-labels seen",
+        )
+    if config.setting == "zero-shot" and not keeps:
+        raise RunError(
+            f"{folder} holds no ground truth of seen classes",
+            hint="label with --keep-labels seen --unseen NAMES, or use --teacher --dataset ROOT --unseen NAMES",
+        )
+
+
+def _check_unseen(config: TrainConfig, dataset: Dataset, unseen: tuple[int, ...], folder: Path) -> None:
+    if config.unseen and unseen_ids(dataset, config.unseen) != unseen:
+        names = ", ".join(dataset.classes.names[i] for i in unseen)
+        raise RunError(f"{folder} was made with the unseen classes {names}", hint="leave out --unseen")
+
+
+def _check_same(folder: Path, manifest: Manifest, dataset: Dataset) -> None:
+    """The data set must still be the one that was labelled.
+
+    Raises:
+        RunError: other classes, or other pictures.
+    """
+    names = [row["name"] for row in manifest.identity["classes"]]
+    if names != list(dataset.classes.names):
+        only = [name for name in names if name not in dataset.classes.names] or names
+        raise RunError(
+            f"{folder} labels {len(names)} classes and {dataset.root} has {len(dataset.classes)}: "
+            f"{', '.join(only[:LISTED])} {'is' if len(only) == 1 else 'are'} not the same in both",
+            hint="label the data set again",
+        )
+    was = manifest.identity["dataset"]
+    if was["images_sha256"] != list_hash(dataset.samples):
+        raise RunError(
+            f"{folder} labels {was['images']} images, and {dataset.root} now lists others ({len(dataset.samples)})",
+            hint="label the data set again, with another --name",
+        )
+
+
+def _without_truth(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """So that no ground truth can be opened, even by mistake."""
+    return tuple(dataclasses.replace(sample, label=None) for sample in samples)
+
+
+def _validation(
+    config: TrainConfig, dataset: Dataset, protocol: Protocol
+) -> tuple[Dataset | None, tuple[str, ...]]:
+    """The split to score on, under the same classes; or None, and a note that says why."""
+    try:
+        found = open_dataset(
+            dataset.root,
+            benchmark=dataset.benchmark,
+            classes=config.classes,
+            background="none" if config.background == "auto" else config.background,
+            purpose="score",
+            words=protocol.words,
+        )
+    except ClipsegError as error:
+        return None, (f"no validation on the way: {error.message}",)
+    return found, ()
