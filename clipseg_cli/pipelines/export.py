@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
@@ -179,12 +178,10 @@ def _compare(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Chec
     (logits, labels), (found, found_labels) = ours, theirs
     size = (labels.shape[0], labels.shape[1], labels.shape[2])
     range_ = float(logits.max() - logits.min())
-    if not isfinite(range_):
-        raise ModelError("the student's logits are not all finite", hint="export an earlier checkpoint")
     difference = float((found - logits).abs().max())
     lost = logits.amax(1) - logits.gather(1, found_labels[:, None])[:, 0]  # by choosing the graph's label
     check = Check(size, difference, range_, float((labels == found_labels).float().mean()))
-    # Written so that NaN in the graph's logits is beyond the tolerance too.
+    # Written so that NaN is beyond the tolerance too.
     if not (difference <= TOLERANCE * range_ and float(lost.max()) <= 2 * TOLERANCE * range_):
         raise ModelError(
             f"the exported graph computes something else than the student: on {size[1]} x {size[2]} pixels logits "
