@@ -24,6 +24,9 @@ _SIDE = 16_384  # pixels
 WORDS, MODEL, METHOD = "Words", "Model", "Method"
 INFERENCE, OUTPUT = "Inference", "Output"
 
+OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
+"""Options that mean nothing for a student, which is used as it was trained."""
+
 
 def config_from(kind: type[Config], options: Mapping[str, Any], **others: Any) -> Config:
     """A config whose fields are the options of the same names, as in `ctx.params`."""
@@ -39,6 +42,28 @@ def given_options(ctx: typer.Context) -> dict[str, Any]:
 def _is_given(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def check_student(given: Mapping[str, Any]) -> None:
+    """Refuse --student without a value, and beside it what is about a CLIP, even where it says the default.
+
+    Args:
+        given: the options that the user wrote.
+
+    Raises:
+        UsageError: the message names the option.
+    """
+    if "student" not in given:
+        return
+    if not given["student"].strip():  # as `--student "$UNSET"` gives it
+        raise UsageError("--student is empty", hint="name a run of clipseg train, such as runs/train/NAME")
+    for name in OF_A_CLIP:
+        if name in given:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} is about a CLIP; a student is used as it was trained",
+                hint=f"leave out --student or {option}",
+            )
 
 
 def between(low: float, high: float) -> Callable[[Number], Number]:
@@ -88,7 +113,8 @@ ClassesOpt = Annotated[
         "--classes",
         "-c",
         metavar="LIST",
-        help="cat,couch|sofa (a bar joins synonyms), a text file, or a benchmark such as voc21.",
+        help="cat,couch|sofa (a bar joins synonyms), a text file, or a benchmark such as voc21. A student can do "
+        "without: it has its own.",
         show_default=False,
         rich_help_panel=WORDS,
     ),
@@ -138,6 +164,17 @@ PretrainedOpt = Annotated[
     typer.Option(
         metavar="TAG|FILE",
         help="Weights: a tag of open_clip, or a file. Left out: openai, or the first tag.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+
+StudentOpt = Annotated[
+    str,
+    typer.Option(
+        "--student",
+        metavar="RUN",
+        help="Instead of a CLIP a network of your own: a run of clipseg train, RUN/best, or a checkpoint.",
         show_default=False,
         rich_help_panel=MODEL,
     ),

@@ -16,7 +16,7 @@ from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.utils.numbers import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from clipseg_cli.pipelines.segment import ImageResult, SegmentRun
@@ -28,6 +28,7 @@ EXAMPLES = """
   clipseg segment holiday/ -c "couch|sofa,dog,red car" --out labels
   clipseg segment photo.jpg -c voc21 --model RN50 --pretrained openai
   clipseg segment drawing.png -c cat,house --model emoji --json
+  clipseg segment photo.jpg --student runs/train/NAME
   clipseg segment - -c cat,dog < photo.jpg > labels.png
 """
 STDIN = "-"
@@ -37,12 +38,13 @@ MANY = 5  # above this, one table over all images, and a progress bar
 def segment(
     ctx: typer.Context,
     images: opt.ImagesArg,
-    classes: opt.ClassesOpt,
+    classes: opt.ClassesOpt = SegmentConfig.classes,
     background: opt.BackgroundOpt = SegmentConfig.background,
     background_threshold: opt.BackgroundThresholdOpt = SegmentConfig.background_threshold,
     templates: opt.TemplatesOpt = SegmentConfig.templates,
     model: opt.ModelOpt = SegmentConfig.model,
     pretrained: opt.PretrainedOpt = SegmentConfig.pretrained,
+    student: opt.StudentOpt = SegmentConfig.student,
     method: opt.MethodOpt = SegmentConfig.method,
     protocol: opt.ProtocolOpt = SegmentConfig.protocol,
     prompt_denoising: opt.PromptDenoisingOpt = SegmentConfig.prompt_denoising,
@@ -66,6 +68,7 @@ def segment(
     Writes a palette PNG (pixel value = class id), an overlay with a legend, and classes.json into --out, and
     prints what share of each image every class took.
     """
+    _check_words(opt.given_options(ctx))
     streamed = STDIN in images
     if streamed:
         _check_streams(images, as_json, heatmaps)
@@ -231,6 +234,29 @@ def _roles(written: Sequence[Path]) -> dict[str, str | None]:
     labels = next((str(p) for p in written if p.suffix == ".png"), None)
     overlay = next((str(p) for p in written if p.stem.endswith("_overlay")), None)
     return {"labels": labels, "overlay": overlay}
+
+
+def _check_words(given: Mapping[str, Any]) -> None:
+    """Something must say what to look for: a list of words, or a student that has its own.
+
+    Raises:
+        UsageError: nothing does, or options beside a student mean nothing.
+    """
+    opt.check_student(given)
+    if "student" not in given:
+        if "classes" not in given:
+            raise UsageError(
+                "Missing option '--classes' / '-c'.",
+                hint="list the words to look for: --classes cat,dog; or use a student, which has its own",
+            )
+        return
+    if not given.get("classes", "words").strip():
+        raise UsageError("--classes is empty", hint="leave it out for the words the student was trained with")
+    if "background" in given and "classes" not in given:
+        raise UsageError(
+            "--background goes with --classes; without them a student has its own background",
+            hint="leave out --background, or add --classes",
+        )
 
 
 def _check_streams(images: Sequence[str], as_json: bool, heatmaps: bool) -> None:

@@ -7,6 +7,7 @@ import difflib
 import json
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -14,7 +15,12 @@ import numpy as np
 import PIL
 
 from clipseg_cli import __version__
-from clipseg_cli.data.classes import benchmark_names
+from clipseg_cli.config import BUNDLED_MODEL
+from clipseg_cli.data.classes import benchmark_names, numbered_lines
+from clipseg_cli.errors import ModelError
+from clipseg_cli.models.architectures import BUNDLED_TAG, bundled_file
+from clipseg_cli.models.student_model import StudentModel
+from clipseg_cli.pipelines.students import _OF_A_CLIP
 from clipseg_cli.types import RunInfo
 
 if TYPE_CHECKING:
@@ -26,21 +32,31 @@ if TYPE_CHECKING:
 
 
 def run_info(config: SegmentConfig, backbone: DenseModel, predictor: Predictor) -> RunInfo:
-    """Options, weights, settings in force and versions, for `classes.json`."""
+    """Options, weights, settings in force and versions, for `classes.json`.
+
+    Beside a student, options that only mean something for a CLIP are None, and so are words that it did without.
+    """
     model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
     options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
+    if isinstance(backbone, StudentModel):
+        options |= dict.fromkeys(_OF_A_CLIP)
+        if not config.classes:
+            options |= {"classes": None, "background": None}
     return RunInfo(predictor.classes, options, model, versions())
 
 
 def describe_model(backbone: DenseModel, predictor: Predictor) -> dict[str, Any]:
-    """Which weights, and in what precision they compute."""
-    return {
+    """Which weights, and in what precision they compute; of a student also where it lies and who taught it."""
+    facts = {
         "name": backbone.name,
         "pretrained": backbone.pretrained,
         "fingerprint": backbone.fingerprint,
         "image_size": backbone.image_size,
         "precision": str(predictor.dtype).removeprefix("torch."),
     }
+    if isinstance(backbone, StudentModel):
+        facts |= {"path": str(Path(backbone.pretrained).resolve()), "teacher": dict(backbone.card.teacher)}
+    return facts
 
 
 def versions() -> dict[str, str]:
@@ -61,12 +77,24 @@ def library_versions() -> dict[str, str]:
 
 def model_notes(backbone: DenseModel, classes: ClassList) -> Iterator[str]:
     """Sentences about words that the model does not know."""
-    if backbone.words is not None:
+    taught = _taught(backbone)
+    if taught is not None:
         # A model trained on a short list of words answers for other words too, without meaning.
-        strange = [word for word in classes.queries if word.lower() not in backbone.words]
+        strange = [word for word in classes.queries if word.lower() not in taught]
         if strange:
             listed = ", ".join(f"'{word}'" for word in strange[:5]) + (", ..." if len(strange) > 5 else "")
             yield f"the model '{backbone.name}' was never taught {listed}: what it labels so means little"
+
+
+def _taught(backbone: DenseModel) -> frozenset[str] | None:
+    """The words that mean something to a model, in lower case; None where nobody can list them."""
+    if not isinstance(backbone, StudentModel):
+        return backbone.words
+    teacher, own = backbone.card.teacher, backbone.card.classes.queries
+    if (teacher.get("name"), teacher.get("pretrained")) != (BUNDLED_MODEL, BUNDLED_TAG):
+        return None
+    lines = numbered_lines(bundled_file("words.txt"), ModelError)
+    return frozenset(word for _, word in lines).union(word.lower() for word in own)
 
 
 def notes(config: SegmentConfig, backbone: DenseModel, classes: ClassList) -> Iterator[str]:

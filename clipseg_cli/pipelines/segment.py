@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images
@@ -13,9 +13,10 @@ from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
 from clipseg_cli.outputs import WRITERS, write_run_info
 from clipseg_cli.pipelines.about import notes, run_info
-from clipseg_cli.pipelines.load import plan_model
+from clipseg_cli.pipelines.load import plan_clip
 from clipseg_cli.pipelines.predict import find_protocol
 from clipseg_cli.pipelines.stream import Stream
+from clipseg_cli.pipelines.students import plan_student
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
 from clipseg_cli.utils.lanes import lane_count
@@ -23,9 +24,14 @@ from clipseg_cli.utils.lanes import lane_count
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from clipseg_cli.config import SegmentConfig
+    from clipseg_cli.config import InferenceConfig, SegmentConfig
+    from clipseg_cli.pipelines.load import ModelPlan
     from clipseg_cli.pipelines.predict import Predictor, Prepared
+    from clipseg_cli.pipelines.students import StudentPlan
     from clipseg_cli.types import ClassList, DenseModel, ImageSource, Segmentation, Writer
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,7 @@ def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
     Raises:
         ClipsegError: anything wrong with options, inputs, output folder or model.
     """
-    protocol = find_protocol(config.protocol, config.classes.strip())
-    classes = load_classes(config.classes, background=config.background, words=protocol.words)
-    plan = plan_model(config, protocol)
+    plan, classes = plan_segmentation(config)
     sources, failures = find_images(config.images, exclude=(config.out,))
     if not sources:
         raise _nothing_left(failures)
@@ -62,6 +66,36 @@ def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
     _check_inputs_stay(sources, config.out)
     backbone, predictor = plan.load(classes, class_scores=config.heatmaps)
     return SegmentRun(config, backbone, predictor, sources, failures)
+
+
+def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan, ClassList]:
+    """A CLIP or a student, checked but not loaded, and the classes; without words those of the student itself.
+
+    Raises:
+        ClipsegError: anything wrong with the options of the model, or with the words.
+    """
+    if config.student:
+        student = plan_student(config)
+        if not config.classes:
+            return student, student.card.classes
+        return student, load_classes(config.classes, background=config.background)
+    protocol = find_protocol(config.protocol, config.classes.strip())
+    classes = load_classes(config.classes, background=config.background, words=protocol.words)
+    return plan_clip(config, protocol), classes
+
+
+def label_all(stream: Stream[T, R], items: Sequence[T]) -> Generator[R, None, None]:
+    """Results of so many pictures, in order, in the way that keeps this device busiest.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, as `Stream`.
+    """
+    lanes = lane_count(stream.predictor.device)
+    if not 1 < lanes <= len(items):
+        return stream.gathered(items)
+    # Pictures beside each other keep the cores of a CPU busier than the parts of one picture do.
+    size = min(stream.batch_size, max(1, len(items) // (2 * lanes)), 8)
+    return stream.grouped([items[i : i + size] for i in range(0, len(items), size)])
 
 
 class SegmentRun:
@@ -118,13 +152,7 @@ class SegmentRun:
             batch_size=self.config.batch_size,
             workers=self.config.workers,
         )
-        lanes = lane_count(self.predictor.device)
-        if 1 < lanes <= len(self.sources):
-            # Pictures beside each other keep the cores of a CPU busier than the parts of one picture do.
-            size = min(self.config.batch_size, max(1, len(self.sources) // (2 * lanes)), 8)
-            yield from stream.grouped([self.sources[i : i + size] for i in range(0, len(self.sources), size)])
-        else:
-            yield from stream.gathered(self.sources)
+        yield from label_all(stream, self.sources)
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:
         try:
