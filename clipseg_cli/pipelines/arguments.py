@@ -1,0 +1,117 @@
+"""Arguments of the Python API, checked as the command line checks its options: numbers, text, class lists."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.config import InferenceConfig
+from clipseg_cli.data.classes import benchmark_names, is_list_file, load_classes
+from clipseg_cli.errors import ClassListError, UsageError
+from clipseg_cli.pipelines.predict import find_protocol
+from clipseg_cli.types import ClassList
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    Words: TypeAlias = str | os.PathLike[str] | Sequence[str] | ClassList
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "prompt_denoising": (0, 1),
+    "key_smoothing": (0, 1),
+    "short_side": (0, 16_384),
+    "window": (0, 16_384),
+    "stride": (1, 16_384),
+    "batch_size": (1, 4096),
+    "max_megapixels": (0.001, 100_000),
+}
+
+
+def checked_config(**options: Any) -> InferenceConfig:
+    """Fields of `InferenceConfig`, each number in its range; None where a field may be None.
+
+    Raises:
+        UsageError: a number out of its range.
+        TypeError: not a number.
+    """
+    for name, (low, high) in _RANGES.items():
+        value, default = options.get(name), getattr(InferenceConfig, name)
+        if value is None and (name not in options or default is None):
+            continue
+        kinds = (int, float) if isinstance(default, float) else (int,)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise TypeError(f"{name} is {kinds[-1].__name__}, not {type(value).__name__}")
+        if not low <= value <= high:
+            raise UsageError(f"{name}: {value} is not between {low:g} and {high:g}")
+    return InferenceConfig(**options)
+
+
+def checked_text(value: object, name: str) -> str:
+    """A name, or that of a file.
+
+    Raises:
+        TypeError: neither text nor a path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} is text, not {type(value).__name__}")
+    return os.fsdecode(value)
+
+
+def read_words(words: Words, background: str | None, protocol: str) -> tuple[ClassList, str | None]:
+    """A class list from what a Python program has.
+
+    Args:
+        words: text or a file as for `load_classes`; a list of names, each with synonyms by bar, which is never
+            taken for a file or a benchmark; or a ClassList, taken as it is.
+        background: as for `load_classes`; None for a closed set.
+        protocol: which words stand for the classes of a benchmark.
+
+    Returns:
+        The classes, and the name of the benchmark whose they are, or None.
+
+    Raises:
+        ClassListError: malformed.
+        TypeError: of another type.
+    """
+    if isinstance(words, ClassList):
+        return _sound(words), None
+    spec = _spec(words).strip()
+    extra = "none" if background is None else checked_text(background, "background")
+    classes = load_classes(spec, background=extra, words=find_protocol(protocol, spec).words)
+    return classes, spec if spec in benchmark_names() else None
+
+
+def _spec(words: Any) -> str:
+    if isinstance(words, os.PathLike):
+        path = os.fsdecode(words)
+        if not is_list_file(path):
+            raise ClassListError(f"no such file: {path}")
+        return path
+    if isinstance(words, str):
+        return words
+    if not isinstance(words, (list, tuple)):
+        raise TypeError(f"classes are text, a list of names, or a ClassList, not {type(words).__name__}")
+    for i, name in enumerate(words, start=1):
+        if not isinstance(name, str):
+            raise TypeError(f"class list, item {i}: a name is text, not {type(name).__name__}")
+        if "," in name:
+            raise ClassListError(
+                f"class list, item {i}: '{name}' has a comma", hint="join synonyms with a bar: couch|sofa"
+            )
+    spec = ",".join(words).strip()
+    if is_list_file(spec) or spec in benchmark_names():
+        # A list may come from anywhere and must not make anybody read a file.
+        raise ClassListError(
+            f"class list: '{spec}' is also a file or a benchmark",
+            hint="give it as plain text if that is meant",
+        )
+    return spec
+
+
+def _sound(classes: ClassList) -> ClassList:
+    """A class list that somebody may have made by hand."""
+    fits = len(classes.names) == len(classes.aliases) > 0 and all(classes.aliases)
+    if not fits or classes.background not in (None, *range(len(classes))):
+        raise ClassListError("a ClassList needs words for every class, and a background among its classes")
+    return classes

@@ -1,0 +1,306 @@
+"""The Python API: a model in memory that labels pictures with any words, by the same loop as `clipseg segment`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig
+from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.models.backbones import load_backbone
+from clipseg_cli.models.catalogue import require_readable
+from clipseg_cli.models.student_files import read_student
+from clipseg_cli.models.student_model import StudentModel
+from clipseg_cli.pipelines.about import model_notes
+from clipseg_cli.pipelines.arguments import checked_config, checked_text, read_words
+from clipseg_cli.pipelines.load import plan_clip
+from clipseg_cli.pipelines.pictures import decoder, require_many
+from clipseg_cli.pipelines.predict import Prepared, find_protocol
+from clipseg_cli.pipelines.segment import label_all
+from clipseg_cli.pipelines.stream import Stream
+from clipseg_cli.pipelines.students import plan_student
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from typing import TypeAlias
+
+    import torch
+
+    from clipseg_cli.pipelines.arguments import Words
+    from clipseg_cli.pipelines.pictures import Picture
+    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Segmentation
+
+    Decode: TypeAlias = Callable[[], DecodedImage]
+
+logger = logging.getLogger(__name__)
+
+KEPT_LISTS = 16
+"""Class lists whose words stay embedded in one Segmenter."""
+
+
+class Segmenter:
+    """A CLIP, or a student of one, that stays in memory and labels pictures with the words of each call.
+
+    Made by `from_pretrained` or `from_run`. Labels and scores are those that `clipseg segment` makes of the same
+    pictures with the same options, to the last bit on the same device and number of threads.
+
+    Several threads may share one Segmenter: each call has a result of its own, and the words of a class list are
+    embedded once. On a CPU a call may then compute on fewer threads than alone, which changes the last bits of
+    scores. What `segment_many` returns belongs to one thread.
+
+    What is odd without being an error, as words that the bundled model was never taught, goes as a warning to the
+    logger `clipseg_cli`.
+
+    Attributes:
+        name: architecture, or as in "student resnet101c".
+        fingerprint: 16 hex digits; equal for equal weights.
+        device: where it computes.
+        classes: what a student was trained with, used where a call names no classes; None for a CLIP.
+
+    Example:
+        >>> import numpy as np
+        >>> from clipseg_cli import Segmenter
+        >>> segmenter = Segmenter.from_pretrained("emoji", device="cpu")
+        >>> picture = np.full((48, 64, 3), 255, dtype=np.uint8)
+        >>> result = segmenter.segment(picture, "cat,house|building")
+        >>> result.classes.names
+        ('background', 'cat', 'house')
+        >>> result.labels.shape, result.labels.dtype
+        ((48, 64), dtype('uint8'))
+        >>> [r.labels.shape for r in segmenter.segment_many([picture, picture[:32]], ["cat", "dog"])]
+        [(48, 64), (32, 64)]
+    """
+
+    def __init__(
+        self,
+        config: InferenceConfig,
+        model: DenseModel,
+        predictor: Callable[[ClassList, str | None], Predictor],
+        device: torch.device,
+    ) -> None:
+        self._config, self._model, self._predictor_of = config, model, predictor
+        self.name, self.fingerprint, self.device = model.name, model.fingerprint, device
+        self.classes = model.card.classes if isinstance(model, StudentModel) else None
+        self._kept: OrderedDict[tuple[ClassList, str | None], Predictor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = BUNDLED_MODEL,
+        pretrained: str | os.PathLike[str] | None = None,
+        *,
+        method: str = InferenceConfig.method,
+        prompt_denoising: float = InferenceConfig.prompt_denoising,
+        key_smoothing: float = InferenceConfig.key_smoothing,
+        templates: str | os.PathLike[str] | None = None,
+        protocol: str = InferenceConfig.protocol,
+        device: str | torch.device = InferenceConfig.device,
+        precision: str = InferenceConfig.precision,
+        short_side: int | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        batch_size: int = InferenceConfig.batch_size,
+        max_megapixels: float = InferenceConfig.max_megapixels,
+    ) -> Segmenter:
+        """Load a frozen CLIP; every argument is the option of `clipseg segment` with its name.
+
+        Args:
+            model: "emoji", the small model for drawings in this package, or an architecture of open_clip.
+            pretrained: a tag of open_clip, or a file of weights; None takes openai, or the first tag.
+            method: how dense features are read.
+            prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
+            templates: a named set of sentences around each word, or a text file; None takes the protocol's.
+            protocol: "default", or the exact settings of a publication.
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+            precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
+            short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
+            window, stride: of the sliding window, in pixels; window 0 is the whole picture.
+            batch_size: windows in one forward pass.
+            max_megapixels: larger pictures are refused before they are decoded.
+
+        Raises:
+            ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.
+            TypeError: an argument of another type.
+        """
+        config = checked_config(
+            model=checked_text(model, "model"),
+            pretrained=None if pretrained is None else checked_text(pretrained, "pretrained"),
+            method=checked_text(method, "method"),
+            prompt_denoising=prompt_denoising,
+            key_smoothing=key_smoothing,
+            templates=None if templates is None else checked_text(templates, "templates"),
+            protocol=checked_text(protocol, "protocol"),
+            device=str(device),
+            precision=checked_text(precision, "precision"),
+            short_side=short_side,
+            window=window,
+            stride=stride,
+            batch_size=batch_size,
+            max_megapixels=max_megapixels,
+        )
+        plan = plan_clip(config, find_protocol(config.protocol))
+        require_readable(config.model)
+        backbone = load_backbone(config.model, config.pretrained, plan.device)
+
+        def predictor(classes: ClassList, benchmark: str | None) -> Predictor:
+            # Some protocols differ from benchmark to benchmark.
+            own = plan_clip(config, find_protocol(config.protocol, benchmark))
+            return own.predictor(backbone, classes)
+
+        return cls(config, backbone, predictor, plan.device)
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | torch.device = InferenceConfig.device,
+        precision: str = InferenceConfig.precision,
+        short_side: int | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+        batch_size: int = InferenceConfig.batch_size,
+        max_megapixels: float = InferenceConfig.max_megapixels,
+    ) -> Segmenter:
+        """Load a student.
+
+        Args:
+            path: a run of `clipseg train` (its last checkpoint), RUN/best, RUN/last, or one checkpoint.
+            device, precision, batch_size, max_megapixels: as for `from_pretrained`.
+            short_side, window, stride: in pixels; None sees pictures as in training, whole.
+
+        Raises:
+            ClipsegError: no student there, damaged files, or a value out of range.
+            TypeError: an argument of another type.
+        """
+        config = checked_config(
+            student=checked_text(path, "path"),
+            device=str(device),
+            precision=checked_text(precision, "precision"),
+            short_side=short_side,
+            window=window,
+            stride=stride,
+            batch_size=batch_size,
+            max_megapixels=max_megapixels,
+        )
+        plan = plan_student(config)
+        student, card = read_student(plan.folder, plan.device)
+        model = StudentModel(student, card, str(plan.folder))
+        return cls(config, model, lambda classes, _: plan.predictor(model, classes), plan.device)
+
+    def segment(
+        self,
+        image: Picture,
+        classes: Words | None = None,
+        *,
+        background: str | None = InferenceConfig.background,
+    ) -> Segmentation:
+        """Label every pixel of one picture.
+
+        Args:
+            image: the name of a file, the bytes of one, a Pillow image, or an array: uint8 [H, W, 3] RGB,
+                [H, W, 4] RGBA, [H, W] grey, or uint16 [H, W] grey. Transparency is laid on white and EXIF
+                orientation applied, as for files.
+            classes: names by comma with synonyms by bar ("cat,couch|sofa"), the name of a benchmark, or a text
+                file; or a list of names, each again with synonyms by bar, which is never taken for a file; or
+                a ClassList as it is. None takes a student's own.
+            background: words by comma that together become the class "background"; None for a closed set. Not
+                used with a ClassList or a student's own classes, which have their own.
+
+        Returns:
+            Labels and scores [H, W] at the picture's own size, upright.
+
+        Raises:
+            ClipsegError: the picture cannot be read, or the class list is malformed.
+            TypeError: neither picture nor classes of a known type.
+        """
+        predictor = self._predictor(classes, background)
+        prepared = predictor.prepare(self._decode(image, "image"))
+        return next(predictor.predict([prepared]))
+
+    def segment_many(
+        self,
+        images: Iterable[Picture],
+        classes: Words | None = None,
+        *,
+        background: str | None = InferenceConfig.background,
+    ) -> Iterator[Segmentation]:
+        """Label pictures in batches, in order; they are decoded beside the model, a bounded number ahead.
+
+        A list or a tuple of pictures is cut up as `clipseg segment` does it. Of any other iterable, which may be
+        endless, some batches are taken ahead; an array or a Pillow image may be changed or closed by then.
+
+        Args:
+            images: pictures as for `segment`.
+            classes, background: as for `segment`.
+
+        Yields:
+            As `segment`.
+
+        Raises:
+            ClipsegError: as `segment`; a bad picture ends the iteration at its place, and a message about one
+                without a file name counts from 0, as in "image 3".
+            TypeError: as `segment`, or one picture instead of many.
+        """
+        require_many(images)
+        return self._many(images, self._predictor(classes, background))
+
+    def __repr__(self) -> str:
+        return f"<Segmenter {self.name} / {self._model.pretrained} on {self.device}>"
+
+    def _many(self, images: Iterable[Picture], predictor: Predictor) -> Generator[Segmentation, None, None]:
+        def read(decode: Decode) -> Prepared | Exception:
+            try:
+                return predictor.prepare(decode())
+            except (ClipsegError, TypeError) as error:
+                return error
+
+        stream: Stream[Decode, Segmentation | Exception] = Stream(
+            predictor,
+            read=read,
+            finish=lambda _, result: result,
+            batch_size=self._config.batch_size,
+            workers=self._config.workers,
+        )
+        numbered = ((image, f"image {i}") for i, image in enumerate(images))
+        if isinstance(images, (list, tuple)):
+            late: list[Decode] = [partial(self._decode, *item) for item in numbered]
+            labelled = label_all(stream, late)
+        else:  # what it gives may be changed or closed as soon as it is asked for the next
+            labelled = stream.gathered(self._decoder(*item) for item in numbered)
+        with closing(labelled):
+            for result in labelled:
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+
+    def _decoder(self, image: Picture, name: str) -> Decode:
+        return decoder(image, name, max_megapixels=self._config.max_megapixels)
+
+    def _decode(self, image: Picture, name: str) -> DecodedImage:
+        return self._decoder(image, name)()
+
+    def _predictor(self, words: Words | None, background: str | None) -> Predictor:
+        if words is not None:
+            classes, benchmark = read_words(words, background, self._config.protocol)
+        elif self.classes is not None:
+            classes, benchmark = self.classes, None
+        else:
+            raise UsageError("no classes were named", hint='as in segment(image, "cat,dog")')
+        with self._lock:
+            predictor = self._kept.pop((classes, benchmark), None)
+            if predictor is None:
+                predictor = self._predictor_of(classes, benchmark)
+                for note in model_notes(self._model, predictor.classes):
+                    logger.warning(note)
+            self._kept[classes, benchmark] = predictor
+            while len(self._kept) > KEPT_LISTS:
+                self._kept.popitem(last=False)
+        return predictor
