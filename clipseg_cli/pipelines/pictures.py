@@ -122,4 +122,4 @@ def _from_array(array: NDArray[Any], source: ImageSource) -> Image.Image:
             f"{source}: an array of {array.dtype} {list(array.shape)} is not a picture",
             hint="[H, W, 3] is RGB, [H, W, 4] RGBA, [H, W] grey",
         )
-    return Image.fromarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return Image.fromarray(array)
