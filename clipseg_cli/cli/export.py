@@ -59,7 +59,8 @@ def export(
     """Write the student of RUN as an ONNX graph that runs without clipseg.
 
     Pictures of any size go in as RGB from 0 to 255, logits and labels come out at their size. The file is kept only
-    if onnxruntime computes with it what the student computes. Needs: pip install "clipseg-cli[onnx]".
+    if onnxruntime computes with it what the student computes. It needs the packages
+    onnx, onnxruntime and onnxscript.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     _check(opt.given_options(ctx))

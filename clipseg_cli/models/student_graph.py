@@ -144,10 +144,9 @@ def _finished(proto: Any, net: ExportedStudent, facts: Mapping[str, str]) -> byt
     import onnx
 
     graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.initializer):
+    for part in (proto, graph, *graph.node, *graph.initializer, *graph.value_info):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    graph.ClearField("value_info")
     for found, port in zip((*graph.input, *graph.output), (*net.inputs, *net.outputs), strict=True):
         type_ = onnx.TensorProto.DataType.Value(_TYPES[port.type])
         found.CopyFrom(onnx.helper.make_tensor_value_info(port.name, type_, port.shape))
