@@ -52,7 +52,7 @@ def test_nothing_to_evaluate_says_how_to_make_something(cli, tmp_path, monkeypat
     done = cli("eval")
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        "Error: there is no run in runs to evaluate\n"
+        "Error: there is no run in runs/pseudolabel to evaluate\n"
         "Hint: make one with clipseg pseudolabel DATASET, or name a data set with --dataset ROOT\n"
     )
 
@@ -62,7 +62,7 @@ def test_the_only_run_is_evaluated_on_the_validation_split(cli, label, voc, tmp_
     done = cli("eval", "--device", "cpu")
     assert done.code == 0, done.err
     assert done.err.startswith(
-        "Evaluating tiny-vit as in runs/pseudolabel/a, the only complete run in runs, on "
+        "Evaluating tiny-vit as in runs/pseudolabel/a, the only complete run in runs/pseudolabel, on "
     )
     found = results_below(tmp_path / "runs" / "eval")
     assert (found["split"], found["images"], found["root"]) == ("val", 5, str(voc))
@@ -74,7 +74,7 @@ def test_the_newest_is_the_one_that_was_completed_last(label, tmp_path):
     for name, at in (("a", 1000), ("m", 2000)):
         shutil.copytree(first, first.parent / name)
         os.utime(first.parent / name / "manifest.json", (at, at))
-    assert newest_run() == (first.relative_to(tmp_path), "the newest of 3 complete runs in runs")
+    assert newest_run() == (first.relative_to(tmp_path), "the newest of 3 complete runs in runs/pseudolabel")
     os.utime(first.parent / "a" / "manifest.json", (4000, 4000))
     assert newest_run()[0].name == "a"
 
@@ -87,7 +87,7 @@ def test_unfinished_and_damaged_runs_are_left_out_and_said(label):
     edit(good.parent / "edited")
     (good.parent / "strange" / "manifest.json").write_text("{}")
     path, why = newest_run()
-    assert path.name == "good" and why.startswith("the only complete run in runs, without ")
+    assert path.name == "good" and why.startswith("the only complete run in runs/pseudolabel, without ")
     assert "runs/pseudolabel/begun (not finished)" in why
     for name in ("edited", "strange"):
         assert f"runs/pseudolabel/{name} (damaged, edited or of another version)" in why
@@ -98,7 +98,7 @@ def test_one_run_that_cannot_be_used_says_why(cli, label):
     unfinish(folder)
     done = cli("eval")
     assert done.code == 1
-    assert "no run in runs can be evaluated: runs/pseudolabel/a (not finished)" in done.err
+    assert "there is no complete run in runs/pseudolabel to evaluate: runs/pseudolabel/a (not finished)" in done.err
     assert "Hint: the command that started it goes on with it" in done.err
     assert "a is not finished" in cli("eval", "--run", folder).err
     edit(folder)

@@ -139,6 +139,10 @@ RunOpt = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+AloneOpt = Annotated[
+    bool,
+    typer.Option("--alone", help="Score a student without the teacher beside it.", rich_help_panel=DATA),
+]
 PredictionsOpt = Annotated[
     str,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ import typer
 from clipseg_cli.cli import data_options as data_opt
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.results import Scored, show_results
 from clipseg_cli.cli.scores import show_protocol as print_protocol
-from clipseg_cli.cli.scores import show_report
 from clipseg_cli.config import EvalConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 
@@ -26,14 +27,23 @@ EXAMPLES = """
   clipseg eval --dataset voc/ --prompt-denoising 0.5 --key-smoothing 1.0
   clipseg eval --dataset voc/ --corrupt all --severity 1..5
   clipseg eval --dataset voc/ --predictions labels/ --unseen sofa,train
+  clipseg eval --student runs/train/VOC2012-voc21-annotation-free-resnet101c
   clipseg eval --protocol sclip --benchmark cityscapes --show-protocol
 """
+
+TEACHER = "teacher"
+"""Folder of the teacher's results in that of its student's."""
+
+OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
+"""Options that a student cannot have."""
 
 
 def evaluate(
     ctx: typer.Context,
     dataset: data_opt.DatasetOpt = EvalConfig.dataset,
     run: data_opt.RunOpt = "",
+    student: opt.StudentOpt = EvalConfig.student,
+    alone: data_opt.AloneOpt = False,
     benchmark: data_opt.BenchmarkOpt = EvalConfig.benchmark,
     split: data_opt.SplitOpt = EvalConfig.split,
     predictions: data_opt.PredictionsOpt = EvalConfig.predictions,
@@ -70,7 +80,8 @@ def evaluate(
     """Score label maps against ground truth: those of a model, or the pictures that any tool has made.
 
     Prints the IoU of each class, mIoU and accuracies, and what was published for the same benchmark; writes
-    results.json, results.csv and confusion.png. Without a data set it takes the newest run of clipseg pseudolabel.
+    results.json, results.csv and confusion.png. Without a data set it takes the newest student beside its teacher, or
+    else the newest run of clipseg pseudolabel.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     _check(opt.given_options(ctx))
@@ -78,11 +89,27 @@ def evaluate(
         config = _config(ctx, run)[0] if run else opt.config_from(EvalConfig, ctx.params)
         print_protocol(config, console)
         return
+    with console.waiting("loading"):
+        config, why = _config(ctx, run)
+        if why and _first():
+            console.say(why)
+    scored = [_evaluate(config, console)]
+    if config.student and not alone:
+        from clipseg_cli.pipelines.students import evaluation_of_teacher
+
+        teacher = evaluation_of_teacher(config)
+        if teacher is not None:
+            inside = dataclasses.replace(teacher, out=scored[0].report.folder, name=TEACHER)
+            scored.append(_evaluate(inside, console))
+    show_results(scored, console)
+    if any(one.report.failed for one in scored):
+        raise typer.Exit(1)
+
+
+def _evaluate(config: EvalConfig, console: Console) -> Scored:
+    """Open and run one evaluation."""
     with ExitStack() as stack:
         with console.waiting("loading"):
-            config, why = _config(ctx, run)
-            if why and _first():
-                console.say(why)
             if config.predictions:
                 from clipseg_cli.pipelines.predictions import open_predictions
 
@@ -91,7 +118,7 @@ def evaluate(
                 from clipseg_cli.pipelines.evaluate import open_evaluation
 
                 evaluation = stack.enter_context(open_evaluation(config))
-        _score(evaluation, console)
+        return _score(evaluation, console)
 
 
 def _check(given: dict[str, object]) -> None:
@@ -110,6 +137,12 @@ def _check(given: dict[str, object]) -> None:
             "--run asks for the run's model, --predictions for labels that are there",
             hint="leave out one of them; --predictions RUN scores the labels of a run",
         )
+    if "student" in given:
+        for name in ("run", "predictions", *OF_A_CLIP):
+            if name in given:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} does not go with --student", hint="leave out one of them"
+                )
     for name, needed in (("severity", "corrupt"), ("seed", "corrupt"), ("partial", "predictions")):
         if name in given and needed not in given:
             raise UsageError(f"--{name} does nothing without --{needed}", hint=f"add --{needed}")
@@ -129,28 +162,39 @@ def _config(ctx: typer.Context, run: str) -> tuple[EvalConfig, str]:
         ClipsegError: nothing is to be found.
     """
     given = opt.given_options(ctx)
+    fields = {key: value for key, value in given.items() if key in EvalConfig.__dataclass_fields__}
+    if "student" in given:
+        return _of_student(given["student"], fields), ""
     if "dataset" in given:
         return opt.config_from(EvalConfig, ctx.params), ""
     from pathlib import Path
 
-    from clipseg_cli.pipelines.runs import config_of_labels, config_of_run, newest_run
+    from clipseg_cli.pipelines.runs import config_of_labels, config_of_run, has_runs, newest_run
 
-    fields = {key: value for key, value in given.items() if key in EvalConfig.__dataclass_fields__}
     if "predictions" in given:
         return config_of_labels(given["predictions"], fields), ""
     if run:
         return config_of_run(Path(run), fields), ""
+    if has_runs("train") and not any(name in given for name in OF_A_CLIP):
+        folder, why = newest_run(kind="train")
+        config = _of_student(str(folder), fields)
+        return config, f"Evaluating the student in {folder}, {why}, on {config.dataset}"
     folder, why = newest_run()
     config = config_of_run(folder, fields)
     return config, f"Evaluating {config.model} as in {folder}, {why}, on {config.dataset}"
 
 
-def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> None:
-    """Go through all images, name each that failed, and show the report.
+def _of_student(student: str, fields: dict[str, object]) -> EvalConfig:
+    from clipseg_cli.pipelines.students import evaluation_of_student
+
+    return evaluation_of_student(student, {k: v for k, v in fields.items() if k != "student"})
+
+
+def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> Scored:
+    """Go through all images, name each that failed, and write the report.
 
     Raises:
         KeyboardInterrupt: with a sentence.
-        typer.Exit: with code 1 where images failed.
     """
     from clipseg_cli.pipelines.evaluate import Evaluation
     from clipseg_cli.pipelines.report import write_report
@@ -182,21 +226,23 @@ def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> None
         raise KeyboardInterrupt(f"interrupted after {done} of {count(evaluation.total, 'image')}") from None
     seconds = watch.seconds
     report = write_report(evaluation, seconds)
-    if not first:
-        return
-    show_report(report, evaluation, console)
-    console.say(f"{count(report.images, 'image')} in {format_seconds(seconds)}, results in {report.folder}")
-    if report.failed:
+    if first:
+        console.say(
+            f"{count(report.images, 'image')} in {format_seconds(seconds)}, results in {report.folder}"
+        )
+    if first and report.failed:
         total = report.images + report.failed
         console.error(
             ClipsegError(f"{report.failed} of {count(total, 'image')} failed and are not in the scores")
         )
-        raise typer.Exit(1)
+    return Scored(evaluation, report, seconds, first)
 
 
 def _model(evaluation: Evaluation) -> str:
     """As in "ViT-B-16 / openai, maskclip with prompt denoising 0.5"."""
     config = evaluation.config
+    if config.student:
+        return evaluation.model
     extra = [
         f"{name} {value:g}"
         for name, value in (

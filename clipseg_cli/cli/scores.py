@@ -24,12 +24,8 @@ MAX_LIST = 60  # letters of a list of words; --verbose prints it whole
 
 
 def show_report(report: Report, evaluation: Evaluation | PredictionScoring, console: Console) -> None:
-    """All tables, or one JSON document; no tables where no picture could be scored."""
-    if console.as_json:
-        from clipseg_cli.outputs import json_safe
-
-        console.document(json_safe(report))
-    elif report.images:
+    """All tables; none where no picture could be scored."""
+    if report.images:
         _show_classes(report, evaluation.dataset.benchmark or evaluation.dataset.title, console)
         _show_corruptions(report, console)
         _show_published(report, getattr(evaluation, "model", "predictions"), console)
@@ -47,15 +43,15 @@ def _show_classes(report: Report, title: str, console: Console) -> None:
             (
                 row["name"],
                 *((row["zero_shot"],) if split else ()),
-                _percent(row["iou"]),
-                _percent(row["accuracy"]),
+                as_percent(row["iou"]),
+                as_percent(row["accuracy"]),
                 f"{100 * row['labelled_pixels'] / total:.1f}",
             )
             for row in report.classes
         ],
     )
     rows = [
-        (SUMMARY_NAMES[key], _percent(value)) for key, value in report.summary.items() if value is not None
+        (SUMMARY_NAMES[key], as_percent(value)) for key, value in report.summary.items() if value is not None
     ]
     console.table("", ("all together", "in %"), rows)
 
@@ -68,13 +64,13 @@ def _show_corruptions(report: Report, console: Console) -> None:
         "Corrupted images, mIoU in %",
         ("corruption", *(f"severity {severity}" for severity in found.severities), "mean"),
         [
-            (name, *map(_percent, values), _percent(sum(values) / len(values)))
+            (name, *map(as_percent, values), as_percent(sum(values) / len(values)))
             for name, values in found.table.items()
         ],
     )
-    clean, mean = report.summary["mIoU"], _percent(found.mean)
+    clean, mean = report.summary["mIoU"], as_percent(found.mean)
     console.table(
-        "", ("", "mIoU in %"), [("clean images", _percent(clean)), ("mean of corrupted ones", mean)]
+        "", ("", "mIoU in %"), [("clean images", as_percent(clean)), ("mean of corrupted ones", mean)]
     )
     for row in report.published_corruptions:
         console.say(
@@ -92,7 +88,7 @@ def _show_published(report: Report, model: str, console: Console) -> None:
             (r.value, (r.method, r.backbone, f"{r.value:.1f}", r.source)) for r in report.published
         ]
         if own is not None and same:
-            rows.append((100 * own, (OWN, model, _percent(own), "")))
+            rows.append((100 * own, (OWN, model, as_percent(own), "")))
         rows.sort(key=lambda row: row[0])
         console.table(
             "Published for this benchmark, mIoU in %",
@@ -110,7 +106,7 @@ def _show_published(report: Report, model: str, console: Console) -> None:
         ]
         if same and report.preset:
             figures = (report.summary["mIoU_unseen"], own, report.summary["hIoU"])
-            table.append((OWN, *map(_percent, figures)))
+            table.append((OWN, *map(as_percent, figures)))
         console.table(
             f"Published zero-shot results, {report.zero_shot_split}, mIoU in %",
             ("method", "unseen", "all", "harmonic"),
@@ -158,7 +154,8 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: float | None) -> str:
+def as_percent(value: float | None) -> str:
+    """As in "52.0"; "-" for a figure that is not defined."""
     return "-" if value is None or value != value else f"{100 * value:.1f}"
 
 

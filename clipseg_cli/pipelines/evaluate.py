@@ -59,7 +59,7 @@ def open_evaluation(config: EvalConfig) -> Iterator[Evaluation]:
     out = results_folder(config, dataset)
     with ExitStack() as stack:
         stack.enter_context(rendezvous(share))
-        backbone, predictor = plan.load(dataset.classes)
+        backbone, predictor = plan.load(plan.words_for(dataset.classes))
         yield Evaluation(
             config,
             dataset,

@@ -38,6 +38,10 @@ class ModelPlan:
     device: torch.device
     dtype: torch.dtype
 
+    def words_for(self, classes: ClassList) -> ClassList:
+        """The words that stand for some classes: those given."""
+        return classes
+
     def load(self, classes: ClassList, *, class_scores: bool = False) -> tuple[Backbone, Predictor]:
         """The weights, and a predictor for some classes; `class_scores` as in `Predictor`.
 

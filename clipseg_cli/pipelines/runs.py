@@ -75,6 +75,11 @@ def newest_run(
     return path, f"the newest of {len(found)} complete runs in {runs / kind}{others}"
 
 
+def has_runs(kind: Kind, runs: Path = RUNS) -> bool:
+    """Whether a command has made any run, complete or not."""
+    return any((runs / kind).glob(f"*/{FILE}"))
+
+
 def config_of_run(folder: Path, given: Mapping[str, Any]) -> EvalConfig:
     """An evaluation of the model, method and data set of a pseudo-label run, on the data set's validation split.
 
@@ -148,7 +153,13 @@ def evaluation_name(dataset: Dataset, config: EvalConfig, predictions: Path | No
         predictions: their folder, where they are scored and not a model.
     """
     parts = [dataset.root.resolve().name, dataset.benchmark, Path(dataset.split).stem]
-    if predictions is None:
+    if config.student:
+        student = Path(config.student).resolve()
+        run = student.parent.name if student.name in ("best", "last") else ""
+        # A run of ours is called after the data set already.
+        parts = [] if (run or student.name).startswith(parts[0] or "") else parts
+        parts += [run, student.name, *_corrupted(config)]
+    elif predictions is None:
         parts += [config.model, Path(config.pretrained or "").stem, config.method]
         parts += [*_differing(config), *_corrupted(config)]
     else:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import DEFAULT_PROTOCOL, InferenceConfig, Protocol
+from clipseg_cli.config import BUNDLED_MODEL, DEFAULT_PROTOCOL, EvalConfig, InferenceConfig, Protocol
 from clipseg_cli.data.prompts import build_prompts
-from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.errors import ModelError, RunError, UsageError
 from clipseg_cli.models.backbones import load_backbone
 from clipseg_cli.models.student_files import CARD, read_card, read_student
 from clipseg_cli.models.student_model import StudentModel
@@ -81,6 +81,10 @@ class StudentPlan:
     def templates(self) -> tuple[str, ...]:
         """As they were in training."""
         return self.card.templates
+
+    def words_for(self, classes: ClassList) -> ClassList:
+        """The words that it was trained with, where the classes are the same; else those given."""
+        return self.card.classes if self.card.classes.names == classes.names else classes
 
     def load(self, classes: ClassList, *, class_scores: bool = False) -> tuple[StudentModel, Predictor]:
         """The weights, and a predictor for some classes; `class_scores` as in `Predictor`.
@@ -164,6 +168,56 @@ def plan_student(config: InferenceConfig) -> StudentPlan:
     return StudentPlan(
         config, folder, card, student_protocol(card), device, pick_precision(config.precision, device)
     )
+
+
+def evaluation_of_student(text: str, given: Mapping[str, Any]) -> EvalConfig:
+    """An evaluation of a student on the validation split of the data set that it was trained on.
+
+    Args:
+        text: as `find_student` takes it.
+        given: options that the user wrote; they win.
+
+    Raises:
+        ClipsegError: no such student, or its data set is gone.
+    """
+    training = read_card(find_student(text)).training
+    data = training["data"]
+    own = {"dataset": data["root"], **{key: data[key] for key in ("benchmark", "classes", "background")}}
+    if "dataset" in given:  # another one: of the student's own only the words remain
+        own = {}
+    elif not Path(own["dataset"]).is_dir():
+        raise RunError(
+            f"the data set of {text} is no longer at {own['dataset']}",
+            hint="put it back, or name it with --dataset ROOT",
+        )
+    else:
+        own["unseen"] = ",".join(training["unseen"])
+    return EvalConfig(**{**own, **given, "student": text})
+
+
+def evaluation_of_teacher(config: EvalConfig) -> EvalConfig | None:
+    """The same evaluation of the CLIP that taught a student; None where it learnt from ground truth alone.
+
+    Raises:
+        ClipsegError: no such student.
+    """
+    card = read_card(find_student(config.student))
+    training, teacher = card.training, card.teacher
+    if training["setting"] == "supervised":
+        return None
+    return dataclasses.replace(
+        config,
+        student="",
+        model=teacher["name"],
+        pretrained=None if teacher["name"] == BUNDLED_MODEL else teacher["pretrained"],
+        short_side=None,
+        window=None,
+        stride=None,
+        **{key: training[key] for key in _OF_THE_TEACHER},
+    )
+
+
+_OF_THE_TEACHER = ("method", "protocol", "templates", "prompt_denoising", "key_smoothing")
 
 
 def student_protocol(card: StudentCard) -> Protocol:

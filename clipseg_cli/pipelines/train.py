@@ -203,6 +203,7 @@ def _card(
             "labels": str(lesson.run) if lesson.run else None,
             "method": config.method,
             "protocol": config.protocol,
+            "templates": config.templates,
             "prompt_denoising": config.prompt_denoising,
             "key_smoothing": config.key_smoothing,
             "preset": numbers.preset,
