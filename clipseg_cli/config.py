@@ -168,6 +168,10 @@ CLIP_DIY_PROTOCOL = Protocol(
 PROTOCOLS = {p.name: p for p in (DEFAULT_PROTOCOL, SCLIP_PROTOCOL, MASKCLIP_PROTOCOL, CLIP_DIY_PROTOCOL)}
 
 
+OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
+"""Options that mean nothing for a student, which is used as it was trained."""
+
+
 @dataclass(frozen=True)
 class InferenceConfig:
     """How pictures become label maps; what every command that labels has in common, each default once."""

@@ -156,7 +156,7 @@ def test_classes_json_describes_the_student(segment, run, tmp_path, teacher):
     assert found["model"]["teacher"] == teacher_of(teacher)
     assert found["model"]["settings"]["short_side"] == 48
     assert found["options"]["student"] == str(run)
-    assert {found["options"][name] for name in (*students._OF_A_CLIP, "classes", "background")} == {None}
+    assert {found["options"][name] for name in (*students.OF_A_CLIP, "classes", "background")} == {None}
 
 
 def test_the_same_from_python(segment, run, tmp_path, photo):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.cli.results import Scored, show_results
 from clipseg_cli.cli.scores import show_protocol as print_protocol
-from clipseg_cli.config import EvalConfig
+from clipseg_cli.config import OF_A_CLIP, EvalConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 
 if TYPE_CHECKING:
@@ -33,9 +33,6 @@ EXAMPLES = """
 
 TEACHER = "teacher"
 """Folder of the teacher's results in that of its student's."""
-
-OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
-"""Options that a student cannot have."""
 
 
 def evaluate(
@@ -121,7 +118,7 @@ def _evaluate(config: EvalConfig, console: Console) -> Scored:
         return _score(evaluation, console)
 
 
-def _check(given: dict[str, object]) -> None:
+def _check(given: dict[str, Any]) -> None:
     """Refuse options that exclude each other, or do nothing.
 
     Raises:
@@ -137,12 +134,10 @@ def _check(given: dict[str, object]) -> None:
             "--run asks for the run's model, --predictions for labels that are there",
             hint="leave out one of them; --predictions RUN scores the labels of a run",
         )
-    if "student" in given:
-        for name in ("run", "predictions", *OF_A_CLIP):
-            if name in given:
-                raise UsageError(
-                    f"--{name.replace('_', '-')} does not go with --student", hint="leave out one of them"
-                )
+    opt.check_student(given)
+    for name in ("run", "predictions"):
+        if name in given and "student" in given:
+            raise UsageError(f"--{name} does not go with --student", hint="leave out one of them")
     for name, needed in (("severity", "corrupt"), ("seed", "corrupt"), ("partial", "predictions")):
         if name in given and needed not in given:
             raise UsageError(f"--{name} does nothing without --{needed}", hint=f"add --{needed}")

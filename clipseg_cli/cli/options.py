@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from clipseg_cli.config import PROTOCOLS, SegmentConfig
+from clipseg_cli.config import OF_A_CLIP, PROTOCOLS, SegmentConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.utils.registry import did_you_mean
 
@@ -23,9 +23,6 @@ PROBABILITY = (0, 1)
 _SIDE = 16_384  # pixels
 WORDS, MODEL, METHOD = "Words", "Model", "Method"
 INFERENCE, OUTPUT = "Inference", "Output"
-
-OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
-"""Options that mean nothing for a student, which is used as it was trained."""
 
 
 def config_from(kind: type[Config], options: Mapping[str, Any], **others: Any) -> Config:

@@ -78,14 +78,14 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
     _silence_pillow()
     try:
         if source.path is None:
-            return _decode(_take(sys.stdin.buffer, source, max_megapixels), source, max_megapixels)
+            return decode_image(_take(sys.stdin.buffer, source, max_megapixels), source, max_megapixels)
         with open_input(source.path) as file:
             if file.seekable():
-                return _decode(file, source, max_megapixels)
+                return decode_image(file, source, max_megapixels)
             data = _take(file, source, max_megapixels)
             if not data.getbuffer() and source.path.is_fifo():
                 raise ImageError(f"{source}: a pipe that nobody writes to")
-            return _decode(data, source, max_megapixels)
+            return decode_image(data, source, max_megapixels)
     except IsADirectoryError as error:
         raise ImageError(f"{source}: is a folder, not a picture") from error
     except OSError as error:
@@ -177,15 +177,20 @@ def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.B
     return taken
 
 
-def _decode(file: IO[bytes], source: ImageSource, max_megapixels: float) -> DecodedImage:
+def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) -> DecodedImage:
+    """`read_image` for a file that is open.
+
+    Raises:
+        ImageError: as there; the message names `source`.
+    """
     if not file.read(1):
         raise ImageError(f"{source}: the file is empty (0 bytes)")
     file.seek(0)
     try:
         with Image.open(file, formats=_FORMATS) as image:
-            _check_size(image, source, max_megapixels)
+            check_size(image, source, max_megapixels)
             image.load()
-            pixels, notes = _to_rgb(image)
+            pixels, notes = to_rgb(image)
             return DecodedImage(source, pixels, (*_frame_notes(image), *notes))
     except ImageError:
         raise
@@ -198,7 +203,12 @@ def _decode(file: IO[bytes], source: ImageSource, max_megapixels: float) -> Deco
         raise ImageError(f"{source}: damaged or cut short: {str(error) or type(error).__name__}") from error
 
 
-def _check_size(image: Image.Image, source: ImageSource, max_megapixels: float) -> None:
+def check_size(image: Image.Image, source: ImageSource, max_megapixels: float) -> None:
+    """Refuse a picture that is too large, before a pixel of it is decoded.
+
+    Raises:
+        ImageError: it is; the hint names a limit that would do.
+    """
     width, height = image.size
     pixels = width * height
     if isinstance(image, Tiff.TiffImageFile):
@@ -214,7 +224,7 @@ def _check_size(image: Image.Image, source: ImageSource, max_megapixels: float) 
         )
 
 
-def _to_rgb(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def to_rgb(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Upright uint8 [H, W, 3] of a loaded picture, and notes on what was scaled."""
     notes: tuple[str, ...] = ()
     orientation = _orientation(image)

@@ -15,12 +15,11 @@ import numpy as np
 import PIL
 
 from clipseg_cli import __version__
-from clipseg_cli.config import BUNDLED_MODEL
+from clipseg_cli.config import BUNDLED_MODEL, OF_A_CLIP
 from clipseg_cli.data.classes import benchmark_names, numbered_lines
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.architectures import BUNDLED_TAG, bundled_file
 from clipseg_cli.models.student_model import StudentModel
-from clipseg_cli.pipelines.students import _OF_A_CLIP
 from clipseg_cli.types import RunInfo
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def run_info(config: SegmentConfig, backbone: DenseModel, predictor: Predictor) 
     model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
     options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
     if isinstance(backbone, StudentModel):
-        options |= dict.fromkeys(_OF_A_CLIP)
+        options |= dict.fromkeys(OF_A_CLIP)
         if not config.classes:
             options |= {"classes": None, "background": None}
     return RunInfo(predictor.classes, options, model, versions())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from clipseg_cli.data.images import _check_size, _decode, _to_rgb, read_image
+from clipseg_cli.data.images import check_size, decode_image, read_image, to_rgb
 from clipseg_cli.errors import ClipsegError, ImageError
 from clipseg_cli.types import DecodedImage, ImageSource
 
@@ -48,7 +48,7 @@ def decoder(image: Picture, name: str, *, max_megapixels: float) -> Callable[[],
     """
     source = MemorySource(None, PurePosixPath(name))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return partial(_decode, io.BytesIO(image), source, max_megapixels)
+        return partial(decode_image, io.BytesIO(image), source, max_megapixels)
     if isinstance(image, (str, os.PathLike)):
         return partial(_read_file, os.fspath(image), max_megapixels)
     try:
@@ -94,7 +94,7 @@ def _taken(image: Any, source: ImageSource, max_megapixels: float) -> DecodedIma
     if isinstance(image, np.ndarray):
         image = _from_array(image, source)
     elif isinstance(image, Image.Image):
-        _check_size(image, source, max_megapixels)
+        check_size(image, source, max_megapixels)
     else:
         raise TypeError(
             "an image is a file name, bytes of a file, a Pillow image or an array of uint8, "
@@ -102,7 +102,7 @@ def _taken(image: Any, source: ImageSource, max_megapixels: float) -> DecodedIma
         )
     try:
         image.load()
-        pixels, notes = _to_rgb(image)
+        pixels, notes = to_rgb(image)
     except MemoryError as error:
         raise ImageError(f"{source}: not enough memory to decode it") from error
     except Exception as error:  # a Pillow image may not have been read yet; see `data.images`

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import BUNDLED_MODEL, DEFAULT_PROTOCOL, EvalConfig, InferenceConfig, Protocol
+from clipseg_cli.config import (
+    BUNDLED_MODEL,
+    DEFAULT_PROTOCOL,
+    OF_A_CLIP,
+    EvalConfig,
+    InferenceConfig,
+    Protocol,
+)
 from clipseg_cli.data.prompts import build_prompts
 from clipseg_cli.errors import ModelError, RunError, UsageError
 from clipseg_cli.models.backbones import load_backbone
@@ -30,8 +38,6 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last", "best"
 
-_OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
-
 
 def find_student(text: str) -> Path:
     """The folder of a student's files: of a run (its last checkpoint), RUN/best, RUN/last, or a checkpoint.
@@ -39,7 +45,8 @@ def find_student(text: str) -> Path:
     Raises:
         ModelError: there is none.
     """
-    path = Path(text).expanduser()
+    # Of the module os, which leaves the home of an unknown user as it is written.
+    path = Path(os.path.expanduser(text))  # noqa: PTH111
     for folder, kind in ((path, LAST), (path.parent, path.name)):
         found = latest(folder, kind) if kind in (LAST, BEST) else None
         if found is not None:
@@ -156,7 +163,7 @@ def plan_student(config: InferenceConfig) -> StudentPlan:
     Raises:
         ClipsegError: no such student, or options that only mean something for a CLIP.
     """
-    for name in _OF_A_CLIP:
+    for name in OF_A_CLIP:
         if getattr(config, name) != getattr(InferenceConfig, name):
             raise UsageError(
                 f"--{name.replace('_', '-')} is about a CLIP; a student is used as it was trained",
