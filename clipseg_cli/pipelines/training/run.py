@@ -112,7 +112,7 @@ class TrainingRun:
         self._ignore = ignore_value(len(lesson.dataset.classes))
         guide = None if config.targets == "features" else teacher
         self._targets = Targets(numbers, lesson.unlabelled, guide, self._ignore)
-        self._network = share_network(student, device, share, compiled=config.compile)
+        self.network = share_network(student, device, share, compiled=config.compile)
         self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
         self._std = torch.tensor(STD, device=device).view(3, 1, 1) * 255
         self._last: Validation | None = None
@@ -215,7 +215,7 @@ class TrainingRun:
         """Gradients of one part of a batch; returns its label loss, feature loss and share of labelled pixels."""
         image = ((part.images.float() - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            features, logits = self._network(image)
+            features, logits = self.network(image)
         labels = self._targets(part, logits, iteration)
         loss = segmentation_loss(logits, labels, self._ignore)
         distance = torch.zeros_like(loss)
@@ -229,7 +229,7 @@ class TrainingRun:
     def _synchronised(self, *, last: bool) -> Any:
         """Gradients are exchanged once an iteration, with the last part."""
         if self.share.launched and not last:
-            network: DistributedDataParallel = self._network  # type: ignore[assignment]
+            network: DistributedDataParallel = self.network  # type: ignore[assignment]
             return network.no_sync()
         return nullcontext()
 

@@ -1,0 +1,119 @@
+"""What the training loop costs beside the network: `python -m benchmarks.train --dataset samples/emoji-voc`.
+
+Trains in two ways by turns: through the loop of `clipseg train`, which reads pictures, cuts crops, makes targets and
+writes its log; and bare, forward and backward of the same network on one batch that lies in memory. Prints images per
+second of both and their ratio, which should be 0.9 or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from clipseg_cli.config import TrainConfig
+from clipseg_cli.ops.losses import segmentation_loss
+from clipseg_cli.pipelines.train import open_training
+from clipseg_cli.pipelines.training.journal import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clipseg_cli.pipelines.training.run import TrainingRun
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
+    parser.add_argument("--dataset", default="samples/emoji-voc")
+    parser.add_argument("--model", default="emoji")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--backbone", default=None)
+    parser.add_argument("--batch-size", type=int, default=None)
+    parser.add_argument("--crop", type=int, default=None)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--teacher", action="store_true", help="the CLIP labels each crop; else self-training")
+    parser.add_argument("--iterations", type=int, default=12, help="of each turn")
+    parser.add_argument("--turns", type=int, default=4)
+    options = parser.parse_args()
+    total = options.iterations * (options.turns + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainConfig(
+            dataset=options.dataset,
+            teacher=True,
+            model=options.model,
+            preset=options.preset,
+            backbone=options.backbone,
+            step_images=options.batch_size,
+            crop=options.crop,
+            iterations=total + 1,
+            guided=total + 1 if options.teacher else 0,
+            init="none",
+            validate_every=0,
+            validation_images=1,
+            device=options.device,
+            precision=options.precision,
+            compile=options.compile,
+            out=Path(folder),
+        )
+        with open_training(config) as run:
+            report(run, options.iterations, options.turns)
+
+
+def report(run: TrainingRun, iterations: int, turns: int) -> None:
+    """Take turns, the first of which does not count, and print what came out."""
+    steps = (event for event in run if isinstance(event, Step))
+    bare = bare_step(run)
+    ways: dict[str, Callable[[], object]] = {"loop": lambda: next(steps), "bare": bare}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        for name, step in ways.items():
+            start = time.perf_counter()
+            for _ in range(iterations):
+                step()
+            if run.device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    n = run.numbers
+    images = n.batch_size * iterations
+    rates = {name: images / statistics.median(values) for name, values in seconds.items()}
+    print(
+        f"{n.backbone}, batches of {n.batch_size} crops of {n.crop}, {run.dtype} on {run.device_name}, "
+        f"median of {turns} turns of {iterations} iterations"
+    )
+    for name, rate in rates.items():
+        print(f"{name:6s} {rate:8.2f} images/s")
+    print(f"ratio  {rates['loop'] / rates['bare']:8.3f}")
+
+
+def bare_step(run: TrainingRun) -> Callable[[], None]:
+    """Forward and backward of the run's own network on a batch that does not change."""
+    n = run.numbers
+    size = (n.batch_size // n.accumulate, 3, n.crop, n.crop)
+    image = torch.randn(size, device=run.device).contiguous(memory_format=torch.channels_last)
+    classes = len(run.lesson.classes)
+    labels = torch.randint(classes, (size[0], n.crop, n.crop), device=run.device)
+    network = run.network
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
+
+    def step() -> None:
+        for _ in range(n.accumulate):
+            with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
+                _, logits = network(image)
+            segmentation_loss(logits, labels, ignore=255).backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
