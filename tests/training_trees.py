@@ -1,7 +1,8 @@
 """Training in a second: a VOC tree of coloured blocks, pseudo-label runs over it, and runs of few iterations.
 
-A test file imports the fixtures that it uses; their names are `tree`, `label_run`, `seen_run`, `teach` and `taught`. Trees
-and runs are made once a session and stay as they are; a test that changes one takes a copy (`copy_tree`, `copy_run`).
+A test file imports the fixtures that it uses; their names are `tree`, `label_run`, `seen_run`, `teach` and `taught`.
+Trees and runs are made once a session and stay as they are; a test that changes one takes a copy (`copy_tree`,
+`copy_run`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,343 @@
+"""Who labels the pixels that nobody labelled: the teacher as published, then the student; and what nobody may know."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_golden import CASES, compare, inputs_of, tower
+from training_trees import (  # noqa: F401
+    BACKGROUND,
+    DOG,
+    SHEEP,
+    TRAIN,
+    TV,
+    UNSEEN_NAMES,
+    copy_run,
+    copy_tree,
+    finished_training,
+    free_run,
+    label,
+    read_truth,
+    session_tree,
+    short_training,
+    teacher_options,
+    truth_path,
+    write_truth,
+    zero_shot_run,
+)
+
+from clipseg_cli.config import UNLABELLED, InferenceConfig, TrainConfig
+from clipseg_cli.methods import METHODS
+from clipseg_cli.models.backbones import Backbone
+from clipseg_cli.ops.pseudo import leaked_classes
+from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.pipelines.training.batches import Batch
+from clipseg_cli.pipelines.training.recipe import resolve_numbers
+from clipseg_cli.pipelines.training.targets import GUIDED, SELF, TRUTH, Targets, Teacher
+from clipseg_cli.types import ClassList
+
+IGNORE = 255
+GOLDEN = [name for name, case in CASES.items() if case["method"] == "maskclip_plus_pseudo_label"]
+
+
+def golden_teacher(case, text, class_ids):
+    """A teacher with the random tower of a case, which gives the classes of these ids."""
+    backbone = Backbone(
+        model=SimpleNamespace(visual=tower(case)),
+        tokenizer=lambda words: pytest.fail("the words are given"),
+        name="golden",
+        pretrained="random",
+        fingerprint="",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        image_size=64,
+        short_side=64,
+        logit_scale=100.0,
+    )
+    names = tuple(f"class {i}" for i in class_ids)
+    config = InferenceConfig(
+        protocol="maskclip",
+        window=0,
+        prompt_denoising=case["options"]["pd_thresh"],
+        key_smoothing=case["options"]["ks_thresh"],
+    )
+    predictor = Predictor(
+        backbone,
+        METHODS.get("maskclip"),
+        ClassList(names, tuple((name,) for name in names)),
+        text[class_ids],
+        config,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    return Teacher(predictor, class_ids)
+
+
+@pytest.fixture(params=GOLDEN)
+def golden(request):
+    """Case, its teacher, images [1, 3, 96, 96] as they were before normalisation, labels and expected labels."""
+    case = CASES[request.param]
+    given, expected = inputs_of(case)
+    teacher = golden_teacher(case, given["text"], given["unlabelled_classes"].tolist())
+    images = given["image"] * teacher.predictor.std + teacher.predictor.mean
+    return case, teacher, images, given["gt"][:, 0].int(), expected["labels"]
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """How many crops each call of a teacher's network was given."""
+
+    def watch(teacher):
+        seen, reader = [], teacher.predictor.reader
+
+        class Watched:
+            def __call__(self, images):
+                seen.append(len(images))
+                return reader(images)
+
+            def __getattr__(self, name):
+                return getattr(reader, name)
+
+        monkeypatch.setattr(teacher.predictor, "reader", Watched())
+        return seen
+
+    return watch
+
+
+# The teacher
+
+
+def test_both_golden_cases_are_there():
+    assert set(GOLDEN) == {"maskclip_plus_labels_plain", "maskclip_plus_labels_pdks"}
+
+
+def test_the_teacher_fills_as_the_published_code(golden):
+    case, teacher, images, labels, expected = golden
+    filled = teacher.fill(images, labels)
+    assert (labels == UNLABELLED).any() and filled.dtype == torch.int32
+    compare(f"{case['name']}: filled", filled, expected, case["tensors"]["out.labels"])
+
+
+def test_the_teacher_changes_no_given_label_and_not_its_input(golden):
+    _, teacher, images, labels, _ = golden
+    before, known = labels.clone(), labels != UNLABELLED
+    filled = teacher.fill(images, labels)
+    assert labels.equal(before)
+    assert (labels == IGNORE).any() and filled[known].equal(labels[known])
+    assert set(filled[~known].tolist()) <= set(teacher._ids.tolist())
+
+
+def test_a_crop_without_unlabelled_pixels_is_not_read(golden, read):
+    _, teacher, images, labels, expected = golden
+    full = labels.where(labels != UNLABELLED, IGNORE)
+    seen = read(teacher)
+    filled = teacher.fill(images.expand(3, -1, -1, -1), torch.cat([full, labels, full]))
+    assert seen == [1]
+    assert filled[[0, 2]].equal(torch.cat([full, full]))
+    assert (filled[1] == expected[0, 0]).float().mean() > 0.999
+    assert teacher.fill(images, full).equal(full) and seen == [1]
+
+
+# The stages
+
+
+def settings(**options):
+    return resolve_numbers(TrainConfig(iterations=10, **{"guided": 3, "self_from": 6, **options}), None)
+
+
+def crops(given, proposed=None):
+    """A batch of black crops with these labels."""
+    given = torch.tensor(given, dtype=torch.int32)
+    proposed = None if proposed is None else torch.tensor(proposed, dtype=torch.int32)
+    return Batch(torch.zeros(len(given), 3, *given.shape[1:], dtype=torch.uint8), given, proposed)
+
+
+class Marking:
+    """A teacher that gives every unlabelled pixel one class."""
+
+    def __init__(self, class_id):
+        self.class_id = class_id
+
+    def fill(self, images, labels):
+        return labels.where(labels != UNLABELLED, torch.tensor(self.class_id, dtype=torch.int32))
+
+
+MIXED = [[[0, 1, UNLABELLED], [UNLABELLED, 1, IGNORE]]]  # classes 0 and 1 are seen, 2 and 3 are not
+SAYS = torch.tensor([9.0, 8.0, 0.0, 1.0]).view(1, 4, 1, 1).expand(1, 4, 2, 3)
+"""A student that would say 0, and 3 among the unseen."""
+
+
+def test_a_teacher_then_nobody_then_the_student_itself():
+    targets = Targets(settings(), (2, 3), Marking(2), IGNORE)
+    assert [targets.stage(i) for i in range(10)] == [GUIDED] * 3 + [TRUTH] * 3 + [SELF] * 4
+    for iteration, filled in ((0, 2), (2, 2), (3, IGNORE), (5, IGNORE), (6, 3), (9, 3)):
+        labels = targets(crops(MIXED), SAYS, iteration)
+        assert labels.tolist() == [[[0, 1, filled], [filled, 1, IGNORE]]]
+        assert labels.dtype == torch.int32
+
+
+@pytest.mark.parametrize(
+    ("guided", "self_from", "stages"),
+    [
+        (4, None, [GUIDED] * 4 + [SELF] * 6),
+        (10, None, [GUIDED] * 10),
+        (0, None, [SELF] * 10),
+        (0, 4, [TRUTH] * 4 + [SELF] * 6),
+        (4, 10, [GUIDED] * 4 + [TRUTH] * 6),
+    ],
+)
+def test_each_stage_can_be_left_out(guided, self_from, stages):
+    targets = Targets(settings(guided=guided, self_from=self_from), (2, 3), None, IGNORE)
+    assert [targets.stage(i) for i in range(10)] == stages
+
+
+def test_with_all_labels_given_there_is_one_stage():
+    targets = Targets(settings(setting="supervised"), (), Marking(2), IGNORE)
+    assert {targets.stage(i) for i in range(10)} == {TRUTH}
+    assert targets(crops([[[0, 3, IGNORE]]]), SAYS, 0).tolist() == [[[0, 3, IGNORE]]]
+
+
+def test_a_run_s_labels_are_taken_where_none_are_given():
+    """And there alone: what a run says of other pixels, even another class, changes nothing."""
+    targets = Targets(settings(), (2, 3), Marking(3), IGNORE)
+    batch = crops(MIXED, [[[2, 2, 2], [IGNORE, 2, 2]]])
+    assert targets(batch, SAYS, 0).tolist() == [[[0, 1, 2], [IGNORE, 1, IGNORE]]]
+    assert targets(batch, SAYS, 6).tolist() == [[[0, 1, 3], [3, 1, IGNORE]]]
+
+
+def test_nobody_guides_without_teacher_and_run():
+    targets = Targets(settings(), (2, 3), None, IGNORE)
+    assert targets(crops(MIXED), SAYS, 0).tolist() == [[[0, 1, IGNORE], [IGNORE, 1, IGNORE]]]
+
+
+def test_the_student_labels_by_its_upsampled_scores():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 6, 3, 4, generator=generator)
+    given = torch.full((2, 12, 16), UNLABELLED).tolist()
+    found = Targets(settings(guided=0, self_from=0), range(6), None, IGNORE)(crops(given), logits, 0)
+    full = F.interpolate(logits, (12, 16), mode="bilinear", align_corners=False)
+    assert found.equal(full.argmax(dim=1).int())
+
+
+def test_the_student_gives_only_unlabelled_classes():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 6, 3, 4, generator=generator)
+    logits[:, [0, 2, 4]] += 100
+    given = torch.full((2, 12, 16), UNLABELLED).tolist()
+    found = Targets(settings(guided=0, self_from=0), (1, 3, 5), None, IGNORE)(crops(given), logits, 0)
+    assert set(found.unique().tolist()) == {1, 3, 5}
+
+
+def test_no_gradient_goes_through_the_labels_of_the_student():
+    logits = SAYS.clone().requires_grad_()
+    labels = Targets(settings(), (2, 3), None, IGNORE)(crops(MIXED), logits, 9)
+    assert not labels.requires_grad
+
+
+# What nobody may know
+
+
+@pytest.mark.parametrize("iteration", [0, 4, 9])
+@pytest.mark.parametrize("teacher", [None, Marking(2)])
+@pytest.mark.parametrize("proposed", [None, [[[2, 2, 2], [2, 2, 2]]]])
+def test_ground_truth_of_an_unlabelled_class_stops_everything(iteration, teacher, proposed):
+    targets = Targets(settings(), (2, 3), teacher, IGNORE)
+    leaking = crops([[[0, 1, UNLABELLED], [3, 1, IGNORE]]], proposed)
+    with pytest.raises(RuntimeError, match=r"ground truth of classes \[3\], which nobody may know"):
+        targets(leaking, SAYS, iteration)
+
+
+def test_leaked_classes_are_named_once_and_in_order():
+    labels = torch.tensor([[5, 2, 2, UNLABELLED], [0, 9, 5, IGNORE]], dtype=torch.int32)
+    assert leaked_classes(labels, (9, 5, 2, 7)) == [2, 5, 9]
+    assert leaked_classes(labels, (1, 7)) == []
+    assert leaked_classes(labels, ()) == []
+
+
+def swap_unseen(root):
+    """Every sheep becomes a tvmonitor in the ground truth to train on, and the other way round."""
+    for name in TRAIN:
+        truth = read_truth(root, name)
+        changed = truth.copy()
+        changed[truth == SHEEP], changed[truth == TV] = TV, SHEEP
+        assert (changed != truth).any()
+        write_truth(root, name, changed)
+
+
+def remove_truth(root):
+    """No ground truth of any picture to train on."""
+    for name in TRAIN:
+        truth_path(root, name).unlink()
+
+
+@pytest.fixture
+def elsewhere(tree, tmp_path):
+    """A copy of the data set whose ground truth may be changed."""
+    return copy_tree(tree, tmp_path / "voc")
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """The given labels of every batch that reached the targets."""
+    found, call = [], Targets.__call__
+
+    def watch(self, batch, logits, iteration):
+        found.append(batch.given)
+        return call(self, batch, logits, iteration)
+
+    monkeypatch.setattr(Targets, "__call__", watch)
+    return found
+
+
+def hides_the_unseen(reached):
+    """Nothing but seen classes, unlabelled and ignored pixels, and all of these."""
+    found = set(torch.cat(reached).unique().tolist())
+    return {BACKGROUND, DOG, UNLABELLED} <= found <= {BACKGROUND, DOG, UNLABELLED, IGNORE}
+
+
+def test_ground_truth_of_unseen_classes_changes_no_bit_with_a_teacher(teach, tiny_clip, elsewhere, reached):
+    """While a change of what is seen does, which shows that the comparison has teeth."""
+    options = teacher_options(tiny_clip, elsewhere) | {"setting": "zero-shot", "unseen": UNSEEN_NAMES}
+    first = teach(**options)
+    assert [step.stage for step in first.steps] == [GUIDED] * 2 + [SELF] * 2
+    assert len(reached) == 4 and hides_the_unseen(reached)
+    swap_unseen(elsewhere)
+    assert teach(**options).equals(first)
+    for name in TRAIN:
+        truth = read_truth(elsewhere, name)
+        write_truth(elsewhere, name, truth * (truth != DOG))
+    assert not teach(**options).equals(first)
+
+
+def test_ground_truth_of_unseen_classes_changes_no_bit_with_a_run(
+    teach, tiny_clip, seen_run, elsewhere, tmp_path, reached
+):
+    """Neither the labels that a run writes, nor what is learnt from them."""
+    first = teach(labels=str(seen_run), setting="zero-shot")
+    assert len(reached) == 4 and hides_the_unseen(reached)
+    swap_unseen(elsewhere)
+    run = label(tiny_clip, elsewhere, tmp_path / "again", keep_labels="seen", unseen=UNSEEN_NAMES)
+    for name in TRAIN:
+        written = [(folder / "labels" / f"{name}.png").read_bytes() for folder in (seen_run, run)]
+        assert written[0] == written[1]
+    assert teach(labels=str(run), setting="zero-shot").equals(first)
+
+
+def test_without_annotation_no_ground_truth_is_opened_with_a_run(
+    teach, label_run, taught, elsewhere, tmp_path
+):
+    """Nor any needed: the same to the last bit when it is gone."""
+    remove_truth(elsewhere)
+    assert teach(labels=str(copy_run(label_run, tmp_path / "run", elsewhere))).equals(taught)
+
+
+def test_without_annotation_no_ground_truth_is_opened_with_a_teacher(
+    teach, tiny_clip, tree, elsewhere, reached
+):
+    first = teach(**teacher_options(tiny_clip, tree))
+    assert set(torch.cat(reached).unique().tolist()) <= {UNLABELLED, IGNORE}
+    remove_truth(elsewhere)
+    assert teach(**teacher_options(tiny_clip, elsewhere)).equals(first)
