@@ -9,23 +9,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import PLAIN_BACKGROUND, TrainConfig
-from clipseg_cli.data.datasets import open_dataset
 from clipseg_cli.data.prompts import load_templates
 from clipseg_cli.errors import ClipsegError, RunError, UsageError
-from clipseg_cli.pipelines.data import list_hash, open_data, unseen_ids
+from clipseg_cli.pipelines.data import open_data, unseen_ids
 from clipseg_cli.pipelines.finish import LABELS, label_path
-from clipseg_cli.pipelines.manifest import FILE, read_manifest
-from clipseg_cli.pipelines.runs import GOES_ON, options_of_run
+from clipseg_cli.pipelines.runs import options_of_run
+from clipseg_cli.pipelines.training.checks import (
+    check_options,
+    check_same,
+    check_setting,
+    check_sources,
+    check_unseen,
+    complete_manifest,
+)
 from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clipseg_cli.config import Protocol
-    from clipseg_cli.pipelines.manifest import Manifest
     from clipseg_cli.types import Dataset, Sample
 
-LISTED = 3
+_OF_THE_RUN = (
+    "dataset",
+    "benchmark",
+    "classes",
+    "background",
+    "model",
+    "pretrained",
+    "method",
+    "protocol",
+    "templates",
+    "prompt_denoising",
+    "key_smoothing",
+)
+"""Options that a run was made with and that hold for what is learnt from it."""
 
 
 @dataclass(frozen=True)
@@ -83,39 +101,8 @@ def open_lesson(config: TrainConfig) -> Lesson:
     Raises:
         ClipsegError: anything wrong with options, run or data set.
     """
-    _check_sources(config)
+    check_sources(config)
     return _from_run(config) if config.labels else _from_dataset(config)
-
-
-def _check_sources(config: TrainConfig) -> None:
-    """Refuse options that contradict each other.
-
-    Raises:
-        UsageError: they do.
-    """
-    if config.setting == "supervised" and (config.labels or config.teacher):
-        raise UsageError(
-            "--setting supervised learns from the ground truth and from no labels of a model",
-            hint="leave out --labels and --teacher",
-        )
-    if config.labels and config.teacher:
-        raise UsageError(
-            "--labels and --teacher both say who labels",
-            hint="--labels RUN reads what was written, --teacher labels each crop anew",
-        )
-    if config.targets == "features" and not config.teacher:
-        raise UsageError("a run holds labels and no features", hint="add --teacher to --targets features")
-    if config.unseen and config.setting != "zero-shot":
-        raise UsageError(
-            "--unseen says which classes have no ground truth, but none is used",
-            hint="add --setting zero-shot",
-        )
-    if not config.labels and not config.dataset:
-        raise UsageError(
-            "nothing says which images to learn from", hint="name a data set with --dataset ROOT"
-        )
-    if config.labels and config.dataset:
-        raise UsageError("--labels brings its own data set", hint="leave out --dataset or --labels")
 
 
 def _from_dataset(config: TrainConfig) -> Lesson:
@@ -132,7 +119,7 @@ def _from_dataset(config: TrainConfig) -> Lesson:
         )
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     everything = tuple(range(len(dataset.classes)))
-    validation, why_not = _validation(config, dataset, protocol)
+    validation, why_not = _validation(config, dataset)
     return Lesson(
         config=config,
         dataset=dataset,
@@ -155,22 +142,24 @@ def _from_run(config: TrainConfig) -> Lesson:
         ClipsegError: no such run, an unfinished one, one without labels, or one of other pictures or classes.
     """
     folder = Path(config.labels)
-    manifest = _complete_manifest(folder)
+    manifest = complete_manifest(folder)
     identity = manifest.identity
     options = options_of_run(manifest)
     keeps = identity["options"]["keep_labels"] == "seen"
-    _check_setting(config, folder, keeps=keeps)
+    check_setting(config, folder, keeps=keeps)
     own = {key: value for key, value in options.items() if key in _OF_THE_RUN}
-    config = dataclasses.replace(config, **own, split=identity["dataset"]["split"] or None)
+    own["split"] = identity["dataset"]["split"] or None
+    check_options(config, own, folder)
+    config = dataclasses.replace(config, **own)
     if not Path(config.dataset).is_dir():
         raise RunError(
             f"the data set of {folder} is no longer at {config.dataset}",
             hint="put it back, or label it again where it is now",
         )
     dataset, protocol = open_data(config, "score" if keeps else "label")
-    _check_same(folder, manifest, dataset)
+    check_same(folder, manifest, dataset)
     unseen = unseen_ids(dataset, ",".join(identity["options"]["unseen"])) if keeps else ()
-    _check_unseen(config, dataset, unseen, folder)
+    check_unseen(config, dataset, unseen, folder)
     samples = tuple(s for s in dataset.samples if label_path(folder, s).is_file())
     if not samples:
         raise RunError(
@@ -186,7 +175,7 @@ def _from_run(config: TrainConfig) -> Lesson:
             f"the templates of {folder} ({config.templates or protocol.templates}) have changed since",
             hint="put the file back, or label the data set again",
         )
-    validation, why_not = _validation(config, dataset, protocol)
+    validation, why_not = _validation(config, dataset)
     return Lesson(
         config=config,
         dataset=dataset,
@@ -202,97 +191,21 @@ def _from_run(config: TrainConfig) -> Lesson:
     )
 
 
-_OF_THE_RUN = (
-    "dataset",
-    "benchmark",
-    "classes",
-    "background",
-    "model",
-    "pretrained",
-    "method",
-    "protocol",
-    "templates",
-    "prompt_denoising",
-    "key_smoothing",
-)
-
-
-def _complete_manifest(folder: Path) -> Manifest:
-    manifest = read_manifest(folder)
-    if manifest is None:
-        what = (
-            f"{folder}: no such folder" if not folder.exists() else f"{folder} is not a run: it has no {FILE}"
-        )
-        raise RunError(what, hint="make one with clipseg pseudolabel DATASET")
-    if manifest.identity.get("kind") != "pseudolabel":
-        raise RunError(
-            f"{folder} is a run of clipseg {manifest.identity.get('kind')}, and holds no labels",
-            hint="name one of clipseg pseudolabel",
-        )
-    if not manifest.complete:
-        raise RunError(f"{folder} is not finished", hint=GOES_ON)
-    return manifest
-
-
-def _check_setting(config: TrainConfig, folder: Path, *, keeps: bool) -> None:
-    if keeps and config.setting != "zero-shot":
-        raise RunError(
-            f"{folder} keeps the ground truth of seen classes, so learning from it is not annotation-free",
-            hint="add --setting zero-shot, or label without --keep-labels seen",
-        )
-    if config.setting == "zero-shot" and not keeps:
-        raise RunError(
-            f"{folder} holds no ground truth of seen classes",
-            hint="label with --keep-labels seen --unseen NAMES, or use --teacher --dataset ROOT --unseen NAMES",
-        )
-
-
-def _check_unseen(config: TrainConfig, dataset: Dataset, unseen: tuple[int, ...], folder: Path) -> None:
-    if config.unseen and unseen_ids(dataset, config.unseen) != unseen:
-        names = ", ".join(dataset.classes.names[i] for i in unseen)
-        raise RunError(f"{folder} was made with the unseen classes {names}", hint="leave out --unseen")
-
-
-def _check_same(folder: Path, manifest: Manifest, dataset: Dataset) -> None:
-    """The data set must still be the one that was labelled.
-
-    Raises:
-        RunError: other classes, or other pictures.
-    """
-    names = [row["name"] for row in manifest.identity["classes"]]
-    if names != list(dataset.classes.names):
-        only = [name for name in names if name not in dataset.classes.names] or names
-        raise RunError(
-            f"{folder} labels {len(names)} classes and {dataset.root} has {len(dataset.classes)}: "
-            f"{', '.join(only[:LISTED])} {'is' if len(only) == 1 else 'are'} not the same in both",
-            hint="label the data set again",
-        )
-    was = manifest.identity["dataset"]
-    if was["images_sha256"] != list_hash(dataset.samples):
-        raise RunError(
-            f"{folder} labels {was['images']} images, and {dataset.root} now lists others ({len(dataset.samples)})",
-            hint="label the data set again, with another --name",
-        )
-
-
 def _without_truth(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
     """So that no ground truth can be opened, even by mistake."""
     return tuple(dataclasses.replace(sample, label=None) for sample in samples)
 
 
-def _validation(
-    config: TrainConfig, dataset: Dataset, protocol: Protocol
-) -> tuple[Dataset | None, tuple[str, ...]]:
-    """The split to score on, under the same classes; or None, and a note that says why."""
+def _validation(config: TrainConfig, dataset: Dataset) -> tuple[Dataset | None, tuple[str, ...]]:
+    """The split to score on, under the same classes; or None. And what should be said about it."""
+    same = dataclasses.replace(config, dataset=str(dataset.root), benchmark=dataset.benchmark, split=None)
     try:
-        found = open_dataset(
-            dataset.root,
-            benchmark=dataset.benchmark,
-            classes=config.classes,
-            background="none" if config.background == "auto" else config.background,
-            purpose="score",
-            words=protocol.words,
-        )
+        found, _ = open_data(same, "score")
     except ClipsegError as error:
         return None, (f"no validation on the way: {error.message}",)
+    learnt = {sample.source for sample in dataset.samples}
+    both = sum(sample.source in learnt for sample in found.samples)
+    if both:
+        are = "is" if both == 1 else "are"
+        return found, (f"{both} of {len(found.samples)} images to score on {are} also learnt from",)
     return found, ()
