@@ -99,10 +99,10 @@ def train(
         if why:
             console.say(why)
         _introduce(run, console)
-        watch = Stopwatch()
+        watch, before = Stopwatch(), run.state.iteration
         _train(run, console)
         if run.share.index == 0:
-            _show(run, console, watch.seconds)
+            _show(run, console, watch.seconds, run.state.iteration - before)
 
 
 def _introduce(run: TrainingRun, console: Console) -> None:
@@ -181,8 +181,8 @@ def _scored(validation: Validation) -> str:
     )
 
 
-def _show(run: TrainingRun, console: Console, seconds: float) -> None:
-    """What came out, and how it is used."""
+def _show(run: TrainingRun, console: Console, seconds: float, iterations: int) -> None:
+    """What came out, after so many iterations in this process, and how it is used."""
     outcome = run.outcome
     if outcome is None:
         return
@@ -196,9 +196,10 @@ def _show(run: TrainingRun, console: Console, seconds: float) -> None:
             f"Best on the way: mIoU {percent(outcome.best)} after {outcome.best_iteration:,} iterations "
             f"({run.folder}/best)"
         )
-    console.say(
-        f"{count(run.numbers.iterations, 'iteration')} in {format_seconds(seconds)}, results in {run.folder}"
+    took = (
+        f"{count(iterations, 'iteration')} in {format_seconds(seconds)}, results" if iterations else "Results"
     )
+    console.say(f"{took} in {run.folder}")
     console.say(f"Use it: clipseg segment IMAGES --student {run.folder}")
 
 

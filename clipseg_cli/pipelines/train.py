@@ -27,7 +27,7 @@ from clipseg_cli.pipelines.training.showing import Sheet
 from clipseg_cli.pipelines.training.targets import Teacher
 from clipseg_cli.pipelines.training.validate import Validator
 from clipseg_cli.utils.device import pick_device, pick_precision
-from clipseg_cli.utils.distributed import process_share, rendezvous
+from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -76,15 +76,21 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
         stack.enter_context(rendezvous(share, cuda=device.type == "cuda"))
         stack.enter_context(run_folder(folder, lesson.dataset, inside=()))
         left_by = stack.enter_context(taken(folder, share))
-        _check_beginning(folder, resume=config.resume)
+        before = _check_beginning(folder, resume=config.resume)
+        wait_for_all(share)  # all have looked before the first begins
         teacher, facts, text_embeds = _teacher(config, lesson, device)
         student, init = build_student(config, numbers, lesson.classes, text_embeds)
         card = _card(lesson, numbers, config, student, facts)
         optimiser = build_optimiser(place(student, device, share), numbers)
         identity = _identity(config, lesson, numbers, facts, f"{device.type} {dtype}")
-        state = _begin(folder, identity, student, optimiser, resume=config.resume)
+        state = _begin(folder, before, identity, student, optimiser, card)
+        finished = before is not None and before.complete and state.iteration == numbers.iterations
         student.to(device)
-        notes = [*lesson.notes, *_notes(config, lesson, numbers, share.count, state, init)]
+        notes = [*lesson.notes, *_notes(lesson, numbers, share.count, init)]
+        if finished:
+            notes.append(f"nothing is left to do: {folder} is finished")
+        elif before is not None:
+            notes.append(f"going on after iteration {state.iteration} of {numbers.iterations}")
         if left_by:
             notes.append(f"{left_by} left this run unfinished")
         inference = InferenceConfig(workers=config.workers, device=config.device, precision=config.precision)
@@ -139,6 +145,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
             state=state,
             identity=identity,
             notes=tuple(notes),
+            finished=finished,
         )
 
 
@@ -250,8 +257,8 @@ def _labels_identity(lesson: Lesson) -> dict[str, Any] | None:
     return {"run": str(lesson.run.resolve()), "made_with": manifest and manifest.identity["options"]}
 
 
-def _check_beginning(folder: Path, *, resume: bool) -> None:
-    """A run is gone on with only if that is asked for.
+def _check_beginning(folder: Path, *, resume: bool) -> Manifest | None:
+    """A run is gone on with only if that is asked for; returns what it was begun with.
 
     Raises:
         RunError: it is there and was not asked for, or the other way round, or is damaged.
@@ -266,49 +273,44 @@ def _check_beginning(folder: Path, *, resume: bool) -> None:
     if manifest is not None and not resume:
         done = "is finished" if manifest.complete else "was begun before"
         raise RunError(f"{folder} {done}", hint="--resume goes on with it; --name starts another one")
+    return manifest
 
 
 def _begin(
     folder: Path,
+    before: Manifest | None,
     identity: dict[str, Any],
     student: Student,
     optimiser: torch.optim.Optimizer,
-    *,
-    resume: bool,
+    card: StudentCard,
 ) -> checkpoints.State:
     """Start a run, or bring the student to where it is.
 
     Raises:
         RunError: it was begun with other options, or its checkpoint is damaged.
     """
-    if not resume:
-        if process_share().index == 0:
+    first = process_share().index == 0
+    if before is None:
+        if first:
             write_manifest(Manifest(identity), folder)
         return checkpoints.State()
-    before = read_manifest(folder)
-    changed = differences(before.identity, identity) if before else []
+    changed = differences(before.identity, identity)
     if changed:
         more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise RunError(
             f"{folder} was begun with other options: {'; '.join(changed[:3])}{more}",
             hint="use the same options to go on, or another --name to start anew",
         )
-    state = checkpoints.restore(folder, student, optimiser) or checkpoints.State()
-    checkpoints.forget_later(folder, state.iteration)
+    state = checkpoints.restore(folder, student, optimiser, card) or checkpoints.State()
+    if first:
+        checkpoints.forget_later(folder, state.iteration)
+        if before.complete and state.iteration < identity["numbers"]["iterations"]:
+            write_manifest(Manifest(identity), folder)  # its last checkpoint is gone: it is not complete
     return state
 
 
-def _notes(
-    config: TrainConfig,
-    lesson: Lesson,
-    numbers: Numbers,
-    ranks: int,
-    state: checkpoints.State,
-    init: str,
-) -> Iterator[str]:
+def _notes(lesson: Lesson, numbers: Numbers, ranks: int, init: str) -> Iterator[str]:
     yield init
-    if config.resume:
-        yield f"going on after iteration {state.iteration} of {numbers.iterations}"
     images = len(lesson.samples)
     if ranks > images:
         yield f"there are more processes ({ranks}) than images ({images}): every batch repeats some"

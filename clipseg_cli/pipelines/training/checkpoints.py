@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,11 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from clipseg_cli.errors import ModelError, RunError
-from clipseg_cli.models.student_files import read_student, write_student
+from clipseg_cli.models.student_files import read_card, read_student, write_student
 from clipseg_cli.pipelines.students import BEST, CHECKPOINTS, LAST, latest
 from clipseg_cli.utils.files import output_errors, write_bytes, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -45,6 +46,7 @@ class State:
         best_iteration: after how many iterations it was.
         padded: crops so far that were larger than their picture.
         seconds: spent training so far.
+        failures: picture -> why it could not be learnt from or scored.
     """
 
     iteration: int = 0
@@ -52,6 +54,7 @@ class State:
     best_iteration: int = 0
     padded: int = 0
     seconds: float = 0.0
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 def save_last(
@@ -80,8 +83,13 @@ def save_best(run: Path, student: Student, card: StudentCard, iteration: int) ->
     return _take_place(run, part, BEST, iteration)
 
 
-def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer) -> State | None:
+def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card: StudentCard) -> State | None:
     """Bring student and optimiser to where the run is; None where there is no checkpoint yet.
+
+    Args:
+        run: its folder.
+        student, optimiser: changed in place.
+        card: of the student; that of the checkpoint must have the same classes.
 
     Raises:
         RunError: a checkpoint is damaged, or not of this student.
@@ -90,17 +98,40 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer) -> St
     if folder is None:
         return None
     try:
-        saved, _ = read_student(folder, torch.device("cpu"))
+        if read_card(folder).classes != card.classes:
+            raise ValueError("it is a checkpoint of another class list")
+        saved, found = read_student(folder, torch.device("cpu"))
+        weights = saved.state_dict()
+        if found.shape != card.shape or weights.keys() != student.state_dict().keys():
+            raise ValueError("it is a checkpoint of another network")
         momenta = load_file(folder / OPTIMISER)
-        state = State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
-        student.load_state_dict(saved.state_dict())
-        for name, parameter in student.named_parameters():
-            if name in momenta:
-                optimiser.state[parameter]["momentum_buffer"] = momenta[name].to(parameter)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, ModelError) as error:
+        state = _read_state(folder)
+        parameters = dict(student.named_parameters())
+        for name, buffer in momenta.items():
+            if name not in parameters or buffer.shape != parameters[name].shape:
+                raise ValueError(f"{OPTIMISER} holds the unexpected {name} {list(buffer.shape)}")
+        student.load_state_dict(weights)
+        for name, buffer in momenta.items():
+            optimiser.state[parameters[name]]["momentum_buffer"] = buffer.to(parameters[name])
+    except (OSError, ValueError, TypeError, SafetensorError, ModelError) as error:
         raise RunError(
             f"{folder} cannot be gone on with: {error}", hint="start anew with another --name"
         ) from error
+    return state
+
+
+def _read_state(folder: Path) -> State:
+    """What `save_last` wrote; ValueError or TypeError where it is something else."""
+    state = State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+    counts = (state.iteration, state.best_iteration, state.padded)
+    numbers = (state.seconds, 0.0 if state.best is None else state.best)
+    if (
+        any(type(value) is not int for value in counts)
+        or any(not isinstance(value, (int, float)) for value in numbers)
+        or not isinstance(state.failures, dict)
+        or folder.name != _name(LAST, state.iteration)
+    ):
+        raise ValueError(f"{STATE} does not say where this run is")
     return state
 
 

@@ -18,7 +18,7 @@ from clipseg_cli.pipelines.manifest import Manifest, write_manifest
 from clipseg_cli.pipelines.students import LAST, latest
 from clipseg_cli.pipelines.training import checkpoints
 from clipseg_cli.pipelines.training.batches import Batch, Batches
-from clipseg_cli.pipelines.training.journal import Journal, Step, Validation
+from clipseg_cli.pipelines.training.journal import Journal, Step, Validation, read_validation
 from clipseg_cli.pipelines.training.network import MEAN, STD, share_network
 from clipseg_cli.pipelines.training.targets import FEATURES, Targets, Teacher
 from clipseg_cli.utils.device import describe_device
@@ -76,7 +76,7 @@ class TrainingRun:
         notes: what a user should be told once.
         failures: picture -> why it could not be learnt from or scored.
         state: where the run is.
-        outcome: once it is finished.
+        outcome: once it is finished; a run that was finished before has one at once, and yields nothing.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class TrainingRun:
         state: checkpoints.State,
         identity: Mapping[str, Any],
         notes: tuple[str, ...],
+        finished: bool,
     ) -> None:
         self.config, self.lesson, self.numbers, self.student = config, lesson, numbers, student
         self.folder, self.share, self.device, self.dtype, self.notes = folder, share, device, dtype, notes
         self.device_name = describe_device(device)
-        self.state = state
-        self.outcome: Outcome | None = None
-        self.failures: dict[str, str] = {}
+        self.state, self._kept = state, state.iteration
+        self.failures: dict[str, str] = dict(state.failures)
         self._optimiser, self._card, self._identity = optimiser, card, identity
         self._pictures, self._validator, self._sheet = pictures, validator, sheet
         self._teacher = teacher
@@ -115,15 +115,20 @@ class TrainingRun:
         self.network = share_network(student, device, share, compiled=config.compile)
         self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
         self._std = torch.tensor(STD, device=device).view(3, 1, 1) * 255
-        self._last: Validation | None = None
+        before = read_validation(folder) if state.iteration else []
+        scored = [row for row in before if row.iteration <= state.iteration]
+        self._last: Validation | None = scored[-1] if scored else None
+        self.outcome: Outcome | None = self._reached() if finished else None
 
     def __iter__(self) -> Generator[Step | Validation, None, None]:
         """Train until the iterations are over, and write what belongs to the run.
 
         Raises:
-            RunError: the loss is no number any more, memory ran out, or no picture can be read.
+            RunError: loss or weights are no numbers any more, memory ran out, or no picture can be read.
             OutputError: a file of the run cannot be written.
         """
+        if self.outcome is not None:
+            return
         with ExitStack() as stack:
             batches = stack.enter_context(self._batches())
             journal = None
@@ -194,7 +199,7 @@ class TrainingRun:
                     sums += self._backward(part, iteration) / parts
             found = (sum_over_ranks(sums, self.share) / self.share.count).tolist()
             if not math.isfinite(found[0] + found[1]):
-                raise self._diverged(iteration, rate)
+                raise self._diverged("the loss is no number", iteration)
             self._optimiser.step()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -237,6 +242,7 @@ class TrainingRun:
         every, final = self.numbers.validate_every, iteration == self.numbers.iterations
         if not (final or (every and iteration % every == 0)):
             return None
+        self._check_weights()
         validation = None
         if self._validator is not None:
             self._validator.card = self._described()
@@ -262,13 +268,24 @@ class TrainingRun:
         return validated or time.monotonic() - since > SAVE_SECONDS
 
     def _save(self) -> None:
+        self._check_weights()
         if self.share.index == 0:
-            checkpoints.save_last(self.folder, self.student, self._described(), self._optimiser, self.state)
+            state = dataclasses.replace(self.state, failures=self.failures)
+            checkpoints.save_last(self.folder, self.student, self._described(), self._optimiser, state)
+        self._kept = self.state.iteration
+
+    def _check_weights(self) -> None:
+        """Before they are used or replace others: the loss notices only an iteration later.
+
+        Raises:
+            RunError: a weight is no number any more.
+        """
+        if not all(bool(tensor.isfinite().all()) for tensor in self.student.state_dict().values()):
+            raise self._diverged("some weights are no numbers", self.state.iteration)
 
     def _finish(self, journal: Journal | None) -> None:
-        """The last checkpoint, the last drawing, and the manifest that says that the run is complete."""
+        """The last checkpoint, and the manifest that says that the run is complete."""
         if journal:
-            journal.draw()
             result = {
                 "iterations": self.state.iteration,
                 "miou": self._last and self._last.miou,
@@ -280,13 +297,15 @@ class TrainingRun:
                 "padded_crops": self.state.padded,
                 "failures": self.failures,
             }
-            self._save()
+            if self._kept != self.state.iteration:
+                self._save()
             write_manifest(Manifest(self._identity, result), self.folder)
         wait_for_all(self.share)
-        checkpoint = latest(self.folder, LAST)
-        self.outcome = Outcome(
-            self._last, self.state.best, self.state.best_iteration, checkpoint or self.folder
-        )
+        self.outcome = self._reached()
+
+    def _reached(self) -> Outcome:
+        checkpoint = latest(self.folder, LAST) or self.folder
+        return Outcome(self._last, self.state.best, self.state.best_iteration, checkpoint)
 
     def _described(self) -> StudentCard:
         """The card with how far the student has come."""
@@ -296,11 +315,12 @@ class TrainingRun:
             facts["miou_iteration"] = self._last.iteration
         return dataclasses.replace(self._card, training=facts)
 
-    def _diverged(self, iteration: int, rate: float) -> RunError:
+    def _diverged(self, what: str, iteration: int) -> RunError:
+        rate = self._optimiser.param_groups[0]["lr"]
         kept = latest(self.folder, LAST)
         where = f"the last good checkpoint is kept in {kept}" if kept else "there was no checkpoint yet"
         return RunError(
-            f"the loss is no number any more after {iteration} iterations, at a learning rate of {rate:.2g}; {where}",
+            f"{what} any more after {iteration} iterations, at a learning rate of {rate:.2g}; {where}",
             hint=f"try a smaller one in a run of another name, as in --rate {self.numbers.rate / 4:.2g}",
         )
 
