@@ -72,7 +72,13 @@ def finished(place: Path) -> Iterator[dict[str, Future[subprocess.CompletedProce
             except Exception as error:
                 outcomes[command].set_exception(error)
 
-    over_data = [line for line in OFFLINE if " pseudolabel " in line or line.startswith("clipseg eval")]
+    over_data = [
+        line
+        for line in OFFLINE
+        if " pseudolabel " in line
+        or line.startswith(("clipseg eval", "clipseg train", "clipseg export"))
+        or "--student" in line
+    ]
     with ThreadPoolExecutor(2) as pool:
         pool.submit(run_all, over_data)
         pool.submit(run_all, [line for line in OFFLINE + ONLINE if line not in over_data])
@@ -119,6 +125,16 @@ def test_the_run_folder_holds_what_the_readme_promises(place: Path, finished: di
     for name in labels:
         for run_ in ("shared", "two-ranks"):
             assert (runs / run_ / "labels" / name).read_bytes() == (alone / "labels" / name).read_bytes()
+
+
+def test_the_python_of_the_readme_runs(place: Path) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    script = place / "readme.py"
+    script.write_text(block + "print(result.classes.names, result.labels.shape == result.scores.shape)\n")
+    done = run("python readme.py", place)
+    assert done.returncode == 0, done.stderr
+    names = re.findall(r"result.classes.names  # (.*)", block)[0]
+    assert done.stdout == f"{names} True\n".replace('"', "'")
 
 
 @pytest.mark.parametrize("command", ONLINE)
