@@ -22,7 +22,6 @@ from training_trees import (  # noqa: F401
     VAL,
     copy_run,
     copy_tree,
-    edit_manifest,
     finished_training,
     free_run,
     label,

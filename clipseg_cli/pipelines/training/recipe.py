@@ -24,7 +24,7 @@ class Numbers:
         batch_size: crops in one iteration, over all processes.
         accumulate: parts of a batch that go through the network one after the other.
         rate, min_rate, power: the learning rate falls from the one to the other.
-        guided: iterations in which the teacher labels.
+        guided: iterations in which the teacher labels; one at least, unless the user wants none.
         self_from: iteration with which self-training begins, from 0.
         validate_every: iterations; 0: only at the end.
         checkpoint_every: iterations; 0: with every validation, and by the clock.
@@ -89,7 +89,7 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
         return own if option is None else option
 
     iterations = first(config.iterations, recipe.zero_shot_iterations if with_truth else recipe.iterations)
-    guided = min(first(config.guided, round(recipe.guided * iterations)), iterations)
+    guided = min(first(config.guided, max(1, round(recipe.guided * iterations))), iterations)
     self_from = first(config.self_from, guided)
     if config.setting == "supervised" or config.targets == "features":
         guided, self_from = 0, iterations
