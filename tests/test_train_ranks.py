@@ -1,0 +1,185 @@
+"""`clipseg train` under torchrun: two real processes on the CPU learn what one learns, and one of them writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_trees import (  # noqa: F401
+    WORDS,
+    copy_run,
+    edit_manifest,
+    label_run,
+    short_config,
+    train,
+    tree,
+)
+
+from clipseg_cli.pipelines.data import list_hash
+from clipseg_cli.pipelines.manifest import read_manifest
+from clipseg_cli.pipelines.training.journal import read_log, read_validation
+from clipseg_cli.pipelines.training.recipe import resolve_numbers
+
+RANK = """
+import json, os, sys
+from contextlib import nullcontext
+import torch
+from clipseg_cli.cli.main import main
+from clipseg_cli.pipelines import train  # loads all there is to load
+from clipseg_cli.pipelines.training import batches
+
+out, *words = sys.argv[1:]
+rank = os.environ["RANK"]
+written, seen = [], []
+
+def watch(event, args):
+    # Open for writing; the locks are of both.
+    if event == "open" and str(args[0]).startswith(f"{out}/runs/") and args[2] & (os.O_WRONLY | os.O_RDWR):
+        if "/.lock" not in args[0]:
+            written.append(args[0])
+sys.addaudithook(watch)
+
+follow = batches.Batches.__next__
+def noted(self):
+    batch = follow(self)
+    seen.append(batch.images.double().sum(dim=(1, 2, 3)).tolist())
+    return batch
+batches.Batches.__next__ = noted
+
+codes = []
+with train.rendezvous(train.process_share()):
+    train.rendezvous = lambda share, *, cuda: nullcontext()  # processes can meet only once
+    for command in " ".join(words).split(" ; "):
+        try:
+            main(command.split())
+        except SystemExit as error:
+            codes.append(error.code)
+with open(f"{out}/rank{rank}.json", "w") as file:
+    json.dump({"codes": codes, "written": written, "seen": seen}, file)
+"""
+LONG = ("--batch-size", "4", "--validate-every", "2", "--checkpoint-every", "2")
+
+
+def few(label_run, tmp_path):  # noqa: F811
+    """A run that lists one picture alone."""
+    folder = copy_run(label_run, tmp_path / "few")
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    root = manifest.identity["dataset"]["root"]
+    split = tmp_path / "one.txt"
+    split.write_text("2012_000002\n")
+    from clipseg_cli.data.datasets import open_dataset
+
+    samples = open_dataset(root, split=str(split)).samples
+    edit_manifest(folder, dataset={"split": str(split), "images": 1, "images_sha256": list_hash(samples)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, label_run):  # noqa: F811
+    """The same run by one process."""
+    options = {"step_images": 4, "validate_every": 2, "checkpoint_every": 2}
+    return train(short_config(labels=str(label_run), out=tmp_path_factory.mktemp("alone"), **options))
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory, label_run, process_env, alone):  # noqa: F811
+    """What two processes did, in turn: a run, the same run again, and a run over one picture.
+
+    They need no CLIP, since `alone` has left the embeddings of all words in the cache.
+    """
+    out = tmp_path_factory.mktemp("ranks")
+    first = ("train", "--labels", label_run, *WORDS, *LONG, "--out", out / "runs", "--name", "two")
+    one = ("train", "--labels", few(label_run, out), *WORDS, "--out", out / "runs", "--name", "one")
+    words = (*first, ";", *first, "--resume", ";", *one)
+    script = out / "rank.py"
+    script.write_text(RANK)
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    started = subprocess.Popen(
+        list(map(str, (*launcher, script, out, *words))), env=process_env, stderr=subprocess.PIPE
+    )
+    try:
+        err = started.communicate(timeout=90)[1].decode()
+    finally:
+        started.terminate()  # torchrun ends its ranks then
+        started.wait()
+    assert started.returncode == 0, err
+    return out, err, [json.loads((out / f"rank{i}.json").read_text()) for i in range(2)]
+
+
+def test_two_ranks_learn_what_one_learns(ranks, alone):
+    """Batch statistics and gradients are those of the whole batch; the sums only round in another way."""
+    folder = ranks[0] / "runs/two"
+    losses = [step.loss for step in read_log(folder)]
+    assert losses == pytest.approx(alone.losses, rel=1e-4)
+    assert [s.stage for s in read_log(folder)] == ["guided"] * 2 + ["self-training"] * 2
+    assert [s.labelled for s in read_log(folder)] == pytest.approx([s.labelled for s in alone.steps])
+    assert len({*losses}) == 4
+    scores = [v.miou for v in read_validation(folder)]
+    assert scores == pytest.approx([v.miou for v in alone.validations], abs=0.02)
+    assert [v.images for v in read_validation(folder)] == [2, 2]
+    for name in ("student.safetensors", "optimiser.safetensors"):
+        (ours,) = folder.glob(f"checkpoints/last-*/{name}")
+        (theirs,) = alone.folder.glob(f"checkpoints/last-*/{name}")
+        mine, expected = load_file(ours), load_file(theirs)
+        assert mine.keys() == expected.keys()
+        for key, tensor in mine.items():
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4, msg=f"{name}: {key}")
+
+
+def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path):  # noqa: F811
+    """Else the test above would say nothing."""
+    start = train(short_config(labels=str(label_run), out=tmp_path, iterations=1, rate=1e-9)).weights
+    moved = [(alone.weights[k] - v).abs().max().item() for k, v in start.items() if v.is_floating_point()]
+    assert np.mean(np.array(moved) > 1e-3) > 0.5
+
+
+def test_the_batches_are_those_of_one_process(ranks, label_run, tmp_path, monkeypatch):  # noqa: F811
+    from clipseg_cli.pipelines.training import batches
+
+    seen, follow = [], batches.Batches.__next__
+
+    def noted(self):
+        batch = follow(self)
+        seen.append(batch.images.double().sum(dim=(1, 2, 3)).tolist())
+        return batch
+
+    monkeypatch.setattr(batches.Batches, "__next__", noted)
+    train(short_config(labels=str(label_run), out=tmp_path, step_images=4))
+    joined = [a + b for a, b in zip(*(rank["seen"] for rank in ranks[2]), strict=True)]
+    assert joined[:4] == seen
+
+
+def test_only_the_first_rank_writes_and_speaks(ranks):
+    out, err, (first, second) = ranks
+    assert first["codes"] == second["codes"] == [0, 0, 0]
+    assert first["written"] and second["written"] == []
+    folder = out / "runs/two"
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    assert sorted(p.name for p in (folder / "checkpoints").glob("last*")) == ["last-0000004"]
+    assert not list(folder.rglob(".*"))
+    assert err.count("iteration 4 of 4") == 2  # two runs, one line each
+    assert err.count("4 iterations in ") == 2
+    assert err.count(f"Note: nothing is left to do: {folder} is finished") == 1
+
+
+def test_more_ranks_than_pictures_are_told(ranks):
+    out, err, _ = ranks
+    assert err.count("Note: there are more processes (2) than images (1): every batch repeats some") == 1
+    assert len(read_log(out / "runs/one")) == 4
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused_before_they_meet(cli, label_run, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    words = ("train", "--labels", label_run, *WORDS, "--out", tmp_path / "out")
+    done = cli(*words)
+    assert done.code == 2
+    assert "Error: a batch of 2 cannot be divided into 3 processes" in done.err
+    assert "Hint: use --batch-size 3" in done.err
+    assert not (tmp_path / "out").exists()
+    assert resolve_numbers(short_config(step_images=3), None, 3).batch_size == 3
