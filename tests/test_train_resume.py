@@ -162,7 +162,7 @@ def test_an_error_in_the_middle_of_an_iteration_changes_nothing(whole, tmp_path,
         return step(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", fails)
+        patch.setattr(torch.optim.AdamW, "step", fails)
         with pytest.raises(RuntimeError, match="a bug"), open_training(config) as run:
             list(run)
     assert record(train(dataclasses.replace(config, resume=True)).folder) == expected

@@ -67,7 +67,7 @@ def save_last(
     """
     part = _begin(run, LAST)
     write_student(part, student, card)
-    write_bytes(part / OPTIMISER, save(_momenta(student, optimiser)))
+    write_bytes(part / OPTIMISER, save(_buffers(student, optimiser)))
     write_json(part / STATE, asdict(state))
     return _take_place(run, part, LAST, state.iteration)
 
@@ -104,15 +104,18 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
         weights = saved.state_dict()
         if found.shape != card.shape or weights.keys() != student.state_dict().keys():
             raise ValueError("it is a checkpoint of another network")
-        momenta = load_file(folder / OPTIMISER)
+        buffers = load_file(folder / OPTIMISER)
         state = _read_state(folder)
         parameters = dict(student.named_parameters())
-        for name, buffer in momenta.items():
-            if name not in parameters or buffer.shape != parameters[name].shape:
-                raise ValueError(f"{OPTIMISER} holds the unexpected {name} {list(buffer.shape)}")
+        for key, buffer in buffers.items():
+            name = key.partition("/")[2]
+            if name not in parameters or (buffer.ndim and buffer.shape != parameters[name].shape):
+                raise ValueError(f"{OPTIMISER} holds the unexpected {key} {list(buffer.shape)}")
         student.load_state_dict(weights)
-        for name, buffer in momenta.items():
-            optimiser.state[parameters[name]]["momentum_buffer"] = buffer.to(parameters[name])
+        for key, buffer in buffers.items():
+            kind, _, name = key.partition("/")
+            # A count of steps stays on the CPU, where the optimiser keeps it.
+            optimiser.state[parameters[name]][kind] = buffer.to(parameters[name]) if buffer.ndim else buffer
     except (OSError, ValueError, TypeError, SafetensorError, ModelError) as error:
         raise RunError(
             f"{folder} cannot be gone on with: {error}", hint="start anew with another --name"
@@ -142,13 +145,14 @@ def forget_later(run: Path, iteration: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _momenta(student: Student, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    buffers = {
-        name: optimiser.state[parameter].get("momentum_buffer")
+def _buffers(student: Student, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser remembers of each parameter, as in "momentum_buffer/backbone.conv1.weight"."""
+    return {
+        f"{kind}/{name}": value.detach().cpu().contiguous()
         for name, parameter in student.named_parameters()
-        if parameter in optimiser.state
+        for kind, value in optimiser.state.get(parameter, {}).items()
+        if value is not None
     }
-    return {name: b.detach().cpu().contiguous() for name, b in buffers.items() if b is not None}
 
 
 def _begin(run: Path, kind: str) -> Path:

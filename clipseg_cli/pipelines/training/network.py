@@ -45,8 +45,10 @@ def build_student(
     return student, initialise(student, config.init)
 
 
-def build_optimiser(student: Student, numbers: Numbers) -> torch.optim.SGD:
-    """SGD on all parameters, normalisation and background too, as published."""
+def build_optimiser(student: Student, numbers: Numbers) -> torch.optim.Optimizer:
+    """The optimiser over all parameters, normalisation and background too, as published."""
+    if numbers.optimiser == "adamw":
+        return torch.optim.AdamW(student.parameters(), lr=numbers.rate, weight_decay=numbers.weight_decay)
     return torch.optim.SGD(
         student.parameters(),
         lr=numbers.rate,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from clipseg_cli.config import RECIPES, VOC_RECIPE
 from clipseg_cli.errors import UsageError
@@ -45,6 +45,7 @@ class Numbers:
     rate: float
     min_rate: float
     power: float
+    optimiser: Literal["sgd", "adamw"]
     momentum: float
     weight_decay: float
     guided: int
@@ -121,6 +122,7 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
         rate=rate,
         min_rate=min(recipe.min_rate, rate),
         power=recipe.power,
+        optimiser=recipe.optimiser,
         momentum=recipe.momentum,
         weight_decay=first(
             config.weight_decay, recipe.zero_shot_weight_decay if with_truth else recipe.weight_decay

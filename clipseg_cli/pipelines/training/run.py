@@ -85,7 +85,7 @@ class TrainingRun:
         lesson: Lesson,
         numbers: Numbers,
         student: Student,
-        optimiser: torch.optim.SGD,
+        optimiser: torch.optim.Optimizer,
         card: StudentCard,
         *,
         pictures: Pictures,
