@@ -18,6 +18,9 @@ from PIL import Image
 import clipseg_cli
 from clipseg_cli.cli.main import main
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; before torch asks how many there are
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -22,7 +22,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from training.scenes import Scene, SceneMaker, SceneStyle, load_vocabulary
 
@@ -54,7 +54,7 @@ class ThingMaker(SceneMaker):
 def batches(vocabulary: Vocabulary, seed: int, queue: Queue[tuple[Tensor, Tensor]]) -> None:
     """Fill the queue with uint8 pictures [B, 3, S, S] and concept numbers [B], for ever."""
     cv2.setNumThreads(1)
-    maker = ThingMaker(vocabulary, seed, SceneStyle(voc_share=0.3))
+    maker = ThingMaker(vocabulary, seed, SceneStyle(voc_share=0.4))
     while True:
         side = int(maker.rng.choice(SIDES))
         things = [maker.thing(side) for _ in range(BATCH)]
@@ -76,6 +76,9 @@ def train(args: argparse.Namespace) -> None:
     net = timm.create_model(args.backbone, num_classes=len(vocabulary.concepts)).to(
         memory_format=torch.channels_last
     )
+    if args.start:
+        missing, _ = net.load_state_dict(load_file(args.start), strict=False)
+        print(f"from {args.start}, without {missing}", file=sys.stderr)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -131,6 +134,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet10t", help="a ResNet of timm")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--out", type=Path, default=Path("runs/backbone/resnet10t.safetensors"))
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to begin with")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="threads that compose pictures")

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
 _unfinished: set[str] = set()
+_beginning = threading.Lock()
+"""Held while a file is begun and noted, so that none is begun unnoticed when the process ends at once."""
 
 
 @contextlib.contextmanager
@@ -33,8 +36,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent)
-        _unfinished.add(temporary)
+        with _beginning:
+            handle, temporary = tempfile.mkstemp(
+                prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent
+            )
+            _unfinished.add(temporary)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
@@ -49,7 +55,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def discard_unfinished() -> None:
-    """Remove what other threads are writing; only for a process that ends at once."""
+    """Remove what other threads are writing, and let them begin nothing more: for a process that ends at once."""
+    # Not for ever, since a signal may come while this very thread holds it.
+    _beginning.acquire(timeout=1)
     for temporary in list(_unfinished):
         Path(temporary).unlink(missing_ok=True)
 
