@@ -1,0 +1,148 @@
+"""Students beside their teacher: `python -m benchmarks.students --dataset DATA --init resnet10t.safetensors`.
+
+Labels the training pictures once, trains every setting over several seeds, scores everything on the validation
+split, and prints a table of mean and spread. What is finished is kept: the same command goes on with the rest.
+
+    python -m training.make_voc --images 2300 --val-images 300 --seed 7 --size 256 320 --out emoji-voc-large
+    python -m training.backbone --minutes 60 --out resnet10t.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+FIGURES = ("mIoU", "mIoU_seen", "mIoU_unseen", "hIoU", "pixel_accuracy")
+UNSEEN = "pottedplant,sheep,sofa,train,tvmonitor"
+TEACHERS = {
+    "teacher": (),
+    "teacher, PD 0.5": ("--prompt-denoising", "0.5"),
+    "teacher, PD 0.5 + KS 1.0": ("--prompt-denoising", "0.5", "--key-smoothing", "1.0"),
+}
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.students", description=__doc__)
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--heldout", type=Path, help="a second data set, scored as well")
+    parser.add_argument("--model", default="emoji")
+    parser.add_argument("--init", default="none")
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument(
+        "--guided", type=int, default=None, help="iterations before self-training; default half"
+    )
+    parser.add_argument("--unseen", default=UNSEEN)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/students"))
+    parser.add_argument("--lanes", type=int, default=2, help="runs beside each other")
+    parser.add_argument("--options", default="", help="more options for every training, as one text")
+    options = parser.parse_args()
+    bench = Bench(options)
+    bench.label()
+    jobs = [(row, seed) for seed in range(options.seeds) for row in bench.rows()]
+    with ThreadPoolExecutor(options.lanes) as pool:
+        list(pool.map(lambda job: bench.student(*job), jobs))
+    for data in filter(None, (options.dataset, options.heldout)):
+        print(f"\n{data}, in %, {options.seeds} seeds")
+        print_table(bench.table(data))
+
+
+class Bench:
+    """All runs, in one folder."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.out = options, options.out
+        self.labels = self.out / "labels" / "run"
+
+    def label(self) -> None:
+        """Pseudo labels of the training pictures."""
+        run("pseudolabel", self.options.dataset, "--model", self.options.model, "--prompt-denoising", "0.5",
+            "--out", self.labels.parent, "--name", self.labels.name)  # fmt: skip
+
+    def rows(self) -> dict[str, tuple[Any, ...]]:
+        """Name -> options of `clipseg train`."""
+        o = self.options
+        guided = o.iterations // 2 if o.guided is None else o.guided
+        truth = ("--dataset", o.dataset, "--model", o.model)
+        return {
+            "guided": ("--labels", self.labels, "--guided", o.iterations),
+            "guided + self-training": ("--labels", self.labels, "--guided", guided),
+            "zero-shot": (
+                *truth, "--teacher", "--setting", "zero-shot", "--unseen", o.unseen, "--prompt-denoising", "0.5",
+                "--guided", guided,
+            ),
+            "supervised": (*truth, "--setting", "supervised"),
+        }  # fmt: skip
+
+    def student(self, row: str, seed: int) -> None:
+        """Train one, or go on with it."""
+        o, folder = self.options, self.out / "train" / self.name(row, seed)
+        resume = ("--resume",) if (folder / "manifest.json").exists() else ()
+        run("train", *self.rows()[row], "--preset", o.preset, "--init", o.init, "--iterations", o.iterations,
+            "--seed", seed, "--out", folder.parent, "--name", folder.name, "--validate-every", 0, "--workers", 1,
+            *o.options.split(), *resume)  # fmt: skip
+        for data in filter(None, (o.dataset, o.heldout)):
+            self.score(folder.name, data, ("--student", folder, "--alone"))
+
+    def name(self, row: str, seed: int) -> str:
+        """Folder of a run."""
+        return f"{row.replace(' + ', '-').replace(' ', '-')}-{seed}"
+
+    def score(self, name: str, data: Path, what: tuple[Any, ...]) -> dict[str, float]:
+        """The figures of one evaluation, kept in a file."""
+        file = self.out / "scores" / f"{name}-{data.name}.json"
+        if not file.exists():
+            report = run("eval", *what, "--dataset", data, "--unseen", self.options.unseen, "--json",
+                         "--out", self.out / "eval", "--name", f"{name}-{data.name}")  # fmt: skip
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(report)
+        summary: dict[str, float] = json.loads(file.read_text())["summary"]
+        return summary
+
+    def table(self, data: Path) -> dict[str, list[dict[str, float]]]:
+        """Row -> the figures of each seed."""
+        rows = {}
+        for name, extra in TEACHERS.items():
+            what = ("--model", self.options.model, *extra)
+            rows[name] = [self.score(name.replace(" ", ""), data, what)]
+        for row in self.rows():
+            rows[row] = [
+                self.score(self.name(row, seed), data, ("--student", ""))
+                for seed in range(self.options.seeds)
+            ]
+        return rows
+
+
+def run(*command: Any) -> str:
+    """One command of clipseg on one thread; its stdout."""
+    line = [sys.executable, "-m", "clipseg_cli", *map(str, command)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, env=env, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(line[3:])}")
+    return done.stdout
+
+
+def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
+    """Mean and spread (largest less smallest) of each figure."""
+    print(f"| | {' | '.join(FIGURES)} |\n|---|{'---|' * len(FIGURES)}")
+    for name, seeds in rows.items():
+        cells = []
+        for figure in FIGURES:
+            values = [100 * one[figure] for one in seeds if one.get(figure) is not None]
+            spread = f" ± {(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "-")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
