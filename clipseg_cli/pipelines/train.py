@@ -19,7 +19,14 @@ from clipseg_cli.pipelines.runs import newest_run
 from clipseg_cli.pipelines.students import embed_for
 from clipseg_cli.pipelines.training import checkpoints
 from clipseg_cli.pipelines.training.lesson import Lesson, open_lesson
-from clipseg_cli.pipelines.training.network import MEAN, STD, build_optimiser, build_student, place
+from clipseg_cli.pipelines.training.network import (
+    MEAN,
+    STD,
+    build_optimiser,
+    build_student,
+    check_crops,
+    place,
+)
 from clipseg_cli.pipelines.training.pictures import Pictures
 from clipseg_cli.pipelines.training.recipe import Numbers, resolve_numbers
 from clipseg_cli.pipelines.training.run import TrainingRun
@@ -69,6 +76,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     lesson = open_lesson(config)
     config = lesson.config
     numbers = resolve_numbers(config, lesson.dataset.benchmark, share.count)
+    check_crops(numbers)
     device = pick_device(config.device)
     dtype = pick_precision(config.precision, device)
     folder = config.out / (config.name or default_name(config, lesson, numbers))

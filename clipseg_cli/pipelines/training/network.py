@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from clipseg_cli.errors import UsageError
 from clipseg_cli.models.student import Student, StudentShape
 from clipseg_cli.models.student_backbones import initialise
 from clipseg_cli.models.synced_norm import synchronise
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from clipseg_cli.pipelines.training.recipe import Numbers
     from clipseg_cli.types import ClassList
     from clipseg_cli.utils.distributed import Share
+
+LEAST_CROPS = 2
+"""In a forward pass of all ranks together, where a batch norm sees one value for each crop."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, on which backbones are pretrained."""
@@ -43,6 +47,20 @@ def build_student(
         torch.manual_seed(config.seed)
         student = Student(shape, text_embeds.cpu(), classes.query_to_class, classes.background)
     return student, initialise(student, config.init)
+
+
+def check_crops(numbers: Numbers) -> None:
+    """Prove that the head can learn from the crops of one forward pass.
+
+    Raises:
+        UsageError: it cannot, since it normalises over crops alone; several ranks do so together.
+    """
+    at_once = numbers.batch_size // numbers.accumulate
+    if numbers.head == "deeplabv3plus" and at_once < LEAST_CROPS:
+        raise UsageError(
+            "the head deeplabv3plus cannot learn from one crop at a time",
+            hint=f"use --batch-size {LEAST_CROPS * numbers.accumulate} or more, or a smaller --accumulate",
+        )
 
 
 def build_optimiser(student: Student, numbers: Numbers) -> torch.optim.Optimizer:

@@ -19,7 +19,7 @@ from clipseg_cli.pipelines.students import LAST, latest
 from clipseg_cli.pipelines.training import checkpoints
 from clipseg_cli.pipelines.training.batches import Batch, Batches
 from clipseg_cli.pipelines.training.journal import Journal, Step, Validation, read_validation
-from clipseg_cli.pipelines.training.network import MEAN, STD, share_network
+from clipseg_cli.pipelines.training.network import LEAST_CROPS, MEAN, STD, share_network
 from clipseg_cli.pipelines.training.targets import FEATURES, Targets, Teacher
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import sum_over_ranks, wait_for_all
@@ -250,7 +250,8 @@ class TrainingRun:
             self.failures |= self._validator.failures
             if journal:
                 journal.validation(validation)
-            if self.state.best is None or validation.miou > self.state.best:
+            best = -1.0 if self.state.best is None else self.state.best
+            if validation.miou > best:  # never where there was nothing to score: NaN
                 self.state = dataclasses.replace(self.state, best=validation.miou, best_iteration=iteration)
                 if self.share.index == 0:
                     checkpoints.save_best(self.folder, self.student, self._described(), iteration)
@@ -310,7 +311,7 @@ class TrainingRun:
     def _described(self) -> StudentCard:
         """The card with how far the student has come."""
         facts = {**self._card.training, "iteration": self.state.iteration}
-        if self._last is not None:
+        if self._last is not None and math.isfinite(self._last.miou):
             facts["miou"] = self._last.miou
             facts["miou_iteration"] = self._last.iteration
         return dataclasses.replace(self._card, training=facts)
@@ -326,14 +327,15 @@ class TrainingRun:
 
     def _out_of_memory(self) -> RunError:
         n, ranks = self.numbers, self.share.count
-        here = n.batch_size // ranks // n.accumulate
-        smaller = f"--crop {max(64, n.crop * 3 // 4 // 32 * 32)}"
-        ways = (
-            f"--accumulate {2 * n.accumulate}, which keeps the batch, or {smaller}" if here > 1 else smaller
-        )
+        own = n.batch_size // ranks
+        here, crop = own // n.accumulate, max(32, n.crop * 3 // 4 // 32 * 32)
+        least = -(-LEAST_CROPS // ranks) if n.head == "deeplabv3plus" else 1
+        parts = next((k for k in range(n.accumulate + 1, own // least + 1) if own % k == 0), None)
+        ways = [f"--accumulate {parts}, which keeps the batch"] if parts else []
+        ways += [f"--crop {crop}"] if crop < n.crop else []
         return RunError(
             f"not enough memory for {here} crop{'s' if here > 1 else ''} of {n.crop} pixels at once on {self.device}",
-            hint=f"try {ways}",
+            hint=f"try {', or '.join(ways) or 'a smaller --backbone'}, in a run of another --name",
         )
 
 
