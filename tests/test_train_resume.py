@@ -27,13 +27,18 @@ from training_trees import (  # noqa: F401
 )
 
 from clipseg_cli.errors import RunError
+from clipseg_cli.models import student_backbones
 from clipseg_cli.pipelines.manifest import Manifest, read_manifest, write_manifest
 from clipseg_cli.pipelines.train import open_training
 from clipseg_cli.pipelines.training import checkpoints, journal, run
 from clipseg_cli.pipelines.training.journal import Step, read_log
 from clipseg_cli.utils.locks import hold
 
+SMALL = ("resnet10t", {"channels": (16, 16, 16, 16)})
+"""A backbone with little to compute and to write."""
+
 LONG = {
+    "backbone": "small",
     "iterations": 6,
     "guided": 3,
     "checkpoint_every": 2,
@@ -44,11 +49,20 @@ LONG = {
 """Checkpoints behind 2 and 4, validations behind 3 and 6, self-training from 3."""
 
 WORDS = (
-    *("--preset", "quick", "--backbone", "resnet10t", "--init", "none", "--crop", "32", "--batch-size", "2"),
+    *("--preset", "quick", "--backbone", "small", "--init", "none", "--crop", "32", "--batch-size", "2"),
     *("--iterations", "6", "--guided", "3", "--checkpoint-every", "2", "--validate-every", "3"),
     *("--validation-images", "1", "--short-side", "0", "--workers", "1", "--device", "cpu"),
 )
 """The same as words."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(student_backbones.OWN, "small", SMALL)
+        student_backbones.backbone_names.cache_clear()
+        yield
+    student_backbones.backbone_names.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -177,11 +191,13 @@ def test_an_error_in_the_middle_of_an_iteration_changes_nothing(whole, tmp_path,
 
 
 SLOW = """
-import time
+import json, sys, time
 from clipseg_cli.cli.main import main
+from clipseg_cli.models import student_backbones
 from clipseg_cli.pipelines.training.journal import Journal
 step = Journal.step
 Journal.step = lambda *args: (time.sleep(0.3), step(*args))
+student_backbones.OWN["small"] = json.loads(sys.argv.pop(1))
 main()
 """
 
@@ -190,7 +206,9 @@ def test_a_killed_process_is_gone_on_with(whole, label_run, tmp_path, cli, proce
     words = ("train", "--labels", label_run, *WORDS, "--out", tmp_path, "--name", "run")
     folder = tmp_path / "run"
     killed = subprocess.Popen(
-        [sys.executable, "-c", SLOW, *map(str, words)], env=process_env, stderr=subprocess.PIPE
+        [sys.executable, "-c", SLOW, json.dumps(SMALL), *map(str, words)],
+        env=process_env,
+        stderr=subprocess.PIPE,
     )
     until = time.monotonic() + 50
     while not (folder / "checkpoints/last-0000002").exists() and time.monotonic() < until:
@@ -313,7 +331,7 @@ def test_a_run_in_use_is_refused_with_the_process(half):
         ({"rate": 0.5}, "--rate: not given, now 0.5"),
         ({"seed": 1}, "--seed: 0, now 1"),
         ({"iterations": 7}, "--iterations: 6, now 7"),
-        ({"backbone": "resnet18"}, "--backbone: resnet10t, now resnet18"),
+        ({"backbone": "resnet18"}, "--backbone: small, now resnet18"),
         ({"crop": 64, "accumulate": 2}, "--accumulate: 1, now 2"),
     ],
 )
@@ -432,8 +450,8 @@ from clipseg_cli.types import ClassList
 
 torch.set_num_threads(1)
 run = Path(sys.argv[1])
-student_backbones.OWN["tiny"] = ("resnet10t", {"channels": (4, 4, 4, 4)})
-shape = StudentShape("tiny", "deeplabv2", 4)
+student_backbones.OWN["small"] = json.loads(sys.argv[2])
+shape = StudentShape("small", "deeplabv2", 4)
 classes = ClassList(("a", "b"), (("a",), ("b",)), None)
 student = Student(shape, torch.eye(2, 4), (0, 1), None)
 optimiser = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9)
@@ -486,7 +504,7 @@ print(json.dumps([found, code, left]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_file_it_touches_a_whole_checkpoint_is_there(tmp_path, process_env):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "run")],
+        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "run"), json.dumps(SMALL)],
         env=process_env,
         capture_output=True,
         timeout=120,
