@@ -290,6 +290,7 @@ class Recipe:
         iterations, zero_shot_iterations: of the annotation-free setting; of those with ground truth.
         rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
         optimiser: "sgd", as published, or "adamw", which learns more in few iterations.
+        centre: classify by the words less their mean; see `StudentShape`.
         momentum: of SGD.
         weight_decay: on all parameters; `zero_shot_weight_decay` in the settings with ground truth.
         guided: share of the iterations in which the teacher labels; self-training begins behind it.
@@ -315,6 +316,7 @@ class Recipe:
     min_rate: float = 1e-4
     power: float = 0.9
     optimiser: Literal["sgd", "adamw"] = "sgd"
+    centre: bool = False
     momentum: float = 0.9
     weight_decay: float = 5e-4
     zero_shot_weight_decay: float = 5e-4
@@ -369,6 +371,7 @@ QUICK_RECIPE = Recipe(
     zero_shot_rate=1e-3,
     min_rate=1e-5,
     optimiser="adamw",
+    centre=True,
     weight_decay=0.02,
     zero_shot_weight_decay=0.02,
     guided=0.5,
@@ -400,6 +403,7 @@ class TrainConfig(DataConfig):
             number that is not reached switches it off.
         init: "imagenet", "none", or a file of weights of the backbone.
         normalise: classify features of unit length (times 100) instead of features as they are.
+        centre: classify by the words less their mean; None asks the recipe.
         distill: weight of the distillation.
         accumulate: parts of a batch that go through the network one after the other.
         compile: let torch compile the student.
@@ -428,6 +432,7 @@ class TrainConfig(DataConfig):
     self_from: int | None = None
     init: str = "imagenet"
     normalise: bool = False
+    centre: bool | None = None
     distill: float = 1.0
     accumulate: int = 1
     compile: bool = False

@@ -488,3 +488,23 @@ def test_a_backbone_without_imagenet_weights_names_near_ones(name, near, no_netw
     assert said.startswith(f"there are no ImageNet weights of {name} | --backbone ")
     assert near in said
     assert "--init none" in said
+
+
+def test_centred_words_lose_what_they_share_and_new_ones_lose_the_same() -> None:
+    torch.manual_seed(0)
+    shared = 5 * nn.functional.normalize(torch.randn(1, 32), dim=1)
+    text = nn.functional.normalize(shared + torch.randn(4, 32) / 32**0.5, dim=1)
+    student = Student(StudentShape("resnet10t", "deeplabv2", 32, centre=True), text, (0, 1, 2, 3), None)
+    assert (text @ text.T).min() > 0.9
+    assert (student.queries() @ student.queries().T).tril(-1).max() < 0.3
+    assert torch.allclose(student.rows_of(text), student.queries(), atol=1e-6)
+    assert torch.allclose(student.queries(), nn.functional.normalize(text - text.mean(0), dim=1), atol=1e-6)
+
+
+def test_the_background_has_no_part_in_the_mean_of_the_words() -> None:
+    text = nn.functional.normalize(torch.randn(4, 32), dim=1)
+    shape = StudentShape("resnet10t", "deeplabv2", 32, centre=True)
+    student = Student(shape, text, (0, 1, 2, 3), background=1)
+    assert torch.allclose(student.text_mean, text[[0, 2, 3]].mean(0), atol=1e-6)
+    with pytest.raises(UsageError, match="the mean of one word"):
+        Student(shape, text[:2], (0, 1), background=0)

@@ -49,6 +49,7 @@ def train(
     head: train_opt.HeadOpt = TrainConfig.head,
     init: train_opt.InitOpt = TrainConfig.init,
     normalise: train_opt.NormaliseOpt = TrainConfig.normalise,
+    centre: train_opt.CentreOpt = TrainConfig.centre,
     preset: train_opt.PresetOpt = TrainConfig.preset,
     iterations: train_opt.IterationsOpt = TrainConfig.iterations,
     step_images: train_opt.StepImagesOpt = TrainConfig.step_images,

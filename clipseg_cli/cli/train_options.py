@@ -218,6 +218,15 @@ NormaliseOpt = Annotated[
         rich_help_panel=STUDENT,
     ),
 ]
+CentreOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--centre/--no-centre",
+        help="Classify by the words less their mean, which tells no class from another. Left out: the preset's.",
+        show_default=False,
+        rich_help_panel=STUDENT,
+    ),
+]
 CompileOpt = Annotated[
     bool,
     typer.Option("--compile", help="Let torch compile the student.", rich_help_panel=INFERENCE),

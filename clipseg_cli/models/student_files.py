@@ -211,6 +211,7 @@ def _from_json(data: Mapping[str, Any]) -> StudentCard:
             head=shape["head"],
             width=_count(shape, "width", 1),
             normalise=_flag(shape, "normalise"),
+            centre=_flag(shape, "centre"),
             output_stride=_count(shape, "output_stride", 1),
         ),
         classes=ClassList(tuple(c["name"] for c in classes), aliases, background),

@@ -125,13 +125,13 @@ class StudentModel:
             for word, c in zip(classes.queries, classes.query_to_class, strict=True)
             if word not in known and not (learnt and c == classes.background)
         ]
-        fresh = dict(zip(new, embed(new), strict=True)) if new else {}
+        fresh = dict(zip(new, self.student.rows_of(embed(new).to(own)), strict=True)) if new else {}
         rows = []
         for word, c in zip(classes.queries, classes.query_to_class, strict=True):
             if learnt and c == classes.background:
                 rows.append(own[self._learnt_query])
             else:
-                rows.append(known[word] if word in known else fresh[word].to(own))
+                rows.append(known[word] if word in known else fresh[word])
         return classes, torch.stack(rows)
 
     @property

@@ -42,7 +42,9 @@ def build_student(
     Raises:
         ClipsegError: an unknown backbone, or weights that cannot be had or do not fit.
     """
-    shape = StudentShape(numbers.backbone, numbers.head, text_embeds.shape[1], config.normalise)
+    shape = StudentShape(
+        numbers.backbone, numbers.head, text_embeds.shape[1], config.normalise, numbers.centre
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = Student(shape, text_embeds.cpu(), classes.query_to_class, classes.background)

@@ -46,6 +46,7 @@ class Numbers:
     min_rate: float
     power: float
     optimiser: Literal["sgd", "adamw"]
+    centre: bool
     momentum: float
     weight_decay: float
     guided: int
@@ -123,6 +124,7 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
         min_rate=min(recipe.min_rate, rate),
         power=recipe.power,
         optimiser=recipe.optimiser,
+        centre=recipe.centre if config.centre is None else config.centre,
         momentum=recipe.momentum,
         weight_decay=first(
             config.weight_decay, recipe.zero_shot_weight_decay if with_truth else recipe.weight_decay
