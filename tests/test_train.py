@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_backbone import SMALL_WORDS, small  # noqa: F401
 from training_trees import (  # noqa: F401
     SIZE,
     TRAIN,
@@ -39,7 +40,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def words(label_run, tmp_path):  # noqa: F811
     """A command that trains for four iterations into `tmp_path/run`."""
-    return ("train", "--labels", label_run, *WORDS, "--short-side", "0", "--out", tmp_path, "--name", "run")
+    return ("train", "--labels", label_run, *WORDS, *SMALL_WORDS, "--out", tmp_path, "--name", "run")
 
 
 @pytest.fixture
@@ -139,8 +140,8 @@ def test_the_command_says_what_it_learns_and_how_to_use_it(words, label_run, tmp
     for said in (
         "PASCAL VOC 2012, train split, 6 images, 21 classes",
         f"annotation-free: guided by the labels of {label_run} for 2 iterations, then self-training from 2",
-        "DeepLabv2 on resnet10t, 4 iterations of 2 crops of 32 pixels",
-        "Note: resnet10t with random weights",
+        "DeepLabv2 on small, 4 iterations of 2 crops of 32 pixels",
+        "Note: small with random weights",
         "iteration 4 of 4: loss ",
         "iteration 4: mIoU ",
         f"results in {folder}",
@@ -178,19 +179,23 @@ def test_help_lists_the_panels(cli, monkeypatch):
 def test_without_labels_the_newest_run_is_taken(label_run, tmp_path, cli, monkeypatch, _no_drawing):  # noqa: F811
     copy_run(label_run, tmp_path / "runs/pseudolabel/newest")
     monkeypatch.chdir(tmp_path)
-    done = cli("train", *WORDS)
+    done = cli("train", *WORDS, *SMALL_WORDS)
     assert done.code == 0, done.err
     assert "Learning from runs/pseudolabel/newest" in done.err
-    assert [path.name for path in (tmp_path / "runs/train").iterdir()] == [
-        "voc-voc21-annotation-free-resnet10t"
-    ]
+    assert [path.name for path in (tmp_path / "runs/train").iterdir()] == ["voc-voc21-annotation-free-small"]
 
 
 # That it learns
 
 
 def test_ground_truth_is_learnt(tree, tmp_path, _no_drawing):  # noqa: F811
-    options = {"setting": "supervised", "model": "emoji", "short_side": 48, "step_images": 4}
+    options = {
+        "setting": "supervised",
+        "model": "emoji",
+        "backbone": "small",
+        "short_side": 48,
+        "step_images": 4,
+    }
     done = train(short_config(**options, dataset=str(tree), iterations=24, out=tmp_path, name="run"))
     assert {step.stage for step in done.steps} == {"ground truth"}
     assert np.mean(done.losses[-6:]) < 0.7 * np.mean(done.losses[:3])
@@ -198,7 +203,13 @@ def test_ground_truth_is_learnt(tree, tmp_path, _no_drawing):  # noqa: F811
 
 
 def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path, _no_drawing):  # noqa: F811
-    options = {**teacher_options(tiny_clip, tree), "targets": "features", "iterations": 25, "short_side": 0}
+    options = {
+        **teacher_options(tiny_clip, tree),
+        "targets": "features",
+        "iterations": 25,
+        "backbone": "small",
+        "short_side": 0,
+    }
     done = train(short_config(**options, out=tmp_path, name="run"))
     distances = [step.distill for step in done.steps]
     assert np.mean(distances[-5:]) < 0.9 * np.mean(distances[:5])
@@ -207,7 +218,7 @@ def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path, _no_drawin
 
 
 def test_the_other_head_of_the_paper_learns_too(label_run, tmp_path, cli, tree, _no_drawing):  # noqa: F811
-    options = {"head": "deeplabv3plus", "iterations": 2, "guided": 2, "short_side": 0}
+    options = {"head": "deeplabv3plus", "iterations": 2, "guided": 2, "backbone": "small", "short_side": 0}
     done = train(short_config(labels=str(label_run), out=tmp_path, name="run", **options))
     assert np.isfinite(done.losses).all()
     labels = segment(cli, tree / "JPEGImages" / f"{TRAIN[0]}.jpg", done.folder, tmp_path / "out")
@@ -262,7 +273,13 @@ def test_a_loss_that_is_no_number_changes_no_weight(words, tmp_path, cli, monkey
 @pytest.mark.parametrize("validate", [0, 2])
 def test_weights_that_are_no_numbers_replace_no_checkpoint(label_run, tmp_path, validate, _no_drawing):  # noqa: F811
     """A statistic may be infinite while the loss still is a number."""
-    options = {"labels": str(label_run), "checkpoint_every": 1, "validate_every": validate, "out": tmp_path}
+    options = {
+        "labels": str(label_run),
+        "backbone": "small",
+        "checkpoint_every": 1,
+        "validate_every": validate,
+        "out": tmp_path,
+    }
     with (
         open_training(short_config(**options, name="run")) as training,
         pytest.raises(RunError, match="some weights are no numbers any more after 2 iterations") as error,

@@ -12,6 +12,7 @@ import timm
 import torch
 from dataset_trees import make_folder
 from safetensors.torch import save_file
+from small_backbone import SMALL_WORDS, small  # noqa: F401
 from training_trees import (  # noqa: F401
     SIZE,
     TRAIN,
@@ -30,8 +31,7 @@ from clipseg_cli.pipelines.manifest import read_manifest
 from clipseg_cli.pipelines.training import journal
 from clipseg_cli.pipelines.training.journal import read_log, read_validation
 
-SMALL = (*WORDS, "--short-side", "0")
-"""Pictures as they are, whatever the preset makes of them."""
+SHORT = (*WORDS, *SMALL_WORDS)
 
 pytestmark = pytest.mark.usefixtures("_no_curves")
 
@@ -44,7 +44,7 @@ def _no_curves(monkeypatch):
 @pytest.fixture
 def words(label_run, tmp_path):  # noqa: F811
     """A command that trains for four iterations into `tmp_path/out/run`."""
-    return ("train", "--labels", label_run, *SMALL, "--out", tmp_path / "out", "--name", "run")
+    return ("train", "--labels", label_run, *SHORT, "--out", tmp_path / "out", "--name", "run")
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def own(label_run, tree, tmp_path):  # noqa: F811
     """A data set of one's own to spoil, and the command over its own labels."""
     data = copy_tree(tree, tmp_path / "voc")
     labels = copy_run(label_run, tmp_path / "labels", data)
-    return data, ("train", "--labels", labels, *SMALL, "--out", tmp_path / "out", "--name", "run")
+    return data, ("train", "--labels", labels, *SHORT, "--out", tmp_path / "out", "--name", "run")
 
 
 def supervised(data, tmp_path, *more):
     """A command that learns from ground truth."""
     source = ("--dataset", data, "--setting", "supervised", "--model", "emoji")
-    return ("train", *source, *SMALL, "--out", tmp_path / "out", "--name", "run", *more)
+    return ("train", *source, *SHORT, "--out", tmp_path / "out", "--name", "run", *more)
 
 
 def refused(done, code, message, hint, tmp_path):
@@ -133,14 +133,20 @@ def test_one_crop_at_a_time_is_too_few_for_the_other_head(words, cli, tmp_path):
 
 def test_a_weight_file_that_is_not_there(words, cli, tmp_path):
     path = tmp_path / "none.pth"
-    refused(cli(*words, "--init", path), 1, f"{path}: no such weight file", "--init imagenet", tmp_path)
+    refused(
+        cli(*words, "--backbone", "resnet10t", "--init", path),
+        1,
+        f"{path}: no such weight file",
+        "--init imagenet",
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize("name", ["text.pth", "text.safetensors", "text"])
 def test_a_file_that_holds_no_weights(words, cli, tmp_path, name):
     path = tmp_path / name
     path.write_text("no weights at all")
-    done = cli(*words, "--init", path)
+    done = cli(*words, "--backbone", "resnet10t", "--init", path)
     assert done.code == 1 and f"{path}" in done.err.splitlines()[0]
     assert "Traceback" not in done.err and not (tmp_path / "out").exists()
 
@@ -148,7 +154,7 @@ def test_a_file_that_holds_no_weights(words, cli, tmp_path, name):
 def test_the_weights_of_another_resnet(words, cli, tmp_path):
     path = tmp_path / "resnet18.safetensors"
     save_file(timm.create_model("resnet18").state_dict(), path)
-    done = cli(*words, "--init", path)
+    done = cli(*words, "--backbone", "resnet10t", "--init", path)
     assert done.code == 1
     assert f"Error: {path} does not fit resnet10t: of its weights " in done.err
     assert "Hint: it looks like resnet18: --backbone resnet18" in done.err
@@ -158,7 +164,7 @@ def test_the_weights_of_another_resnet(words, cli, tmp_path):
 def test_the_weights_of_the_right_resnet(words, cli, tmp_path):
     path = tmp_path / "right.safetensors"
     save_file(timm.create_model("resnet10t").state_dict(), path)
-    done = cli(*words, "--init", path, "--iterations", "1")
+    done = cli(*words, "--backbone", "resnet10t", "--init", path, "--iterations", "1")
     assert done.code == 0
     assert f"Note: resnet10t with weights of {path}" in done.err
 
@@ -166,7 +172,7 @@ def test_the_weights_of_the_right_resnet(words, cli, tmp_path):
 def test_imagenet_weights_out_of_reach(words, cli, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
-    done = cli(*words, "--init", "imagenet")
+    done = cli(*words, "--backbone", "resnet10t", "--init", "imagenet")
     assert done.code == 1
     assert "the file with the ImageNet weights of resnet10t" in done.err.splitlines()[0]
     assert (
@@ -191,7 +197,7 @@ def test_a_run_among_the_pictures_of_a_folder(tiny_clip, cli, tmp_path):
     data = make_folder(tmp_path / "own")
     before = sorted(data.rglob("*"))
     teacher = ("--teacher", "--dataset", data, *tiny_clip.options, "--templates", "single")
-    done = cli("train", *teacher, *SMALL, "--out", data)
+    done = cli("train", *teacher, *SHORT, "--out", data)
     assert done.code == 2
     assert "lies among the pictures of" in done.err
     assert sorted(data.rglob("*")) == before
@@ -219,7 +225,7 @@ def test_one_picture_is_enough(label_run, cli, tmp_path):  # noqa: F811
     split.write_text(f"{TRAIN[2]}\n")
     samples = open_dataset(manifest.identity["dataset"]["root"], split=str(split)).samples
     edit_manifest(folder, dataset={"split": str(split), "images": 1, "images_sha256": list_hash(samples)})
-    done = cli("train", "--labels", folder, *SMALL, "--out", tmp_path / "out", "--name", "run")
+    done = cli("train", "--labels", folder, *SHORT, "--out", tmp_path / "out", "--name", "run")
     assert done.code == 0
     assert "Note: there is only one image: every batch of 2 repeats some" in done.err
     assert len(read_log(tmp_path / "out/run")) == 4

@@ -15,6 +15,7 @@ import time
 import pytest
 import torch
 from dataset_trees import make_folder
+from small_backbone import SMALL, small  # noqa: F401
 from training_trees import (  # noqa: F401
     copy_run,
     label,
@@ -27,15 +28,11 @@ from training_trees import (  # noqa: F401
 )
 
 from clipseg_cli.errors import RunError
-from clipseg_cli.models import student_backbones
 from clipseg_cli.pipelines.manifest import Manifest, read_manifest, write_manifest
 from clipseg_cli.pipelines.train import open_training
 from clipseg_cli.pipelines.training import checkpoints, journal, run
 from clipseg_cli.pipelines.training.journal import Step, read_log
 from clipseg_cli.utils.locks import hold
-
-SMALL = ("resnet10t", {"channels": (16, 16, 16, 16)})
-"""A backbone with little to compute and to write."""
 
 LONG = {
     "backbone": "small",
@@ -54,15 +51,6 @@ WORDS = (
     *("--validation-images", "1", "--short-side", "0", "--workers", "1", "--device", "cpu"),
 )
 """The same as words."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(student_backbones.OWN, "small", SMALL)
-        student_backbones.backbone_names.cache_clear()
-        yield
-    student_backbones.backbone_names.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -264,6 +252,15 @@ def test_the_log_holds_every_iteration_once(half):
     assert [row.iteration for row in read_log(folder)] == [1, 2, 3]
     train(half)
     assert [row.iteration for row in read_log(folder)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_best_checkpoint_from_later_is_forgotten(whole, tmp_path):
+    """Whoever asks for the best meanwhile gets none that the run does not know."""
+    config = dataclasses.replace(whole[0], out=tmp_path)
+    (best,) = (interrupted(config, 4) / "checkpoints").glob("best-*")
+    assert best.name == "best-0000003"
+    with open_training(dataclasses.replace(config, resume=True)) as training:
+        assert training.state.iteration == 2 and not best.exists()
 
 
 # Nothing to go on with, or nothing left
