@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--teacher", action="store_true", help="the CLIP labels each crop; else self-training")
+    parser.add_argument(
+        "--teacher", action="store_true", help="the CLIP labels each crop; else self-training"
+    )
     parser.add_argument("--iterations", type=int, default=12, help="of each turn")
     parser.add_argument("--turns", type=int, default=4)
     options = parser.parse_args()

@@ -98,7 +98,10 @@ def test_one_run_that_cannot_be_used_says_why(cli, label):
     unfinish(folder)
     done = cli("eval")
     assert done.code == 1
-    assert "there is no complete run in runs/pseudolabel to evaluate: runs/pseudolabel/a (not finished)" in done.err
+    assert (
+        "there is no complete run in runs/pseudolabel to evaluate: runs/pseudolabel/a (not finished)"
+        in done.err
+    )
     assert "Hint: the command that started it goes on with it" in done.err
     assert "a is not finished" in cli("eval", "--run", folder).err
     edit(folder)

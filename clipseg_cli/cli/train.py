@@ -83,8 +83,8 @@ def train(
 ) -> None:
     """Distil free labels into a fast segmentation network of your own (MaskCLIP+).
 
-    Without --labels or --dataset it learns from the newest run of clipseg pseudolabel. The labels guide for a tenth of
-    the iterations, then the student labels for itself. Writes a run folder: checkpoints, log.csv, TensorBoard,
+    Without --labels or --dataset it learns from the newest run of clipseg pseudolabel. The labels guide at first,
+    then the student labels for itself. Writes a run folder: checkpoints, log.csv, TensorBoard,
     curves.png and predictions.png. The result labels pictures with clipseg segment --student RUN.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)

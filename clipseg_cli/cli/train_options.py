@@ -73,7 +73,7 @@ GuidedOpt = Annotated[
     typer.Option(
         metavar="N",
         callback=between(0, _MOST),
-        help="Iterations in which CLIP's labels are learnt. Left out: a tenth.",
+        help="Iterations in which CLIP's labels are learnt. Left out: the preset's share, a tenth in the paper.",
         show_default=False,
         rich_help_panel=LABELS,
     ),
