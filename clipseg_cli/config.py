@@ -374,7 +374,7 @@ QUICK_RECIPE = Recipe(
     centre=True,
     weight_decay=0.02,
     zero_shot_weight_decay=0.02,
-    guided=0.5,
+    guided=0.9,
     validations=3,
     source="this tool: small pictures, a small network, minutes on a CPU",
 )
