@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 
 from clipseg_cli.errors import ShapeError
+from clipseg_cli.ops.reduce import upsample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     """
     if len(logits) != len(labels):
         raise ShapeError(f"{len(logits)} maps of logits for {len(labels)} maps of labels")
-    full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+    full = upsample(logits, (labels.shape[1], labels.shape[2]))
     total = F.cross_entropy(full, labels.long(), ignore_index=ignore, reduction="sum")
     return total / labels.numel()
 
@@ -56,9 +57,8 @@ def feature_loss(features: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """
     if features.shape[1] != teacher.shape[1]:
         raise ShapeError(f"the student has {features.shape[1]} channels, the teacher {teacher.shape[1]}")
-    size = mask.shape[1:]
-    ours = F.interpolate(features.float(), size, mode="bilinear", align_corners=False)
-    theirs = F.interpolate(F.normalize(teacher.float(), dim=1), size, mode="bilinear", align_corners=False)
+    size = (mask.shape[1], mask.shape[2])
+    ours, theirs = upsample(features, size), upsample(F.normalize(teacher.float(), dim=1), size)
     # Summed and divided, since picking out pixels would copy both maps.
     distance = (ours - theirs).abs().mean(dim=1)  # [B, H, W]
     return (distance * mask).sum() / mask.sum().clamp(min=1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clipseg_cli.ops.reduce import reduce_maps
+from clipseg_cli.ops.reduce import upsample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,19 +18,19 @@ def fill_unlabelled(labels: Tensor, maps: Tensor, class_ids: Sequence[int]) -> T
     """Replace negative labels by the best of the classes allowed as pseudo labels.
 
     Args:
-        labels: [H, W] integers; below 0 is unlabelled, everything else (255 too) stays.
-        maps: [K, h, w] scores of the allowed classes.
+        labels: [..., H, W] integers; below 0 is unlabelled, everything else (255 too) stays.
+        maps: [..., K, h, w] scores of the allowed classes, of any size.
         class_ids: [K] their ids.
 
     Returns:
-        [H, W], same dtype as `labels`.
+        [..., H, W], same dtype as `labels`.
 
     Source: chongzhou96/MaskCLIP@245d31f, mmseg/models/decode_heads/maskclip_plus_head.py, label_sanity_check
     and assign_label.
     """
-    winner = reduce_maps(maps, (labels.shape[0], labels.shape[1]), probabilities=True).winner
+    full = upsample(maps.reshape(-1, *maps.shape[-3:]), (labels.shape[-2], labels.shape[-1]))
     ids = torch.as_tensor(class_ids, dtype=labels.dtype, device=labels.device)
-    return torch.where(labels < 0, ids[winner.long()], labels)
+    return torch.where(labels < 0, ids[full.argmax(dim=1)].view_as(labels), labels)
 
 
 def leaked_classes(labels: Tensor, class_ids: Sequence[int]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,16 @@ class Reduced(NamedTuple):
     winner: Tensor
     score: Tensor
     log_total: Tensor
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whole maps [B, K, h, w] to [B, K, H, W] in float32, bilinearly; those of that size are handed back as they are.
+
+    For training, which needs all classes of every pixel; `reduce_maps` decides without holding them.
+    """
+    if tuple(maps.shape[-2:]) == size:
+        return maps.float()
+    return F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
 
 
 def bilinear_matrix(source: int, target: int, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from clipseg_cli.config import ignore_value
 from clipseg_cli.errors import RunError, is_out_of_memory
 from clipseg_cli.ops.augment import CropSpec
 from clipseg_cli.ops.losses import feature_loss, segmentation_loss
+from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.pipelines.manifest import Manifest, write_manifest
 from clipseg_cli.pipelines.students import LAST, latest
 from clipseg_cli.pipelines.training import checkpoints
@@ -221,6 +222,7 @@ class TrainingRun:
         image = ((part.images.float() - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features, logits = self.network(image)
+        logits = upsample(logits, (self.numbers.crop, self.numbers.crop))  # once, for labels and loss
         labels = self._targets(part, logits, iteration)
         loss = segmentation_loss(logits, labels, self._ignore)
         distance = torch.zeros_like(loss)

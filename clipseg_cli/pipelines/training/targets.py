@@ -92,7 +92,7 @@ class Targets:
 
         Args:
             batch: with given labels, and proposed ones where a run has them.
-            logits: [B, C, h, w] of the student for this very batch.
+            logits: [B, C, h, w] of the student for this very batch, of any size.
             iteration: counted from 0.
 
         Returns:
@@ -113,8 +113,5 @@ class Targets:
         elif stage == GUIDED and self.teacher is not None:
             labels = self.teacher.fill(batch.images, given)
         elif stage == SELF:
-            best = logits.detach()[:, self.class_ids]
-            labels = torch.stack(
-                [fill_unlabelled(one, maps, self.class_ids) for one, maps in zip(given, best, strict=True)]
-            )
+            labels = fill_unlabelled(given, logits[:, self.class_ids], self.class_ids)
         return torch.where(labels == UNLABELLED, self.ignore, labels)
