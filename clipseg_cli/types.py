@@ -43,6 +43,13 @@ class ClassList:
         """For each query the id of its class: [Q], ascending."""
         return tuple(c for c, words in enumerate(self.aliases) for _ in words)
 
+    def with_background_word(self, word: str) -> ClassList:
+        """The same classes with this one word for the background, if there is one."""
+        if self.background is None:
+            return self
+        aliases = tuple((word,) if c == self.background else words for c, words in enumerate(self.aliases))
+        return ClassList(self.names, aliases, self.background)
+
 
 class AttentionFn(Protocol):
     """Mixes the values of the last block."""

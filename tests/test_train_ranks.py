@@ -14,10 +14,10 @@ from training_trees import (  # noqa: F401
     WORDS,
     copy_run,
     edit_manifest,
-    label_run,
+    free_run,
+    session_tree,
     short_config,
     train,
-    tree,
 )
 
 from clipseg_cli.pipelines.data import list_hash
@@ -72,7 +72,7 @@ SGD = {"preset": "voc", "short_side": 0}
 """An optimiser of the kind of Adam would make much of the last digits of small gradients."""
 
 
-def few(label_run, tmp_path):  # noqa: F811
+def few(label_run, tmp_path):
     """A run that lists one picture alone."""
     folder = copy_run(label_run, tmp_path / "few")
     manifest = read_manifest(folder)
@@ -88,14 +88,14 @@ def few(label_run, tmp_path):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, label_run):  # noqa: F811
+def alone(tmp_path_factory, label_run):
     """The same run by one process."""
     options = {**SGD, "step_images": 4, "validate_every": 2, "checkpoint_every": 2}
     return train(short_config(labels=str(label_run), out=tmp_path_factory.mktemp("alone"), **options))
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, label_run, process_env, alone):  # noqa: F811
+def ranks(tmp_path_factory, label_run, process_env, alone):
     """What two processes did, in turn: a run, the same run again, and a run over one picture.
 
     They need no CLIP, since `alone` has left the embeddings of all words in the cache.
@@ -139,14 +139,14 @@ def test_two_ranks_learn_what_one_learns(ranks, alone):
             torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4, msg=f"{name}: {key}")
 
 
-def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path):  # noqa: F811
+def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path):
     """Else the test above would say nothing."""
     start = train(short_config(**SGD, labels=str(label_run), out=tmp_path, iterations=1, rate=1e-9)).weights
     moved = [(alone.weights[k] - v).abs().max().item() for k, v in start.items() if v.is_floating_point()]
     assert np.mean(np.array(moved) > 1e-3) > 0.5
 
 
-def test_the_batches_are_those_of_one_process(ranks, label_run, tmp_path, monkeypatch):  # noqa: F811
+def test_the_batches_are_those_of_one_process(ranks, label_run, tmp_path, monkeypatch):
     from clipseg_cli.pipelines.training import batches
 
     seen, follow = [], batches.Batches.__next__
@@ -181,7 +181,7 @@ def test_more_ranks_than_pictures_are_told(ranks):
     assert len(read_log(out / "runs/one")) == 4
 
 
-def test_a_batch_that_ranks_cannot_share_is_refused_before_they_meet(cli, label_run, tmp_path, monkeypatch):  # noqa: F811
+def test_a_batch_that_ranks_cannot_share_is_refused_before_they_meet(cli, label_run, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     words = ("train", "--labels", label_run, *WORDS, "--out", tmp_path / "out")
     done = cli(*words)

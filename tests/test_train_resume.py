@@ -18,13 +18,13 @@ from dataset_trees import make_folder
 from small_backbone import SMALL, small  # noqa: F401
 from training_trees import (  # noqa: F401
     copy_run,
+    free_run,
     label,
-    label_run,
-    seen_run,
+    session_tree,
     short_config,
     teacher_options,
     train,
-    tree,
+    zero_shot_run,
 )
 
 from clipseg_cli.errors import RunError
@@ -98,7 +98,7 @@ def record(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, label_run):  # noqa: F811
+def whole(tmp_path_factory, label_run):
     """A run in one go: its configuration, and what it left."""
     config = short_config(labels=str(label_run), out=tmp_path_factory.mktemp("whole"), name="run", **LONG)
     before = torch.get_num_threads()
@@ -150,7 +150,7 @@ def test_a_run_interrupted_anywhere_ends_as_in_one_go(whole, tmp_path, iteration
         pytest.param({"teacher": True, "setting": "zero-shot", "unseen": "sheep,tvmonitor"}, id="teacher"),
     ],
 )
-def test_so_does_any_kind_of_run(label_run, tree, tiny_clip, tmp_path, options):  # noqa: F811
+def test_so_does_any_kind_of_run(label_run, tree, tiny_clip, tmp_path, options):
     source = teacher_options(tiny_clip, tree) if options.get("teacher") else {"labels": str(label_run)}
     config = short_config(**{**LONG, **source, **options, "out": tmp_path / "one", "name": "run"})
     expected = record(train(config).folder)
@@ -190,7 +190,7 @@ main()
 """
 
 
-def test_a_killed_process_is_gone_on_with(whole, label_run, tmp_path, cli, process_env):  # noqa: F811
+def test_a_killed_process_is_gone_on_with(whole, label_run, tmp_path, cli, process_env):
     words = ("train", "--labels", label_run, *WORDS, "--out", tmp_path, "--name", "run")
     folder = tmp_path / "run"
     killed = subprocess.Popen(
@@ -229,8 +229,8 @@ def test_killed_between_the_last_checkpoint_and_the_manifest(whole, tmp_path):
 
 
 def test_pictures_that_failed_before_the_interruption_stay_in_the_manifest(
-    label_run,  # noqa: F811
-    tree,  # noqa: F811
+    label_run,
+    tree,
     tmp_path,
 ):
     data = shutil.copytree(tree, tmp_path / "voc")
@@ -266,7 +266,7 @@ def test_a_best_checkpoint_from_later_is_forgotten(whole, tmp_path):
 # Nothing to go on with, or nothing left
 
 
-def test_a_finished_run_has_nothing_left_to_do(whole, cli, label_run):  # noqa: F811
+def test_a_finished_run_has_nothing_left_to_do(whole, cli, label_run):
     config, _ = whole
     folder = config.out / "run"
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -304,7 +304,7 @@ def test_resume_of_nothing_is_refused_and_leaves_nothing(half):
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_run_of_another_command_is_refused(label_run, resume):  # noqa: F811
+def test_a_run_of_another_command_is_refused(label_run, resume):
     before = sorted(label_run.rglob("*"))
     config = short_config(labels=str(label_run), out=label_run.parent, name=label_run.name, resume=resume)
     assert refused(config)[0] == f"{label_run} is a run of another command"
@@ -334,7 +334,7 @@ def test_a_run_in_use_is_refused_with_the_process(half):
 )
 def test_other_options_are_named(half, options, named):
     message, hint = refused(dataclasses.replace(half, **options))
-    assert message.startswith(f"{half.out / 'run'} was begun with other options: ") and named in message
+    assert message.startswith(f"{half.out / 'run'} was made with other options: ") and named in message
     assert hint == "use the same options to go on, or another --name to start anew"
 
 
@@ -515,7 +515,7 @@ def test_killed_at_any_file_it_touches_a_whole_checkpoint_is_there(tmp_path, pro
 
 
 @pytest.mark.parametrize("name", ["write_bytes", "_take_place"])
-def test_a_full_disk_leaves_the_checkpoint_before(whole, tmp_path, monkeypatch, cli, label_run, name):  # noqa: F811
+def test_a_full_disk_leaves_the_checkpoint_before(whole, tmp_path, monkeypatch, cli, label_run, name):
     """The second checkpoint finds no space; what is there is enough to go on."""
     write, calls = getattr(checkpoints, name), []
 

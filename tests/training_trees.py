@@ -257,13 +257,3 @@ def finished_training(tmp_path_factory, label_run) -> Taught:
 @lru_cache(maxsize=1)
 def _taught(base: Path, run: Path) -> Taught:
     return train(short_config(labels=str(run), out=base / "training" / "out", name="run"))
-
-
-# Until no test file imports them by these names any more, which ruff takes for redefinitions (F811).
-tree, label_run, seen_run, teach, taught = (
-    session_tree,
-    free_run,
-    zero_shot_run,
-    short_training,
-    finished_training,
-)

@@ -1,4 +1,4 @@
-"""Options that commands share, each once: name, range, help. Its default stands in `config.py`.
+"""Options that commands share, each once: name, range, help. Its default stands in `config/`.
 
 Those of the commands over a whole data set are in `data_options.py`.
 """

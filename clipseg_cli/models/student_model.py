@@ -10,7 +10,7 @@ import torch
 
 from clipseg_cli.config import PLAIN_BACKGROUND
 from clipseg_cli.models.student_files import student_fingerprint
-from clipseg_cli.types import ClassList, DenseFeatures
+from clipseg_cli.types import DenseFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.models.student import Student
     from clipseg_cli.models.student_files import StudentCard
-    from clipseg_cli.types import Method
+    from clipseg_cli.types import ClassList, Method
 
 
 class StudentReader:
@@ -108,10 +108,8 @@ class StudentModel:
             The classes with one word for a learnt background, and unit rows [Q, D] for their queries.
         """
         learnt = self.student.background is not None
-        if learnt and classes.background is not None:
-            aliases = list(classes.aliases)
-            aliases[classes.background] = (PLAIN_BACKGROUND,)
-            classes = ClassList(classes.names, tuple(aliases), classes.background)
+        if learnt:
+            classes = classes.with_background_word(PLAIN_BACKGROUND)
         own = self.student.queries().detach()
         known = {
             word: row

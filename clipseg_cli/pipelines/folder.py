@@ -10,7 +10,7 @@ from clipseg_cli.errors import RunError, UsageError
 from clipseg_cli.outputs import safe_name
 from clipseg_cli.pipelines.finish import LABELS
 from clipseg_cli.pipelines.manifest import FILE as MANIFEST
-from clipseg_cli.pipelines.manifest import Manifest, differences, read_manifest, write_manifest
+from clipseg_cli.pipelines.manifest import Manifest, read_manifest, refuse_changes, write_manifest
 from clipseg_cli.pipelines.progress import FINAL, WORKERS, forget_records, progress_path
 from clipseg_cli.utils.files import check_writable, output_errors
 from clipseg_cli.utils.locks import LockedError, hold, holder_of, sweep
@@ -111,13 +111,7 @@ def begin_run(folder: Path, now: Manifest) -> None:
                 )
             write_manifest(now, folder)
             return
-    changed = differences(before.identity, now.identity)
-    if changed:
-        listed = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-        raise RunError(
-            f"{folder} was made with other options: {listed}",
-            hint="use the same options to go on, or another --name to start anew",
-        )
+    refuse_changes(folder, before, now.identity)
 
 
 def begin_pictures(folder: Path, images: Set[str], worker: str | None) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import PseudolabelConfig
     from clipseg_cli.pipelines.predict import Predictor
-    from clipseg_cli.types import Dataset, DenseModel
+    from clipseg_cli.types import Dataset, DenseModel, Sample
 
 
 _ELSEWHERE = {
@@ -48,15 +48,7 @@ def run_identity(
     names = dataset.classes.names
     return {
         "kind": "pseudolabel",
-        "dataset": {
-            "layout": dataset.name,
-            "title": dataset.title,
-            "root": str(dataset.root.resolve()),
-            "benchmark": dataset.benchmark,
-            "split": dataset.split,
-            "images": len(dataset.samples),
-            "images_sha256": list_hash(dataset.samples),
-        },
+        "dataset": dataset_identity(dataset, dataset.samples),
         "method": config.method,
         "options": {
             **{key: value for key, value in dataclasses.asdict(config).items() if key not in _ELSEWHERE},
@@ -64,7 +56,7 @@ def run_identity(
         },
         "model": {**describe_model(backbone, predictor), "device": predictor.device.type},
         "settings": predictor.describe(),
-        "templates": {"count": len(templates), "sha256": _hash(templates)},
+        "templates": {"count": len(templates), "sha256": templates_hash(templates)},
         "classes": class_table_rows(dataset.classes),
         "background": dataset.classes.background,
         "ignore": ignore_value(len(names)),
@@ -72,5 +64,24 @@ def run_identity(
     }
 
 
-def _hash(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def dataset_identity(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Which pictures of which data set a run is about.
+
+    Args:
+        dataset: where they are.
+        samples: those that the run uses, in their order.
+    """
+    return {
+        "layout": dataset.name,
+        "title": dataset.title,
+        "root": str(dataset.root.resolve()),
+        "benchmark": dataset.benchmark,
+        "split": dataset.split,
+        "images": len(samples),
+        "images_sha256": list_hash(samples),
+    }
+
+
+def templates_hash(templates: Sequence[str]) -> str:
+    """SHA-256 of the sentences, in hex: a file of templates may change under the same name."""
+    return hashlib.sha256("\n".join(templates).encode()).hexdigest()

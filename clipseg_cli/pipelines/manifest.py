@@ -95,6 +95,26 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return sorted(found, key=lambda text: not text.startswith("--"))
 
 
+def refuse_changes(folder: Path, before: Manifest, identity: Mapping[str, Any]) -> None:
+    """A run goes on only with the options that it was made with.
+
+    Args:
+        folder: of the run.
+        before: what is written there.
+        identity: of what would go on with it.
+
+    Raises:
+        RunError: they differ; the message names the first differences.
+    """
+    changed = differences(before.identity, identity)
+    if changed:
+        more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise RunError(
+            f"{folder} was made with other options: {'; '.join(changed[:3])}{more}",
+            hint="use the same options to go on, or another --name to start anew",
+        )
+
+
 def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*now, *before)):

@@ -224,7 +224,7 @@ def evaluation_of_teacher(config: EvalConfig) -> EvalConfig | None:
     )
 
 
-_OF_THE_TEACHER = ("method", "protocol", "templates", "prompt_denoising", "key_smoothing")
+_OF_THE_TEACHER = tuple(name for name in OF_A_CLIP if name not in ("model", "pretrained"))
 
 
 def student_protocol(card: StudentCard) -> Protocol:

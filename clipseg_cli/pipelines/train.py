@@ -6,22 +6,18 @@ import dataclasses
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import InferenceConfig, ignore_value
+from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import RunError
-from clipseg_cli.models.student_files import StudentCard
-from clipseg_cli.outputs import class_table_rows, safe_name
-from clipseg_cli.pipelines.about import library_versions, versions
-from clipseg_cli.pipelines.data import list_hash, subset_classes
+from clipseg_cli.outputs import safe_name
+from clipseg_cli.pipelines.data import subset_classes
 from clipseg_cli.pipelines.folder import run_folder, taken
 from clipseg_cli.pipelines.load import plan_clip
-from clipseg_cli.pipelines.manifest import Manifest, differences, read_manifest, write_manifest
+from clipseg_cli.pipelines.manifest import Manifest, read_manifest, refuse_changes, write_manifest
 from clipseg_cli.pipelines.runs import newest_run
 from clipseg_cli.pipelines.students import embed_for
 from clipseg_cli.pipelines.training import checkpoints
 from clipseg_cli.pipelines.training.lesson import Lesson, open_lesson
 from clipseg_cli.pipelines.training.network import (
-    MEAN,
-    STD,
     build_optimiser,
     build_student,
     check_crops,
@@ -29,6 +25,7 @@ from clipseg_cli.pipelines.training.network import (
 )
 from clipseg_cli.pipelines.training.pictures import Pictures
 from clipseg_cli.pipelines.training.recipe import Numbers, resolve_numbers
+from clipseg_cli.pipelines.training.records import describe_student, training_identity
 from clipseg_cli.pipelines.training.run import TrainingRun
 from clipseg_cli.pipelines.training.showing import Sheet
 from clipseg_cli.pipelines.training.targets import Teacher
@@ -37,7 +34,7 @@ from clipseg_cli.utils.device import pick_device, pick_precision
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     import torch
@@ -45,12 +42,10 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import TrainConfig
     from clipseg_cli.models.student import Student
+    from clipseg_cli.models.student_files import StudentCard
 
 TEACHER_WINDOWS = 16
 """Crops that the teacher reads in one forward pass."""
-
-_ELSEWHERE = {"dataset", "labels", "device", "precision", "workers", "out", "name", "resume", "student"}
-"""Options that change no weight, or that stand elsewhere in the manifest."""
 
 
 def choose_labels(config: TrainConfig) -> tuple[TrainConfig, str]:
@@ -88,9 +83,9 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
         wait_for_all(share)  # all have looked before the first begins
         teacher, facts, text_embeds = _teacher(config, lesson, device)
         student, init = build_student(config, numbers, lesson.classes, text_embeds)
-        card = _card(lesson, numbers, config, student, facts)
+        card = describe_student(lesson, numbers, config, student, facts)
         optimiser = build_optimiser(place(student, device, share), numbers)
-        identity = _identity(config, lesson, numbers, facts, f"{device.type} {dtype}")
+        identity = training_identity(config, lesson, numbers, facts, f"{device.type} {dtype}")
         state = _begin(folder, before, identity, student, optimiser, card)
         finished = before is not None and before.complete and state.iteration == numbers.iterations
         student.to(device)
@@ -188,83 +183,6 @@ def _teacher(
     return (Teacher(predictor, lesson.unlabelled) if config.teacher else None), facts, embeds
 
 
-def _card(
-    lesson: Lesson,
-    numbers: Numbers,
-    config: TrainConfig,
-    student: Student,
-    teacher: Mapping[str, Any],
-) -> StudentCard:
-    data = lesson.dataset
-    return StudentCard(
-        shape=student.shape,
-        classes=lesson.classes,
-        templates=lesson.templates,
-        mean=MEAN,
-        std=STD,
-        short_side=numbers.short_side,
-        long_side=numbers.long_side,
-        teacher=dict(teacher),
-        training={
-            "setting": config.setting,
-            "unseen": [data.classes.names[i] for i in lesson.unseen],
-            "data": {
-                "root": str(data.root.resolve()),
-                "benchmark": data.benchmark,
-                "split": data.split,
-                "classes": "" if data.benchmark else config.classes,
-                "background": "auto" if data.benchmark else config.background,
-            },
-            "labels": str(lesson.run) if lesson.run else None,
-            "method": config.method,
-            "protocol": config.protocol,
-            "templates": config.templates,
-            "prompt_denoising": config.prompt_denoising,
-            "key_smoothing": config.key_smoothing,
-            "preset": numbers.preset,
-            "iterations": numbers.iterations,
-        },
-        versions=versions(),
-    )
-
-
-def _identity(
-    config: TrainConfig, lesson: Lesson, numbers: Numbers, teacher: Mapping[str, Any], computes: str
-) -> dict[str, Any]:
-    """All that the weights depend on; how many processes share the work changes rounding only."""
-    data = lesson.dataset
-    return {
-        "kind": "train",
-        "dataset": {
-            "layout": data.name,
-            "title": data.title,
-            "root": str(data.root.resolve()),
-            "benchmark": data.benchmark,
-            "split": data.split,
-            "images": len(lesson.samples),
-            "images_sha256": list_hash(lesson.samples),
-        },
-        "labels": _labels_identity(lesson),
-        "teacher": dict(teacher),
-        "options": {k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE},
-        "numbers": dataclasses.asdict(numbers),
-        "classes": class_table_rows(lesson.classes),
-        "background": lesson.classes.background,
-        "ignore": ignore_value(len(lesson.classes)),
-        "unseen": [data.classes.names[i] for i in lesson.unseen],
-        "computes": computes,
-        "versions": library_versions(),
-    }
-
-
-def _labels_identity(lesson: Lesson) -> dict[str, Any] | None:
-    """Which run is learnt from, by all that its labels depend on."""
-    if lesson.run is None:
-        return None
-    manifest = read_manifest(lesson.run)
-    return {"run": str(lesson.run.resolve()), "made_with": manifest and manifest.identity["options"]}
-
-
 def _check_beginning(folder: Path, *, resume: bool) -> Manifest | None:
     """A run is gone on with only if that is asked for; returns what it was begun with.
 
@@ -295,20 +213,14 @@ def _begin(
     """Start a run, or bring the student to where it is.
 
     Raises:
-        RunError: it was begun with other options, or its checkpoint is damaged.
+        RunError: it was made with other options, or its checkpoint is damaged.
     """
     first = process_share().index == 0
     if before is None:
         if first:
             write_manifest(Manifest(identity), folder)
         return checkpoints.State()
-    changed = differences(before.identity, identity)
-    if changed:
-        more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise RunError(
-            f"{folder} was begun with other options: {'; '.join(changed[:3])}{more}",
-            hint="use the same options to go on, or another --name to start anew",
-        )
+    refuse_changes(folder, before, identity)
     state = checkpoints.restore(folder, student, optimiser, card) or checkpoints.State()
     if first:
         checkpoints.forget_later(folder, state.iteration)

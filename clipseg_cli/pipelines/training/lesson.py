@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import PLAIN_BACKGROUND, TrainConfig
+from clipseg_cli.config import OF_A_CLIP, PLAIN_BACKGROUND, TrainConfig
 from clipseg_cli.data.prompts import load_templates
 from clipseg_cli.errors import ClipsegError, RunError, UsageError
 from clipseg_cli.pipelines.data import open_data, unseen_ids
 from clipseg_cli.pipelines.finish import LABELS, label_path
+from clipseg_cli.pipelines.identity import templates_hash
 from clipseg_cli.pipelines.runs import options_of_run
 from clipseg_cli.pipelines.training.checks import (
     check_options,
@@ -22,27 +22,14 @@ from clipseg_cli.pipelines.training.checks import (
     check_unseen,
     complete_manifest,
 )
-from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clipseg_cli.config import Protocol
-    from clipseg_cli.types import Dataset, Sample
+    from clipseg_cli.types import ClassList, Dataset, Sample
 
-_OF_THE_RUN = (
-    "dataset",
-    "benchmark",
-    "classes",
-    "background",
-    "model",
-    "pretrained",
-    "method",
-    "protocol",
-    "templates",
-    "prompt_denoising",
-    "key_smoothing",
-)
+_OF_THE_RUN = ("dataset", "benchmark", "classes", "background", *OF_A_CLIP)
 """Options that a run was made with and that hold for what is learnt from it."""
 
 
@@ -80,16 +67,7 @@ class Lesson:
     @property
     def classes(self) -> ClassList:
         """Of the student: one word for the background, which it learns."""
-        return student_classes(self.dataset.classes)
-
-
-def student_classes(classes: ClassList) -> ClassList:
-    """The same classes with one word for the background, in whose place the student learns an embedding."""
-    if classes.background is None:
-        return classes
-    aliases = list(classes.aliases)
-    aliases[classes.background] = (PLAIN_BACKGROUND,)
-    return ClassList(classes.names, tuple(aliases), classes.background)
+        return self.dataset.classes.with_background_word(PLAIN_BACKGROUND)
 
 
 def open_lesson(config: TrainConfig) -> Lesson:
@@ -170,7 +148,7 @@ def _from_run(config: TrainConfig) -> Lesson:
         have = "image has" if lacking == 1 else "images have"
         notes.append(f"{lacking} {have} no label in {folder} and cannot be learnt from")
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
-    if hashlib.sha256("\n".join(templates).encode()).hexdigest() != identity["templates"]["sha256"]:
+    if templates_hash(templates) != identity["templates"]["sha256"]:
         raise RunError(
             f"the templates of {folder} ({config.templates or protocol.templates}) have changed since",
             hint="put the file back, or label the data set again",

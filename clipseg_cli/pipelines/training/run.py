@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from clipseg_cli.config import ignore_value
-from clipseg_cli.errors import RunError, is_out_of_memory
+from clipseg_cli.errors import is_out_of_memory
 from clipseg_cli.ops.augment import CropSpec
 from clipseg_cli.ops.losses import feature_loss, segmentation_loss
 from clipseg_cli.ops.reduce import upsample
@@ -19,9 +19,11 @@ from clipseg_cli.pipelines.manifest import Manifest, write_manifest
 from clipseg_cli.pipelines.students import LAST, latest
 from clipseg_cli.pipelines.training import checkpoints
 from clipseg_cli.pipelines.training.batches import Batch, Batches
+from clipseg_cli.pipelines.training.clock import Clock
 from clipseg_cli.pipelines.training.journal import Journal, Step, Validation, read_validation
-from clipseg_cli.pipelines.training.network import LEAST_CROPS, MEAN, STD, share_network
+from clipseg_cli.pipelines.training.network import MEAN, STD, share_network
 from clipseg_cli.pipelines.training.targets import FEATURES, Targets, Teacher
+from clipseg_cli.pipelines.training.trouble import diverged, out_of_memory
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import sum_over_ranks, wait_for_all
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
 
     from clipseg_cli.config import TrainConfig
+    from clipseg_cli.errors import RunError
     from clipseg_cli.models.student import Student
     from clipseg_cli.models.student_files import StudentCard
     from clipseg_cli.pipelines.training.lesson import Lesson
@@ -45,9 +48,6 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 300.0
 """A killed run loses no more than this."""
-
-RATE_ITERATIONS = 20
-"""Over how many iterations images per second are averaged."""
 
 
 class Outcome(NamedTuple):
@@ -136,7 +136,7 @@ class TrainingRun:
             if self.share.index == 0:
                 journal = stack.enter_context(Journal(self.folder, done=self.state.iteration))
             self.student.train()
-            clock = _Clock(self.numbers.batch_size)
+            clock = Clock(self.numbers.batch_size)
             saved, began, before = time.monotonic(), time.monotonic(), self.state.seconds
             while self.state.iteration < self.numbers.iterations:
                 step = clock.timed(self._step(next(batches)))
@@ -205,7 +205,7 @@ class TrainingRun:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise self._out_of_memory() from error
+            raise out_of_memory(self.numbers, self.share.count, self.device) from error
         features = self.config.targets == "features"
         return Step(
             iteration=iteration + 1,
@@ -320,43 +320,7 @@ class TrainingRun:
 
     def _diverged(self, what: str, iteration: int) -> RunError:
         rate = self._optimiser.param_groups[0]["lr"]
-        kept = latest(self.folder, LAST)
-        where = f"the last good checkpoint is kept in {kept}" if kept else "there was no checkpoint yet"
-        return RunError(
-            f"{what} any more after {iteration} iterations, at a learning rate of {rate:.2g}; {where}",
-            hint=f"try a smaller one in a run of another name, as in --rate {self.numbers.rate / 4:.2g}",
-        )
-
-    def _out_of_memory(self) -> RunError:
-        n, ranks = self.numbers, self.share.count
-        own = n.batch_size // ranks
-        here, crop = own // n.accumulate, max(32, n.crop * 3 // 4 // 32 * 32)
-        least = -(-LEAST_CROPS // ranks) if n.head == "deeplabv3plus" else 1
-        parts = next((k for k in range(n.accumulate + 1, own // least + 1) if own % k == 0), None)
-        ways = [f"--accumulate {parts}, which keeps the batch"] if parts else []
-        ways += [f"--crop {crop}"] if crop < n.crop else []
-        return RunError(
-            f"not enough memory for {here} crop{'s' if here > 1 else ''} of {n.crop} pixels at once on {self.device}",
-            hint=f"try {', or '.join(ways) or 'a smaller --backbone'}, in a run of another --name",
-        )
-
-
-class _Clock:
-    """Images per second over the last iterations."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-        self._ends = [time.monotonic()]
-
-    def timed(self, step: Step) -> Step:
-        self._ends = [*self._ends[-RATE_ITERATIONS:], time.monotonic()]
-        seconds = self._ends[-1] - self._ends[0]
-        rate = self.images * (len(self._ends) - 1) / max(seconds, 1e-9)
-        return dataclasses.replace(step, images_per_second=rate)
-
-    def restart(self) -> None:
-        """After something else took time."""
-        self._ends = [time.monotonic()]
+        return diverged(what, self.folder, self.numbers, iteration=iteration, rate=rate)
 
 
 def _split(batch: Batch, parts: int, device: torch.device) -> list[Batch]:

@@ -1,0 +1,149 @@
+"""`--protocol`: the settings that a published code fixes, as a named whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Stitch = Literal["patch", "pixel"]
+KeyNorm = Literal["token", "position"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The settings that a published code fixes, as a named whole.
+
+    Attributes:
+        name: what `--protocol` takes.
+        short_side, long_side: pixels after the resize; None asks the model.
+        keep_exact_size: True resizes to exactly that size and pads inside the tower (the published order);
+            False rounds both sides to whole patches, so that windows lie on one patch grid.
+        window, stride: pixels; 0 means the whole image at once; None asks the model.
+        stitch: "pixel" upsamples every window by itself and averages pixels (the published order), "patch"
+            averages on the patch grid and upsamples once.
+        softmax_scale: factor on the cosines before the softmax; None asks the model.
+        key_norm: axis over which key smoothing normalises the keys: "token" as the paper says, "position"
+            as the published code does.
+        activation, ln_eps: forced on the image tower; None keeps what the checkpoint was trained with.
+        mean, std: of the image in [0, 1]; None asks the model.
+        templates: sentences around each word, as `--templates` takes them.
+        background_threshold: winners less probable than this become background; None means 0.
+        words: which words of a benchmark stand for its classes: the key in its file.
+        square: both sides are resized to `short_side`, whatever the aspect.
+        upsample: "logits" upsamples scores and then decides, "labels" decides at network size and repeats.
+        score_short_side: labels are resized (nearest) to this short side before they are scored; None scores
+            them at their own size.
+        from_benchmark: which of these fields a benchmark's file fills in.
+        exceptions: benchmark -> fields with other values there.
+        benchmarks: those that the source itself reports; the first that fits a data set is its default.
+        source: where these settings come from.
+    """
+
+    name: str
+    short_side: int | None = None
+    long_side: int | None = None
+    keep_exact_size: bool = False
+    window: int | None = None
+    stride: int | None = None
+    stitch: Stitch = "patch"
+    softmax_scale: float | None = None
+    key_norm: KeyNorm = "token"
+    activation: Literal["gelu", "quick_gelu"] | None = None
+    ln_eps: float | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    templates: str = "imagenet"
+    background_threshold: float | None = None
+    words: str = "prompt_names"
+    square: bool = False
+    upsample: Literal["logits", "labels"] = "logits"
+    score_short_side: int | None = None
+    from_benchmark: tuple[str, ...] = ()
+    exceptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    benchmarks: tuple[str, ...] = ()
+    source: str = ""
+
+    def on(self, benchmark: str | None, facts: Mapping[str, Any]) -> Protocol:
+        """The settings that hold on one benchmark.
+
+        Args:
+            benchmark: its name, or None for other data.
+            facts: what its file says (`data.classes.load_benchmark`); empty for other data.
+        """
+        own: dict[str, Any] = {key: facts[key] for key in self.from_benchmark if key in facts}
+        own.update(self.exceptions.get(benchmark or "", {}))
+        return dataclasses.replace(self, **own)
+
+
+DEFAULT_PROTOCOL = Protocol(name="default", long_side=2048, source="this tool")
+
+MASKCLIP_PROTOCOL = Protocol(
+    name="maskclip",
+    short_side=512,
+    long_side=2048,
+    keep_exact_size=True,
+    window=0,
+    stitch="pixel",
+    softmax_scale=1.0,
+    key_norm="position",
+    activation="gelu",
+    ln_eps=1e-6,
+    mean=(123.675 / 255, 116.28 / 255, 103.53 / 255),
+    std=(58.395 / 255, 57.12 / 255, 57.375 / 255),
+    templates="maskclip",
+    words="maskclip_prompt_names",
+    # (520, 520) with the ratio kept bounds the long side.
+    exceptions={"context59": {"short_side": 520, "long_side": 520}},
+    benchmarks=("voc20", "context59", "coco-stuff"),
+    source="chongzhou96/MaskCLIP@245d31f, configs/_base_/datasets/",
+)
+
+SCLIP_PROTOCOL = Protocol(
+    name="sclip",
+    # The base configuration, on which later work compares methods. SCLIP's own runs raise the scale on three
+    # benchmarks (65 on voc21, with a rule on areas; 50 on context60 and coco-object).
+    short_side=336,
+    long_side=2048,
+    keep_exact_size=True,
+    window=224,
+    stride=112,
+    stitch="pixel",
+    softmax_scale=40.0,
+    mean=(122.771 / 255, 116.746 / 255, 104.094 / 255),
+    std=(68.501 / 255, 66.632 / 255, 70.323 / 255),
+    from_benchmark=("short_side", "background_threshold"),
+    benchmarks=(
+        "voc21",
+        "context60",
+        "coco-object",
+        "voc20",
+        "context59",
+        "coco-stuff",
+        "ade20k",
+        "cityscapes",
+    ),
+    source="wangf3014/SCLIP@b56bd30, clip_segmentor.py and configs/base_config.py",
+)
+
+CLIP_DIY_PROTOCOL = Protocol(
+    name="clip-diy",
+    short_side=256,
+    long_side=256,
+    keep_exact_size=True,
+    square=True,
+    window=0,
+    stitch="pixel",
+    softmax_scale=1.0,
+    templates="clip-diy",
+    words="clip_diy_prompt_names",
+    upsample="labels",
+    score_short_side=448,
+    benchmarks=("voc21", "coco-object"),
+    source="wysoczanska/clip-diy@f88932d, configs/cfg_clip_pascal.yaml, src/datasets/pascal_voc.py",
+)
+
+PROTOCOLS = {p.name: p for p in (DEFAULT_PROTOCOL, SCLIP_PROTOCOL, MASKCLIP_PROTOCOL, CLIP_DIY_PROTOCOL)}

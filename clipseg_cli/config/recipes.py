@@ -1,0 +1,118 @@
+"""`clipseg train --preset`: how a student is trained, as a named whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Head = Literal["deeplabv2", "deeplabv3plus"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is trained: the numbers of a publication, or ours, under one name.
+
+    Attributes:
+        name: what `--preset` takes.
+        backbone: of the student, a ResNet of timm.
+        head: "deeplabv2" or "deeplabv3plus"; `zero_shot_head` is that of the zero-shot setting.
+        short_side, long_side: to which a picture is resized, keeping its ratio, before the random scale: the
+            largest size with a short side and a long side of at most this; a short side of 0 keeps the
+            picture's own size.
+        crop: side of the square crop, in pixels.
+        scale: range of the random scale.
+        max_share: a crop is drawn again (up to ten times) while one class has more than this share of it.
+        batch_size: crops in one iteration, over all processes.
+        iterations, zero_shot_iterations: of the annotation-free setting; of those with ground truth.
+        rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
+        optimiser: "sgd", as published, or "adamw", which learns more in few iterations.
+        centre: classify by the words less their mean; see `StudentShape`.
+        momentum: of SGD.
+        weight_decay: on all parameters; `zero_shot_weight_decay` in the settings with ground truth.
+        guided: share of the iterations in which the teacher labels; self-training begins behind it.
+        validations: how often the student is scored on the way.
+        benchmarks: for which this is the default.
+        source: where these numbers come from.
+    """
+
+    name: str
+    backbone: str
+    head: Head = "deeplabv2"
+    zero_shot_head: Head = "deeplabv2"
+    short_side: int = 512
+    long_side: int = 2048
+    crop: int = 512
+    scale: tuple[float, float] = (0.5, 2.0)
+    max_share: float = 0.75
+    batch_size: int = 16
+    iterations: int = 2000
+    zero_shot_iterations: int = 20_000
+    rate: float = 0.01
+    zero_shot_rate: float = 0.01
+    min_rate: float = 1e-4
+    power: float = 0.9
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    centre: bool = False
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    zero_shot_weight_decay: float = 5e-4
+    guided: float = 0.1
+    validations: int = 10
+    benchmarks: tuple[str, ...] = ()
+    source: str = ""
+
+
+_MASKCLIP_CONFIGS = "chongzhou96/MaskCLIP@245d31f, configs/maskclip_plus/"
+
+VOC_RECIPE = Recipe(
+    name="voc",
+    backbone="resnet101c",
+    benchmarks=("voc20", "voc21"),
+    source=_MASKCLIP_CONFIGS,
+)
+
+CONTEXT_RECIPE = Recipe(
+    name="context",
+    backbone="resnet101c",
+    zero_shot_head="deeplabv3plus",
+    short_side=520,
+    long_side=520,
+    crop=480,
+    iterations=4000,
+    zero_shot_iterations=40_000,
+    zero_shot_rate=0.004,
+    zero_shot_weight_decay=1e-4,
+    benchmarks=("context59", "context60"),
+    source=_MASKCLIP_CONFIGS,
+)
+
+COCO_STUFF_RECIPE = Recipe(
+    name="coco-stuff",
+    backbone="resnet101c",
+    iterations=8000,
+    zero_shot_iterations=80_000,
+    benchmarks=("coco-stuff",),
+    source=_MASKCLIP_CONFIGS,
+)
+
+QUICK_RECIPE = Recipe(
+    name="quick",
+    backbone="resnet10t",
+    short_side=144,
+    crop=128,
+    scale=(0.7, 1.6),
+    iterations=600,
+    zero_shot_iterations=600,
+    rate=1e-3,
+    zero_shot_rate=1e-3,
+    min_rate=1e-5,
+    optimiser="adamw",
+    centre=True,
+    weight_decay=0.02,
+    zero_shot_weight_decay=0.02,
+    guided=0.9,
+    validations=3,
+    source="this tool: small pictures, a small network, minutes on a CPU",
+)
+
+RECIPES = {r.name: r for r in (VOC_RECIPE, CONTEXT_RECIPE, COCO_STUFF_RECIPE, QUICK_RECIPE)}
