@@ -21,10 +21,13 @@ from typing import Any
 
 FIGURES = ("mIoU", "mIoU_seen", "mIoU_unseen", "hIoU", "pixel_accuracy")
 UNSEEN = "pottedplant,sheep,sofa,train,tvmonitor"
+DENOISED = ("--prompt-denoising", "0.5")
+"""Of the teacher that the students learn from."""
+
 TEACHERS = {
     "teacher": (),
-    "teacher, PD 0.5": ("--prompt-denoising", "0.5"),
-    "teacher, PD 0.5 + KS 1.0": ("--prompt-denoising", "0.5", "--key-smoothing", "1.0"),
+    "teacher, PD 0.5": DENOISED,
+    "teacher, PD 0.5 + KS 1.0": (*DENOISED, "--key-smoothing", "1.0"),
 }
 
 
@@ -43,7 +46,7 @@ def main() -> None:
     parser.add_argument("--unseen", default=UNSEEN)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/students"))
-    parser.add_argument("--lanes", type=int, default=2, help="runs beside each other")
+    parser.add_argument("--lanes", type=int, default=1, help="runs beside each other")
     parser.add_argument("--options", default="", help="more options for every training, as one text")
     options = parser.parse_args()
     bench = Bench(options)
@@ -61,35 +64,38 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.out = options, options.out
-        self.labels = self.out / "labels" / "run"
+        self.threads = max(1, (os.cpu_count() or 1) // options.lanes)
+
+    def labels(self, kind: str) -> Path:
+        """Folder of the pseudo labels of the training pictures: "free", or "seen", which keeps seen ground truth."""
+        return self.out / "labels" / kind
 
     def label(self) -> None:
-        """Pseudo labels of the training pictures."""
-        run("pseudolabel", self.options.dataset, "--model", self.options.model, "--prompt-denoising", "0.5",
-            "--out", self.labels.parent, "--name", self.labels.name)  # fmt: skip
+        """Pseudo labels of the training pictures, of both kinds."""
+        for kind in ("free", "seen"):
+            keep = ("--keep-labels", "seen", "--unseen", self.options.unseen) if kind == "seen" else ()
+            self.run("pseudolabel", self.options.dataset, "--model", self.options.model, *DENOISED, *keep,
+                     "--out", self.labels(kind).parent, "--name", kind)  # fmt: skip
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
         """Name -> options of `clipseg train`."""
         o = self.options
         guided = o.iterations // 2 if o.guided is None else o.guided
-        truth = ("--dataset", o.dataset, "--model", o.model)
+        free, seen = ("--labels", self.labels("free")), ("--labels", self.labels("seen"))
         return {
-            "guided": ("--labels", self.labels, "--guided", o.iterations),
-            "guided + self-training": ("--labels", self.labels, "--guided", guided),
-            "zero-shot": (
-                *truth, "--teacher", "--setting", "zero-shot", "--unseen", o.unseen, "--prompt-denoising", "0.5",
-                "--guided", guided,
-            ),
-            "supervised": (*truth, "--setting", "supervised"),
-        }  # fmt: skip
+            "guided": (*free, "--guided", o.iterations),
+            "guided + self-training": (*free, "--guided", guided),
+            "zero-shot": (*seen, "--setting", "zero-shot", "--guided", guided),
+            "supervised": ("--dataset", o.dataset, "--model", o.model, "--setting", "supervised"),
+        }
 
     def student(self, row: str, seed: int) -> None:
         """Train one, or go on with it."""
         o, folder = self.options, self.out / "train" / self.name(row, seed)
         resume = ("--resume",) if (folder / "manifest.json").exists() else ()
-        run("train", *self.rows()[row], "--preset", o.preset, "--init", o.init, "--iterations", o.iterations,
-            "--seed", seed, "--out", folder.parent, "--name", folder.name, "--validate-every", 0, "--workers", 1,
-            *o.options.split(), *resume)  # fmt: skip
+        self.run("train", *self.rows()[row], "--preset", o.preset, "--init", o.init, "--iterations", o.iterations,
+                 "--seed", seed, "--out", folder.parent, "--name", folder.name, "--validate-every", 0,
+                 "--validation-images", 30, *o.options.split(), *resume)  # fmt: skip
         for data in filter(None, (o.dataset, o.heldout)):
             self.score(folder.name, data, ("--student", folder, "--alone"))
 
@@ -101,8 +107,8 @@ class Bench:
         """The figures of one evaluation, kept in a file."""
         file = self.out / "scores" / f"{name}-{data.name}.json"
         if not file.exists():
-            report = run("eval", *what, "--dataset", data, "--unseen", self.options.unseen, "--json",
-                         "--out", self.out / "eval", "--name", f"{name}-{data.name}")  # fmt: skip
+            report = self.run("eval", *what, "--dataset", data, "--unseen", self.options.unseen, "--json",
+                              "--out", self.out / "eval", "--name", f"{name}-{data.name}")  # fmt: skip
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(report)
         summary: dict[str, float] = json.loads(file.read_text())["summary"]
@@ -121,15 +127,14 @@ class Bench:
             ]
         return rows
 
-
-def run(*command: Any) -> str:
-    """One command of clipseg on one thread; its stdout."""
-    line = [sys.executable, "-m", "clipseg_cli", *map(str, command)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, env=env, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"failed: {' '.join(line[3:])}")
-    return done.stdout
+    def run(self, *command: Any) -> str:
+        """One command of clipseg on the threads of one lane; its stdout."""
+        line = [sys.executable, "-m", "clipseg_cli", *map(str, command)]
+        env = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        done = subprocess.run(line, env=env, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"failed: {' '.join(line[3:])}")
+        return done.stdout
 
 
 def print_table(rows: dict[str, list[dict[str, float]]]) -> None:

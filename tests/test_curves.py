@@ -16,7 +16,7 @@ from clipseg_cli.pipelines.training.journal import Step, Validation
 from clipseg_cli.types import ClassList
 
 CLASSES = ClassList(("background", "cat", "dog"), (("sky",), ("cat",), ("dog",)), 0)
-LOSS, SCORE, TEACHER = (0, 114, 178), (0, 158, 115), (213, 94, 0)
+LOSS, SCORE, MARK = (0, 114, 178), (0, 158, 115), (213, 94, 0)
 LEFT, RIGHT = np.s_[40:394, 66:572], np.s_[40:394, 677:1180]  # the insides of the panels
 
 
@@ -31,8 +31,8 @@ def scores(*miou, every=10):
     return [Validation(every * i, value, 0.5, 4) for i, value in enumerate(miou, start=1)]
 
 
-def drawn(path, noted=(), scored=(), switch=None, teacher=None):
-    draw_curves(noted, scored, path, switch=switch, teacher=teacher)
+def drawn(path, noted=(), scored=(), switch=None):
+    draw_curves(noted, scored, path, switch=switch)
     with Image.open(path) as image:
         assert image.size == (1200, 450)
         return np.asarray(image.convert("RGB")).astype(int)
@@ -63,17 +63,17 @@ def rows_of(pixels, color):
     ],
 )
 def test_whatever_there_is_can_be_drawn(tmp_path, losses, miou):
-    pixels = drawn(tmp_path / "x.png", steps(losses), scores(*miou), 2, 0.4)
+    pixels = drawn(tmp_path / "x.png", steps(losses), scores(*miou), 2)
     blue = pixels[LEFT][..., 2] - pixels[LEFT][..., 0] > 60
     assert blue.any() == np.isfinite(losses).any()
     assert near(pixels[RIGHT], SCORE).any() == np.isfinite(miou).any()
 
 
-@pytest.mark.parametrize(("switch", "teacher"), [(None, math.nan), (50, None), (1, 0.0)])
-def test_marks_out_of_reach_change_nothing_else(tmp_path, switch, teacher):
-    pixels = drawn(tmp_path / "x.png", steps([2.0, 1.0]), scores(0.1, 0.2, every=1), switch, teacher)
+@pytest.mark.parametrize("switch", [None, 50, 1])
+def test_a_switch_out_of_reach_changes_nothing_else(tmp_path, switch):
+    pixels = drawn(tmp_path / "x.png", steps([2.0, 1.0]), scores(0.1, 0.2, every=1), switch)
     assert near(pixels[LEFT], LOSS).any()
-    assert near(pixels[RIGHT], TEACHER, 150).any() == (teacher == 0)
+    assert near(pixels[RIGHT], SCORE).any()
 
 
 def test_one_iteration_and_one_validation_are_seen(tmp_path):
@@ -120,16 +120,6 @@ def test_the_switch_is_a_line_in_both_panels_with_the_name_of_the_stage(tmp_path
     assert changed[-40:, 250:340].sum() > 100  # words to its right
 
 
-def test_the_teacher_is_a_dashed_line_at_its_height(tmp_path):
-    pixels = drawn(tmp_path / "x.png", [], scores(0.2, 0.4), teacher=0.3)
-    line = near(pixels[RIGHT], TEACHER, 150)
-    row = int(line.sum(axis=1).argmax())
-    dots = rows_of(pixels[RIGHT], SCORE)
-    assert abs(row - (dots.min() + dots.max()) / 2) < 6
-    assert 0.4 < line[row].mean() < 0.95
-    assert not near(drawn(tmp_path / "y.png", [], scores(0.2, 0.4)), TEACHER).any()
-
-
 def test_the_best_score_is_the_large_dot(tmp_path):
     pixels = drawn(tmp_path / "x.png", [], scores(0.2, 0.5, 0.3))
     green = near(pixels[RIGHT], SCORE)
@@ -140,13 +130,13 @@ def test_the_best_score_is_the_large_dot(tmp_path):
 def test_losses_that_are_no_numbers_are_counted(tmp_path):
     clean = drawn(tmp_path / "x.png", steps([1.0, 2.0, 3.0]))
     broken = drawn(tmp_path / "y.png", steps([1.0, math.nan, 3.0]))
-    assert near(broken[LEFT], TEACHER).any()
-    assert not near(clean[LEFT], TEACHER).any()
+    assert near(broken[LEFT], MARK).any()
+    assert not near(clean[LEFT], MARK).any()
 
 
 def test_equal_input_makes_equal_bytes_without_a_date(tmp_path):
     for name in ("x.png", "y.png"):
-        drawn(tmp_path / name, steps([3.0, 2.0, 1.0], switch=2), scores(0.1, 0.2), 2, 0.15)
+        drawn(tmp_path / name, steps([3.0, 2.0, 1.0], switch=2), scores(0.1, 0.2), 2)
     data = (tmp_path / "x.png").read_bytes()
     assert data == (tmp_path / "y.png").read_bytes()
     with Image.open(tmp_path / "x.png") as image:
@@ -159,14 +149,14 @@ def test_a_style_for_dark_paper_changes_nothing_and_is_left_alone(tmp_path, monk
     def settings():
         return {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}
 
-    drawn(tmp_path / "x.png", steps([3.0, 2.0]), scores(0.1), teacher=0.2)
+    drawn(tmp_path / "x.png", steps([3.0, 2.0]), scores(0.1))
     names = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor", "grid.color")
     dark = dict.fromkeys(names, "white")
     dark |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "black")
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # whoever imports it fails
     with mpl.rc_context(dark):
         before = settings()
-        drawn(tmp_path / "y.png", steps([3.0, 2.0]), scores(0.1), teacher=0.2)
+        drawn(tmp_path / "y.png", steps([3.0, 2.0]), scores(0.1))
         assert settings() == before
     assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
 
@@ -183,7 +173,7 @@ def test_the_mean_is_of_finite_neighbours():
 def test_curves_that_cannot_be_written_are_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        draw_curves([], [], tmp_path / "file" / "x.png", switch=None, teacher=None)
+        draw_curves([], [], tmp_path / "file" / "x.png", switch=None)
 
 
 def sample(target=None, truth=None, prediction=1, size=(60, 80), name="name"):

@@ -223,7 +223,7 @@ def test_curves_of_any_short_run(tmp_path, rows):
             journal.step(step(i))
         for i in range(1, rows[1] + 1):
             journal.validation(validation(i))
-        assert journal.draw(teacher=0.3) == tmp_path / "curves.png"
+        assert journal.draw() == tmp_path / "curves.png"
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (1200, 450)
 
@@ -237,9 +237,8 @@ def test_the_curves_show_where_the_stage_changes(tmp_path, monkeypatch):
         journal.draw()
         for i in (1, 2, 3, 4):
             journal.step(step(i))
-            journal.draw(teacher=0.5)
+            journal.draw()
     assert [options["switch"] for options in seen] == [None, None, None, 3, 3]
-    assert [options["teacher"] for options in seen] == [None, 0.5, 0.5, 0.5, 0.5]
 
 
 def test_sample_predictions_go_to_the_folder_and_to_tensorboard(tmp_path):

@@ -17,13 +17,13 @@ from training_trees import (  # noqa: F401
     TRAIN,
     WORDS,
     copy_run,
-    label_run,
+    finished_training,
+    free_run,
+    session_tree,
     short_config,
-    taught,
-    teach,
+    short_training,
     teacher_options,
     train,
-    tree,
 )
 
 from clipseg_cli.errors import RunError
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def words(label_run, tmp_path):  # noqa: F811
+def words(label_run, tmp_path):
     """A command that trains for four iterations into `tmp_path/run`."""
     return ("train", "--labels", label_run, *WORDS, *SMALL_WORDS, "--out", tmp_path, "--name", "run")
 
@@ -60,7 +60,7 @@ def segment(cli, picture, student, out):
 # What a run leaves
 
 
-def test_a_run_folder_holds_checkpoints_logs_pictures_and_a_manifest(taught):  # noqa: F811
+def test_a_run_folder_holds_checkpoints_logs_pictures_and_a_manifest(taught):
     folder = taught.folder
     student = ["student.json", "student.safetensors"]
     assert {path.name for path in folder.iterdir()} == {
@@ -81,7 +81,7 @@ def test_a_run_folder_holds_checkpoints_logs_pictures_and_a_manifest(taught):  #
     assert not list(folder.rglob(".*"))
 
 
-def test_the_log_says_what_every_iteration_did(taught):  # noqa: F811
+def test_the_log_says_what_every_iteration_did(taught):
     with (taught.folder / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["iteration"]) for row in rows] == [1, 2, 3, 4]
@@ -92,7 +92,7 @@ def test_the_log_says_what_every_iteration_did(taught):  # noqa: F811
     assert all(float(row["images_per_second"]) > 0 for row in rows)
 
 
-def test_tensorboard_says_the_same(taught):  # noqa: F811
+def test_tensorboard_says_the_same(taught):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(taught.folder / "tensorboard")).Reload()
@@ -104,7 +104,7 @@ def test_tensorboard_says_the_same(taught):  # noqa: F811
     assert "val/predictions" in board.Tags()["images"]
 
 
-def test_the_manifest_is_complete_and_says_how_it_was_made(taught, tree):  # noqa: F811
+def test_the_manifest_is_complete_and_says_how_it_was_made(taught, tree):
     manifest = read_manifest(taught.folder)
     assert manifest is not None and manifest.complete
     identity, result = manifest.identity, manifest.result
@@ -117,7 +117,7 @@ def test_the_manifest_is_complete_and_says_how_it_was_made(taught, tree):  # noq
     assert result["validation_images"] == 2 and result["failures"] == {}
 
 
-def test_the_checkpoint_is_the_student_at_the_end(taught):  # noqa: F811
+def test_the_checkpoint_is_the_student_at_the_end(taught):
     for kind in ("last", "best"):
         student, card = read_student(taught.folder / f"checkpoints/{kind}-0000004", CPU)
         assert all(student.state_dict()[name].equal(value) for name, value in taught.weights.items())
@@ -125,7 +125,7 @@ def test_the_checkpoint_is_the_student_at_the_end(taught):  # noqa: F811
         assert card.training["miou"] == taught.validations[-1].miou
 
 
-def test_the_student_segments_pictures(taught, tree, cli, tmp_path):  # noqa: F811
+def test_the_student_segments_pictures(taught, tree, cli, tmp_path):
     labels = segment(cli, tree / "JPEGImages" / f"{TRAIN[0]}.jpg", taught.folder, tmp_path / "out")
     assert labels.shape == SIZE and labels.max() < 21
 
@@ -133,7 +133,7 @@ def test_the_student_segments_pictures(taught, tree, cli, tmp_path):  # noqa: F8
 # What the command says
 
 
-def test_the_command_says_what_it_learns_and_how_to_use_it(words, label_run, tmp_path, cli):  # noqa: F811
+def test_the_command_says_what_it_learns_and_how_to_use_it(words, label_run, tmp_path, cli):
     done = cli(*words)
     assert (done.code, done.out) == (0, "")
     folder = tmp_path / "run"
@@ -176,7 +176,7 @@ def test_help_lists_the_panels(cli, monkeypatch):
     assert "clipseg train --preset quick" in done.out
 
 
-def test_without_labels_the_newest_run_is_taken(label_run, tmp_path, cli, monkeypatch, _no_drawing):  # noqa: F811
+def test_without_labels_the_newest_run_is_taken(label_run, tmp_path, cli, monkeypatch, _no_drawing):
     copy_run(label_run, tmp_path / "runs/pseudolabel/newest")
     monkeypatch.chdir(tmp_path)
     done = cli("train", *WORDS, *SMALL_WORDS)
@@ -188,7 +188,7 @@ def test_without_labels_the_newest_run_is_taken(label_run, tmp_path, cli, monkey
 # That it learns
 
 
-def test_ground_truth_is_learnt(tree, tmp_path, _no_drawing):  # noqa: F811
+def test_ground_truth_is_learnt(tree, tmp_path, _no_drawing):
     options = {
         "setting": "supervised",
         "model": "emoji",
@@ -202,7 +202,7 @@ def test_ground_truth_is_learnt(tree, tmp_path, _no_drawing):  # noqa: F811
     assert all(0 < step.labelled <= 1 for step in done.steps)
 
 
-def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path, _no_drawing):  # noqa: F811
+def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path, _no_drawing):
     options = {
         **teacher_options(tiny_clip, tree),
         "targets": "features",
@@ -217,7 +217,7 @@ def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path, _no_drawin
     assert done.losses == [0.0] * 25  # no label is known
 
 
-def test_the_other_head_of_the_paper_learns_too(label_run, tmp_path, cli, tree, _no_drawing):  # noqa: F811
+def test_the_other_head_of_the_paper_learns_too(label_run, tmp_path, cli, tree, _no_drawing):
     options = {"head": "deeplabv3plus", "iterations": 2, "guided": 2, "backbone": "small", "short_side": 0}
     done = train(short_config(labels=str(label_run), out=tmp_path, name="run", **options))
     assert np.isfinite(done.losses).all()
@@ -231,7 +231,7 @@ def test_the_other_head_of_the_paper_learns_too(label_run, tmp_path, cli, tree, 
 @pytest.mark.parametrize("rate", ["100", "1e6"])
 def test_a_rate_that_is_too_high_ends_in_a_sentence_or_in_numbers(
     words,
-    tree,  # noqa: F811
+    tree,
     tmp_path,
     cli,
     rate,
@@ -271,7 +271,7 @@ def test_a_loss_that_is_no_number_changes_no_weight(words, tmp_path, cli, monkey
 
 
 @pytest.mark.parametrize("validate", [0, 2])
-def test_weights_that_are_no_numbers_replace_no_checkpoint(label_run, tmp_path, validate, _no_drawing):  # noqa: F811
+def test_weights_that_are_no_numbers_replace_no_checkpoint(label_run, tmp_path, validate, _no_drawing):
     """A statistic may be infinite while the loss still is a number."""
     options = {
         "labels": str(label_run),
@@ -369,7 +369,7 @@ def test_a_full_disk_is_a_sentence(words, tmp_path, cli, monkeypatch, _no_drawin
     assert cli(*words, "--resume").code == 0
 
 
-def test_a_run_that_is_done_can_be_removed_or_moved(taught, tree, cli, tmp_path):  # noqa: F811
+def test_a_run_that_is_done_can_be_removed_or_moved(taught, tree, cli, tmp_path):
     moved = shutil.copytree(taught.folder, tmp_path / "moved")
     labels = segment(cli, tree / "JPEGImages" / f"{TRAIN[0]}.jpg", moved, tmp_path / "out")
     assert labels.shape == SIZE

@@ -21,8 +21,8 @@ from training_trees import (  # noqa: F401
     copy_run,
     copy_tree,
     edit_manifest,
-    label_run,
-    tree,
+    free_run,
+    session_tree,
     write_truth,
 )
 
@@ -42,13 +42,13 @@ def _no_curves(monkeypatch):
 
 
 @pytest.fixture
-def words(label_run, tmp_path):  # noqa: F811
+def words(label_run, tmp_path):
     """A command that trains for four iterations into `tmp_path/out/run`."""
     return ("train", "--labels", label_run, *SHORT, "--out", tmp_path / "out", "--name", "run")
 
 
 @pytest.fixture
-def own(label_run, tree, tmp_path):  # noqa: F811
+def own(label_run, tree, tmp_path):
     """A data set of one's own to spoil, and the command over its own labels."""
     data = copy_tree(tree, tmp_path / "voc")
     labels = copy_run(label_run, tmp_path / "labels", data)
@@ -215,7 +215,7 @@ def test_crops_larger_than_every_picture_are_padded_and_said(words, cli, tmp_pat
     assert all(0 < step.labelled < 0.4 for step in read_log(tmp_path / "out/run")[:2])
 
 
-def test_one_picture_is_enough(label_run, cli, tmp_path):  # noqa: F811
+def test_one_picture_is_enough(label_run, cli, tmp_path):
     from clipseg_cli.data.datasets import open_dataset
 
     folder = copy_run(label_run, tmp_path / "labels")
@@ -231,7 +231,7 @@ def test_one_picture_is_enough(label_run, cli, tmp_path):  # noqa: F811
     assert len(read_log(tmp_path / "out/run")) == 4
 
 
-def test_labels_that_are_all_ignored_teach_nothing_and_break_nothing(tree, cli, tmp_path):  # noqa: F811
+def test_labels_that_are_all_ignored_teach_nothing_and_break_nothing(tree, cli, tmp_path):
     data = copy_tree(tree, tmp_path / "voc")
     for name in TRAIN:
         write_truth(data, name, np.full(SIZE, 255))
@@ -243,7 +243,7 @@ def test_labels_that_are_all_ignored_teach_nothing_and_break_nothing(tree, cli, 
     assert math.isfinite(read_validation(tmp_path / "out/run")[-1].miou)
 
 
-def test_nothing_to_score_is_no_score(tree, cli, tmp_path):  # noqa: F811
+def test_nothing_to_score_is_no_score(tree, cli, tmp_path):
     data = copy_tree(tree, tmp_path / "voc")
     for name in VAL:
         write_truth(data, name, np.full(SIZE, 255))
@@ -260,8 +260,9 @@ def test_an_unreadable_picture_is_named_and_the_others_are_learnt(own, cli, tmp_
     picture = data / "JPEGImages" / f"{TRAIN[3]}.jpg"
     picture.write_bytes(picture.read_bytes()[:100])
     done = cli(*command, "--json")
-    assert done.code == 0
+    assert done.code == 1
     assert done.err.count(f"Note: {TRAIN[3]} is left out: ") == 1
+    assert done.err.count("Error: 1 image could not be used; all others were") == 1
     assert f'"{TRAIN[3]}": ' in done.out
     manifest = read_manifest(tmp_path / "out/run")
     assert manifest is not None and list(manifest.result["failures"]) == [TRAIN[3]]
@@ -289,11 +290,11 @@ def test_a_data_set_that_is_gone(own, cli, tmp_path):
     )
 
 
-def test_a_picture_of_the_validation_split_that_cannot_be_read(tree, cli, tmp_path):  # noqa: F811
+def test_a_picture_of_the_validation_split_that_cannot_be_read(tree, cli, tmp_path):
     data = copy_tree(tree, tmp_path / "voc")
     (data / "JPEGImages" / f"{VAL[0]}.jpg").write_bytes(b"")
     done = cli(*supervised(data, tmp_path))
-    assert done.code == 0
+    assert done.code == 1
     assert VAL[0] in done.err and "is left out: " in done.err
     assert read_validation(tmp_path / "out/run")[-1].images == 1
 

@@ -12,6 +12,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli import train_options as train_opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import TrainConfig
+from clipseg_cli.errors import ClipsegError
 from clipseg_cli.utils.numbers import percent
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ def train(
         _train(run, console)
         if run.share.index == 0:
             _show(run, console, watch.seconds, run.state.iteration - before)
+            if run.failures:
+                images = count(len(run.failures), "image")
+                console.error(ClipsegError(f"{images} could not be used; all others were"))
+                raise typer.Exit(1)
 
 
 def _introduce(run: TrainingRun, console: Console) -> None:
@@ -142,6 +147,12 @@ def _train(run: TrainingRun, console: Console) -> None:
     from clipseg_cli.pipelines.training.journal import Validation
 
     total, named = run.numbers.iterations, set[str]()
+
+    def name_failures() -> None:
+        for name in run.failures.keys() - named:
+            named.add(name)
+            console.say(f"Note: {name} is left out: {run.failures[name]}")
+
     every = max(1, total // LINES)
     try:
         with (
@@ -149,9 +160,7 @@ def _train(run: TrainingRun, console: Console) -> None:
             closing(iter(run)) as events,
         ):
             for event in events:
-                for name in run.failures.keys() - named:
-                    named.add(name)
-                    console.say(f"Note: {name} is left out: {run.failures[name]}")
+                name_failures()
                 if isinstance(event, Validation):
                     console.say(_scored(event))
                     continue
@@ -168,6 +177,7 @@ def _train(run: TrainingRun, console: Console) -> None:
         raise KeyboardInterrupt(
             f"interrupted after {run.state.iteration} of {total} iterations; {where}"
         ) from None
+    name_failures()  # those of the last validation, and of other processes
 
 
 def _progress(step: Step) -> str:

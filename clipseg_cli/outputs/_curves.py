@@ -1,4 +1,4 @@
-"""Curves of a training run: the loss and the learning rate, and the mIoU beside that of the teacher."""
+"""Curves of a training run: the loss, the learning rate and the mIoU."""
 
 from __future__ import annotations
 
@@ -64,7 +64,6 @@ def draw_curves(
     path: Path,
     *,
     switch: int | None,
-    teacher: float | None,
 ) -> None:
     """Write the curves as PNG of 1200 x 450 pixels; equal input makes equal bytes.
 
@@ -75,7 +74,6 @@ def draw_curves(
         steps, validations: in order of their iterations; either may be empty.
         path: of the file.
         switch: first iteration of the second stage, or None.
-        teacher: its mIoU in [0, 1], or None.
 
     Raises:
         OutputError: the file cannot be written.
@@ -94,7 +92,7 @@ def draw_curves(
             axes.axvline(switch - 0.5, color=_RATE, linestyle=(0, (1, 2)), linewidth=1.5)
     _draw_loss(left, steps)
     _draw_rate(left, steps)
-    _draw_miou(right, validations, teacher)
+    _draw_miou(right, validations)
     stage = next((s.stage for s in steps if switch is not None and s.iteration >= switch), None)
     if switch is not None and stage:
         _note(left, (switch - 0.5, 0.04), stage, FAINT, left.get_xaxis_transform(), (6, 0))
@@ -170,35 +168,20 @@ def _draw_rate(axes: Axes, steps: Sequence[StepLike]) -> None:
     behind.tick_params(labelcolor=_RATE)
 
 
-def _draw_miou(axes: Axes, validations: Sequence[ValidationLike], teacher: float | None) -> None:
+def _draw_miou(axes: Axes, validations: Sequence[ValidationLike]) -> None:
     axes.set_title("mIoU on the validation pictures, %", loc="left", color=_SCORE)
     scored = [(v.iteration, 100 * v.miou) for v in validations if np.isfinite(v.miou)]
     if not scored:
         _empty(axes, "no score" if len(validations) else "no validation yet")
-    x, y = zip(*scored, strict=True) if scored else ((), ())
+        return
+    x, y = zip(*scored, strict=True)
     axes.plot(x, y, "o-", color=_SCORE, linewidth=1.8, markersize=5)
-    known = list(y)
-    if teacher is not None and np.isfinite(teacher):
-        known.append(100 * teacher)
-        axes.axhline(known[-1], color=_MARK, linestyle="--", linewidth=1.2)
-        text = f"teacher {known[-1]:.1f}"
-        _note(axes, (0.012, known[-1]), text, _MARK, axes.get_yaxis_transform(), (0, 9))
-    if known:  # room for the numbers above the highest point
-        room = max(1.0, 0.12 * (max(known) - min(known)))
-        axes.set_ylim(max(0.0, min(known) - room), max(known) + 1.6 * room)
-    if scored:
-        best = int(np.argmax(y))
-        axes.plot(x[best], y[best], "o", color=_SCORE, markersize=9)
-        _note(
-            axes,
-            (x[best], y[best]),
-            f"{y[best]:.1f}",
-            INK,
-            axes.transData,
-            (0, 13),
-            ha="center",
-            weight="bold",
-        )
+    room = max(1.0, 0.12 * (max(y) - min(y)))  # for the number above the highest point
+    axes.set_ylim(max(0.0, min(y) - room), max(y) + 1.6 * room)
+    best = int(np.argmax(y))
+    axes.plot(x[best], y[best], "o", color=_SCORE, markersize=9)
+    above, text = (x[best], y[best]), f"{y[best]:.1f}"
+    _note(axes, above, text, INK, axes.transData, (0, 13), ha="center", weight="bold")
 
 
 def _empty(axes: Axes, text: str) -> None:

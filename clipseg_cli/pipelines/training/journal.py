@@ -128,11 +128,8 @@ class Journal:
         with output_errors(self.folder / TENSORBOARD):
             self._board.flush()
 
-    def draw(self, *, teacher: float | None = None) -> Path:
+    def draw(self) -> Path:
         """Draw `curves.png` again from the two CSV files.
-
-        Args:
-            teacher: mIoU of the teacher on the same pictures, in [0, 1], if it is known.
 
         Raises:
             OutputError: it cannot be written.
@@ -140,7 +137,7 @@ class Journal:
         """
         steps, path = read_log(self.folder), self.folder / CURVES
         switch = next((s.iteration for s in steps if s.stage != steps[0].stage), None)
-        draw_curves(steps, read_validation(self.folder), path, switch=switch, teacher=teacher)
+        draw_curves(steps, read_validation(self.folder), path, switch=switch)
         return path
 
     def pictures(self, iteration: int, rows: Sequence[PredictionRow], classes: ClassList) -> Path:

@@ -25,7 +25,7 @@ from clipseg_cli.pipelines.training.network import MEAN, STD, share_network
 from clipseg_cli.pipelines.training.targets import FEATURES, Targets, Teacher
 from clipseg_cli.pipelines.training.trouble import diverged, out_of_memory
 from clipseg_cli.utils.device import describe_device
-from clipseg_cli.utils.distributed import sum_over_ranks, wait_for_all
+from clipseg_cli.utils.distributed import gather_from_ranks, sum_over_ranks, wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -288,6 +288,7 @@ class TrainingRun:
 
     def _finish(self, journal: Journal | None) -> None:
         """The last checkpoint, and the manifest that says that the run is complete."""
+        self.failures = dict(gather_from_ranks(list(self.failures.items()), self.share))
         if journal:
             result = {
                 "iterations": self.state.iteration,
