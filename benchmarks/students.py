@@ -40,9 +40,7 @@ def main() -> None:
     parser.add_argument("--init", default="none")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument(
-        "--guided", type=int, default=None, help="iterations before self-training; default half"
-    )
+    parser.add_argument("--self-from", type=int, default=None, help="default: as the preset says")
     parser.add_argument("--unseen", default=UNSEEN)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/students"))
@@ -80,12 +78,12 @@ class Bench:
     def rows(self) -> dict[str, tuple[Any, ...]]:
         """Name -> options of `clipseg train`."""
         o = self.options
-        guided = o.iterations // 2 if o.guided is None else o.guided
+        own = () if o.self_from is None else ("--self-training-from", o.self_from)
         free, seen = ("--labels", self.labels("free")), ("--labels", self.labels("seen"))
         return {
-            "guided": (*free, "--guided", o.iterations),
-            "guided + self-training": (*free, "--guided", guided),
-            "zero-shot": (*seen, "--setting", "zero-shot", "--guided", guided),
+            "guided": (*free, "--self-training-from", o.iterations),
+            "guided + self-training": (*free, *own),
+            "zero-shot": (*seen, "--setting", "zero-shot", *own),
             "supervised": ("--dataset", o.dataset, "--model", o.model, "--setting", "supervised"),
         }
 

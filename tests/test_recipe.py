@@ -134,11 +134,24 @@ def test_where_nobody_fills_labels_there_are_no_stages(options):
     assert (n.guided, n.self_from) == (0, 50)
 
 
-def test_self_training_cannot_begin_while_the_teacher_labels():
-    said, hint = refused(iterations=100, guided=30, self_from=20)
-    assert said == "self-training from iteration 20 would begin while the teacher labels (until 30)"
-    assert hint == "use --self-training-from 30 or more, or a smaller --guided"
-    assert numbers(iterations=100, guided=30, self_from=30).self_from == 30
+def test_self_training_may_begin_while_the_teacher_labels():
+    n = numbers(iterations=100, guided=30, self_from=20)
+    assert (n.guided, n.self_from) == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (100, 50)),
+        ({"guided": 30}, (30, 30)),  # no iteration in which nobody teaches
+        ({"guided": 80}, (80, 50)),
+        ({"self_from": 100}, (100, 100)),
+        ({"guided": 0}, (0, 0)),
+    ],
+)
+def test_quick_guides_to_the_end_and_lets_the_student_join(options, expected):
+    n = numbers(iterations=100, preset="quick", **options)
+    assert (n.guided, n.self_from) == expected
 
 
 @pytest.mark.parametrize(

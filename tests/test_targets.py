@@ -36,7 +36,7 @@ from clipseg_cli.ops.pseudo import leaked_classes
 from clipseg_cli.pipelines.predict import Predictor
 from clipseg_cli.pipelines.training.batches import Batch
 from clipseg_cli.pipelines.training.recipe import resolve_numbers
-from clipseg_cli.pipelines.training.targets import GUIDED, SELF, TRUTH, Targets, Teacher
+from clipseg_cli.pipelines.training.targets import BOTH, GUIDED, SELF, TRUTH, Targets, Teacher
 from clipseg_cli.types import ClassList
 
 IGNORE = 255
@@ -174,7 +174,7 @@ def test_a_teacher_then_nobody_then_the_student_itself():
     targets = Targets(settings(), (2, 3), Marking(2), IGNORE)
     assert [targets.stage(i) for i in range(10)] == [GUIDED] * 3 + [TRUTH] * 3 + [SELF] * 4
     for iteration, filled in ((0, 2), (2, 2), (3, IGNORE), (5, IGNORE), (6, 3), (9, 3)):
-        labels = targets(crops(MIXED), SAYS, iteration)
+        (labels,) = targets(crops(MIXED), SAYS, iteration)
         assert labels.tolist() == [[[0, 1, filled], [filled, 1, IGNORE]]]
         assert labels.dtype == torch.int32
 
@@ -187,6 +187,8 @@ def test_a_teacher_then_nobody_then_the_student_itself():
         (0, None, [SELF] * 10),
         (0, 4, [TRUTH] * 4 + [SELF] * 6),
         (4, 10, [GUIDED] * 4 + [TRUTH] * 6),
+        (10, 4, [GUIDED] * 4 + [BOTH] * 6),
+        (6, 2, [GUIDED] * 2 + [BOTH] * 4 + [SELF] * 4),
     ],
 )
 def test_each_stage_can_be_left_out(guided, self_from, stages):
@@ -197,27 +199,32 @@ def test_each_stage_can_be_left_out(guided, self_from, stages):
 def test_with_all_labels_given_there_is_one_stage():
     targets = Targets(settings(setting="supervised"), (), Marking(2), IGNORE)
     assert {targets.stage(i) for i in range(10)} == {TRUTH}
-    assert targets(crops([[[0, 3, IGNORE]]]), SAYS, 0).tolist() == [[[0, 3, IGNORE]]]
+    (labels,) = targets(crops([[[0, 3, IGNORE]]]), SAYS, 0)
+    assert labels.tolist() == [[[0, 3, IGNORE]]]
 
 
 def test_a_run_s_labels_are_taken_where_none_are_given():
     """And there alone: what a run says of other pixels, even another class, changes nothing."""
     targets = Targets(settings(), (2, 3), Marking(3), IGNORE)
     batch = crops(MIXED, [[[2, 2, 2], [IGNORE, 2, 2]]])
-    assert targets(batch, SAYS, 0).tolist() == [[[0, 1, 2], [IGNORE, 1, IGNORE]]]
-    assert targets(batch, SAYS, 6).tolist() == [[[0, 1, 3], [3, 1, IGNORE]]]
+    guided, own = [[[0, 1, 2], [IGNORE, 1, IGNORE]]], [[[0, 1, 3], [3, 1, IGNORE]]]
+    assert [one.tolist() for one in targets(batch, SAYS, 0)] == [guided]
+    assert [one.tolist() for one in targets(batch, SAYS, 6)] == [own]
+    both = Targets(settings(guided=10, self_from=5), (2, 3), None, IGNORE)
+    assert [one.tolist() for one in both(batch, SAYS, 6)] == [guided, own]
 
 
 def test_nobody_guides_without_teacher_and_run():
     targets = Targets(settings(), (2, 3), None, IGNORE)
-    assert targets(crops(MIXED), SAYS, 0).tolist() == [[[0, 1, IGNORE], [IGNORE, 1, IGNORE]]]
+    (labels,) = targets(crops(MIXED), SAYS, 0)
+    assert labels.tolist() == [[[0, 1, IGNORE], [IGNORE, 1, IGNORE]]]
 
 
 def test_the_student_labels_by_its_upsampled_scores():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 6, 3, 4, generator=generator)
     given = torch.full((2, 12, 16), UNLABELLED).tolist()
-    found = Targets(settings(guided=0, self_from=0), range(6), None, IGNORE)(crops(given), logits, 0)
+    (found,) = Targets(settings(guided=0, self_from=0), range(6), None, IGNORE)(crops(given), logits, 0)
     full = F.interpolate(logits, (12, 16), mode="bilinear", align_corners=False)
     assert found.equal(full.argmax(dim=1).int())
 
@@ -227,13 +234,13 @@ def test_the_student_gives_only_unlabelled_classes():
     logits = torch.randn(2, 6, 3, 4, generator=generator)
     logits[:, [0, 2, 4]] += 100
     given = torch.full((2, 12, 16), UNLABELLED).tolist()
-    found = Targets(settings(guided=0, self_from=0), (1, 3, 5), None, IGNORE)(crops(given), logits, 0)
+    (found,) = Targets(settings(guided=0, self_from=0), (1, 3, 5), None, IGNORE)(crops(given), logits, 0)
     assert set(found.unique().tolist()) == {1, 3, 5}
 
 
 def test_no_gradient_goes_through_the_labels_of_the_student():
     logits = SAYS.clone().requires_grad_()
-    labels = Targets(settings(), (2, 3), None, IGNORE)(crops(MIXED), logits, 9)
+    (labels,) = Targets(settings(), (2, 3), None, IGNORE)(crops(MIXED), logits, 9)
     assert not labels.requires_grad
 
 

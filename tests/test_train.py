@@ -92,6 +92,19 @@ def test_the_log_says_what_every_iteration_did(taught):
     assert all(float(row["images_per_second"]) > 0 for row in rows)
 
 
+def test_where_teacher_and_student_both_label_each_counts_half(teach, label_run):
+    """The same weights and crops in the first iteration, labelled in three ways."""
+    ways = {"guided": (1, 1), "self-training": (0, 0), "guided + self-training": (1, 0)}
+    losses = {}
+    for stage, (guided, self_from) in ways.items():
+        (step,) = teach(labels=str(label_run), iterations=1, guided=guided, self_from=self_from).steps
+        assert step.stage == stage
+        losses[stage] = step.loss
+    alone = losses["guided"], losses["self-training"]
+    assert losses["guided + self-training"] == pytest.approx(sum(alone) / 2)
+    assert alone[0] != pytest.approx(alone[1], rel=0.01)
+
+
 def test_tensorboard_says_the_same(taught):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -84,7 +84,6 @@ def refused(done, code, message, hint, tmp_path):
         (("--targets", "feature"), "unknown --targets 'feature'", "features"),
         (("--init", "imagnet"), "--init imagnet: neither 'imagenet' nor 'none' nor a file", "imagenet"),
         (("--accumulate", "3"), "a batch of 2 cannot be divided into 1 x 3 parts", "--batch-size 3"),
-        (("--self-training-from", "1"), None, "--self-training-from 2"),
         (("--device", "quantum"), None, ""),
     ],
 )

@@ -31,7 +31,7 @@ from clipseg_cli.errors import RunError
 from clipseg_cli.pipelines.manifest import Manifest, read_manifest, write_manifest
 from clipseg_cli.pipelines.train import open_training
 from clipseg_cli.pipelines.training import checkpoints, journal, run
-from clipseg_cli.pipelines.training.journal import Step, read_log
+from clipseg_cli.pipelines.training.journal import Step, read_log, read_validation
 from clipseg_cli.utils.locks import hold
 
 LONG = {
@@ -340,6 +340,15 @@ def test_other_options_are_named(half, options, named):
 
 def test_workers_and_how_the_work_is_shared_may_change(half, whole):
     assert record(train(dataclasses.replace(half, workers=3)).folder) == whole[1]
+
+
+def test_it_may_be_kept_and_scored_at_other_times(half, whole):
+    found = record(train(dataclasses.replace(half, checkpoint_every=1, validate_every=2)).folder)
+    assert found["log.csv"] == whole[1]["log.csv"]
+    for name in ("student.safetensors", "optimiser.safetensors"):
+        path = f"checkpoints/last-0000006/{name}"
+        assert found[path] == whole[1][path]
+    assert [v.iteration for v in read_validation(half.out / "run")] == [4, 6]
 
 
 def test_another_class_list_is_refused(tmp_path, tiny_clip):

@@ -135,7 +135,9 @@ def _stages(run: TrainingRun) -> str:
         return "learning the teacher's features"
     source = f"{config.model}, crop by crop," if config.teacher else f"the labels of {run.lesson.run}"
     until = f"guided by {source} for {count(n.guided, 'iteration')}" if n.guided else "guided by nobody"
-    return until + (f", then self-training from {n.self_from}" if n.self_from < n.iterations else "")
+    if n.self_from >= n.iterations:
+        return until
+    return until + (", also" if n.self_from < n.guided else ", then") + f" self-training from {n.self_from}"
 
 
 def _train(run: TrainingRun, console: Console) -> None:

@@ -84,7 +84,8 @@ SelfFromOpt = Annotated[
         "--self-training-from",
         metavar="N",
         callback=between(0, _MOST),
-        help="Iteration from which the student labels for itself. Left out: when --guided is over.",
+        help="Iteration from which the student labels for itself. Left out: when --guided is over, or as the preset "
+        "says. Where the two overlap, each counts half.",
         show_default=False,
         rich_help_panel=LABELS,
     ),

@@ -134,8 +134,8 @@ class TrainConfig(DataConfig):
         preset: name of a recipe; None takes that of the benchmark, or "voc".
         backbone, head, crop, step_images, iterations, rate, weight_decay: of the recipe, overruled.
         guided: iterations in which the teacher labels; None takes the recipe's share of them.
-        self_from: iteration with which self-training begins, counted from 0; None: when `guided` are over; a
-            number that is not reached switches it off.
+        self_from: iteration with which self-training begins, counted from 0; None: when `guided` are over, or as
+            the recipe says; a number that is not reached switches it off. Where the two overlap, each counts half.
         init: "imagenet", "none", or a file of weights of the backbone.
         normalise: classify features of unit length (times 100) instead of features as they are.
         centre: classify by the words less their mean; None asks the recipe.

@@ -29,7 +29,8 @@ class Recipe:
         centre: classify by the words less their mean; see `StudentShape`.
         momentum: of SGD.
         weight_decay: on all parameters; `zero_shot_weight_decay` in the settings with ground truth.
-        guided: share of the iterations in which the teacher labels; self-training begins behind it.
+        guided: share of the iterations in which the teacher labels.
+        self_from: share of the iterations behind which self-training begins; None: behind those that are guided.
         validations: how often the student is scored on the way.
         benchmarks: for which this is the default.
         source: where these numbers come from.
@@ -57,6 +58,7 @@ class Recipe:
     weight_decay: float = 5e-4
     zero_shot_weight_decay: float = 5e-4
     guided: float = 0.1
+    self_from: float | None = None
     validations: int = 10
     benchmarks: tuple[str, ...] = ()
     source: str = ""
@@ -110,7 +112,8 @@ QUICK_RECIPE = Recipe(
     centre=True,
     weight_decay=0.02,
     zero_shot_weight_decay=0.02,
-    guided=0.9,
+    guided=1.0,
+    self_from=0.5,
     validations=3,
     source="this tool: small pictures, a small network, minutes on a CPU",
 )

@@ -25,7 +25,8 @@ class Numbers:
         accumulate: parts of a batch that go through the network one after the other.
         rate, min_rate, power: the learning rate falls from the one to the other.
         guided: iterations in which the teacher labels; one at least, unless the user wants none.
-        self_from: iteration with which self-training begins, from 0.
+        self_from: iteration with which self-training begins, from 0; where that is before the guided ones are
+            over, both teach.
         validate_every: iterations; 0: only at the end.
         checkpoint_every: iterations; 0: with every validation, and by the clock.
         The others are those of `Recipe`.
@@ -92,14 +93,10 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
 
     iterations = first(config.iterations, recipe.zero_shot_iterations if with_truth else recipe.iterations)
     guided = min(first(config.guided, max(1, round(recipe.guided * iterations))), iterations)
-    self_from = first(config.self_from, guided)
+    own = 1.0 if recipe.self_from is None else recipe.self_from
+    self_from = first(config.self_from, min(guided, round(own * iterations)))
     if config.setting == "supervised" or config.targets == "features":
         guided, self_from = 0, iterations
-    if self_from < guided:
-        raise UsageError(
-            f"self-training from iteration {self_from} would begin while the teacher labels (until {guided})",
-            hint=f"use --self-training-from {guided} or more, or a smaller --guided",
-        )
     batch_size = first(config.step_images, recipe.batch_size)
     if batch_size % (ranks * config.accumulate):
         parts = f"{ranks} processes" if config.accumulate == 1 else f"{ranks} x {config.accumulate} parts"

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _ELSEWHERE = {"dataset", "labels", "device", "precision", "workers", "out", "name", "resume", "student"}
 """Options that change no weight, or that stand elsewhere in the manifest."""
 
+_HOW_OFTEN = {"validate_every", "checkpoint_every"}
+"""Whoever goes on with a run may look at it and keep it at other times."""
+
 
 def describe_student(
     lesson: Lesson,
@@ -84,8 +87,8 @@ def training_identity(
         "dataset": dataset_identity(data, lesson.samples),
         "labels": _labels_identity(lesson),
         "teacher": dict(teacher),
-        "options": {k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE},
-        "numbers": dataclasses.asdict(numbers),
+        "options": {k: v for k, v in dataclasses.asdict(config).items() if k not in _ELSEWHERE | _HOW_OFTEN},
+        "numbers": {k: v for k, v in dataclasses.asdict(numbers).items() if k not in _HOW_OFTEN},
         "classes": class_table_rows(lesson.classes),
         "background": lesson.classes.background,
         "ignore": ignore_value(len(lesson.classes)),

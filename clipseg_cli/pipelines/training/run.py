@@ -224,13 +224,13 @@ class TrainingRun:
             features, logits = self.network(image)
         logits = upsample(logits, (self.numbers.crop, self.numbers.crop))  # once, for labels and loss
         labels = self._targets(part, logits, iteration)
-        loss = segmentation_loss(logits, labels, self._ignore)
+        loss = torch.stack([segmentation_loss(logits, one, self._ignore) for one in labels]).mean()
         distance = torch.zeros_like(loss)
         if self.config.targets == "features" and self._teacher is not None:
             distance = feature_loss(features, self._teacher.features(part.images), part.given != self._ignore)
         total = (loss + self.config.distill * distance) / self.numbers.accumulate
         total.backward()
-        share = (labels != self._ignore).float().mean()
+        share = (torch.stack(labels) != self._ignore).float().mean()
         return torch.stack([loss.detach(), distance.detach(), share])
 
     def _synchronised(self, *, last: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Who labels the pixels that nobody labelled: the frozen teacher first, then the student itself.
+"""Who labels the pixels that nobody labelled: the frozen teacher first, then the student itself; or both.
 
 MaskCLIP+ (arXiv:2112.01071, section 3.3). Reference: chongzhou96/MaskCLIP@245d31f,
 mmseg/models/decode_heads/maskclip_plus_head.py, forward_train and assign_label.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clipseg_cli.pipelines.training.recipe import Numbers
 
 GUIDED, SELF, TRUTH, FEATURES = "guided", "self-training", "ground truth", "features"
+BOTH = f"{GUIDED} + {SELF}"
 
 
 class Teacher:
@@ -80,15 +81,17 @@ class Targets:
 
     def stage(self, iteration: int) -> str:
         """Name of the stage that an iteration belongs to, counted from 0."""
-        if self.class_ids and iteration < self.numbers.guided:
-            return GUIDED
-        if self.class_ids and iteration >= self.numbers.self_from:
-            return SELF
-        return TRUTH
+        if not self.class_ids:
+            return TRUTH
+        guided, own = iteration < self.numbers.guided, iteration >= self.numbers.self_from
+        return (BOTH if own else GUIDED) if guided else (SELF if own else TRUTH)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, logits: Tensor, iteration: int) -> Tensor:
-        """Labels for the loss.
+    def __call__(self, batch: Batch, logits: Tensor, iteration: int) -> tuple[Tensor, ...]:
+        """Labels for the loss, which is the mean over them: the teacher's, the student's own, or these two.
+
+        Alone, the student's own labels confirm whatever it says already, and classes that it is unsure of drown in
+        the background. The teacher's labels beside them hold it (hard bootstrapping, arXiv:1412.6596, equation 2).
 
         Args:
             batch: with given labels, and proposed ones where a run has them.
@@ -96,7 +99,7 @@ class Targets:
             iteration: counted from 0.
 
         Returns:
-            int32 [B, H, W], class ids or the ignore value.
+            One or two int32 [B, H, W], class ids or the ignore value.
 
         Raises:
             RuntimeError: ground truth of an unlabelled class has got here. That is a bug, and no result of such a
@@ -107,11 +110,14 @@ class Targets:
             raise RuntimeError(
                 f"ground truth of classes {leaked}, which nobody may know, reached the training"
             )
-        labels, stage = given, self.stage(iteration)
-        if stage == GUIDED and batch.proposed is not None:
-            labels = torch.where(given == UNLABELLED, batch.proposed, given)
-        elif stage == GUIDED and self.teacher is not None:
-            labels = self.teacher.fill(batch.images, given)
-        elif stage == SELF:
-            labels = fill_unlabelled(given, logits[:, self.class_ids], self.class_ids)
-        return torch.where(labels == UNLABELLED, self.ignore, labels)
+        stage, found = self.stage(iteration), []
+        if stage in (GUIDED, BOTH):
+            found.append(self._guidance(batch))
+        if stage in (SELF, BOTH):
+            found.append(fill_unlabelled(given, logits[:, self.class_ids], self.class_ids))
+        return tuple(torch.where(one == UNLABELLED, self.ignore, one) for one in found or [given])
+
+    def _guidance(self, batch: Batch) -> Tensor:
+        if batch.proposed is not None:
+            return torch.where(batch.given == UNLABELLED, batch.proposed, batch.given)
+        return batch.given if self.teacher is None else self.teacher.fill(batch.images, batch.given)
