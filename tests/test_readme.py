@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```sh( needs-weights)?\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-COMMANDS = [(line, bool(mark)) for mark, block in BLOCKS for line in block.splitlines() if line.strip()]
+BLOCKS = re.findall(r"^```sh( needs-weights| hours)?\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+LINES = [(line, mark.strip()) for mark, block in BLOCKS for line in block.splitlines() if line.strip()]
+COMMANDS = [(line, bool(mark)) for line, mark in LINES if mark != "hours"]
+LONG = [line for line, mark in LINES if mark == "hours"]
 OFFLINE = [line for line, needs in COMMANDS if not needs and not line.startswith("pip ")]
 ONLINE = [line for line, needs in COMMANDS if needs]
 OVER_DATA = re.compile(r" pseudolabel |^clipseg (eval|train|export)|--student")
@@ -94,6 +96,16 @@ def test_command_runs_offline(number: int, finished: list[Future[Done]]) -> None
     assert done.returncode == 0, done.stderr
     if "--json" in command:
         assert json.loads(done.stdout)["failed"] == 0
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_a_command_that_takes_hours_has_the_options_that_it_names(command: str, place: Path) -> None:
+    module = re.match(r"python -m [\w.]+", command)
+    assert module is not None
+    done = run(f"{module[0]} --help", place)
+    assert done.returncode == 0, done.stderr
+    named = re.findall(r" (--[\w-]+)", re.sub(r'"[^"]*"', "", command))
+    assert named and all(re.search(rf"{option}\b", done.stdout) for option in named)
 
 
 def test_first_result_is_what_the_readme_promises(place: Path) -> None:
