@@ -202,4 +202,4 @@ def test_one_iteration_has_the_first_rate():
 def test_as_many_validations_as_the_preset_says():
     assert numbers(iterations=2_000).validate_every == 200
     assert numbers(iterations=7).validate_every == 1
-    assert numbers(preset="quick").validate_every == 200
+    assert numbers(preset="quick").validate_every == 400
