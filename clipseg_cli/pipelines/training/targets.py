@@ -91,7 +91,7 @@ class Targets:
         """Labels for the loss, which is the mean over them: the teacher's, the student's own, or these two.
 
         Alone, the student's own labels confirm whatever it says already, and classes that it is unsure of drown in
-        the background. The teacher's labels beside them hold it (hard bootstrapping, arXiv:1412.6596, equation 2).
+        the background. The teacher's labels beside them hold it (hard bootstrapping, arXiv:1412.6596).
 
         Args:
             batch: with given labels, and proposed ones where a run has them.
