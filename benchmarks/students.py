@@ -3,8 +3,7 @@
 Labels the training pictures once, trains every setting over several seeds, scores everything on the validation
 split, and prints a table of mean and spread. What is finished is kept: the same command goes on with the rest.
 
-    python -m training.make_voc --images 2300 --val-images 300 --seed 7 --size 256 320 --out emoji-voc-large
-    python -m training.backbone --minutes 60 --out resnet10t.safetensors
+The README has the commands that make the data sets and the backbone, and what came out.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ class Bench:
 
 
 def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
-    """Mean and spread (largest less smallest) of each figure."""
+    """Mean of each figure, and half the range over the seeds."""
     print(f"| | {' | '.join(FIGURES)} |\n|---|{'---|' * len(FIGURES)}")
     for name, seeds in rows.items():
         cells = []
