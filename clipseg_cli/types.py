@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -51,6 +51,10 @@ class ClassList:
         return ClassList(self.names, aliases, self.background)
 
 
+Positions = Literal["size", "shape", "scale", "antialias"]
+Padding = Literal["corner", "black", "drop", "around"]
+
+
 class AttentionFn(Protocol):
     """Mixes the values of the last block."""
 
@@ -58,24 +62,97 @@ class AttentionFn(Protocol):
         """q, k, v [B, Nh, N, Dh], class token first, and the patch grid (h, w) -> [B, Nh, N, Dh]."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """One way to read dense features from the last block of a frozen tower.
+class Block(Protocol):
+    """One pre-norm transformer block of an image tower, whatever library it comes from. Tokens are [B, N, W]."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The block as it was trained."""
+
+    def normed(self, x: Tensor) -> Tensor:
+        """What the attention sees: the first LayerNorm."""
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `normed`."""
+
+    def project(self, mixed: Tensor) -> Tensor:
+        """Output projection of the attention: [B, Nh, N, Dh] -> [B, N, W]."""
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Layer scale of the attention, where the tower has one."""
+
+    def feed(self, x: Tensor) -> Tensor:
+        """MLP with its LayerNorm and residual."""
+
+
+class Tokens(NamedTuple):
+    """What comes out of the last block, before the last LayerNorm.
 
     Attributes:
-        attention: what replaces the attention of the last block.
+        patches: [B, h*w, W].
+        grid: (h, w).
+        cls: [B, 1, W], or None where the reading has no class token.
+    """
+
+    patches: Tensor
+    grid: tuple[int, int]
+    cls: Tensor | None = None
+
+
+class ReadFn(Protocol):
+    """Reads the last blocks in a way of its own."""
+
+    def __call__(
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], guide: Tensor | None
+    ) -> Tokens:
+        """What replaces the output of the blocks.
+
+        Args:
+            blocks: the last of the tower.
+            x: [B, N, W] what goes into the first of them, class token first.
+            grid: (h, w), in patches.
+            guide: [B, Dg, hg, wg] features of another network, where the method asks for one.
+        """
+
+
+class PoolFn(Protocol):
+    """Gathers features by what another network says of their patches."""
+
+    def __call__(self, features: Tensor, guide: Tensor) -> Tensor:
+        """Features [B, D, h, w] in the space of the words, guide [B, Dg, hg, wg] -> [B, D, hg, wg]."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to read dense features from the last blocks of a frozen tower.
+
+    Attributes:
+        attention: what replaces the attention of the last block; None with `read`.
         residual: keep the residual around the attention.
         mlp: keep the MLP of the last block with its residual.
         keys: hand out key features, which key smoothing needs.
+        read: replaces the last blocks altogether.
+        blocks: how many of them `read` gets, as far as the tower has them.
+        pool: what becomes of the features after the projection.
+        guided: `read` or `pool` takes features of another network, of the user's choice.
+        positions: how position embeddings are brought to another grid; see `ops.positions`.
+        padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
+            right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
+            picture, but cut to it where the padding is "around".
         summary: one line for `clipseg models --methods` and help texts.
         paper: arXiv id.
         reference: file@commit of the authors' code.
     """
 
-    attention: AttentionFn
-    residual: bool
-    mlp: bool
+    attention: AttentionFn | None
+    residual: bool = True
+    mlp: bool = True
     keys: bool = False
+    read: ReadFn | None = None
+    blocks: int = 1
+    pool: PoolFn | None = None
+    guided: bool = False
+    positions: Positions = "size"
+    padding: Padding = "corner"
     summary: str = ""
     paper: str = ""
     reference: str = ""
@@ -88,11 +165,15 @@ class DenseFeatures(NamedTuple):
         features: [B, D, h, w] in the space of the words, not normalised.
         keys: [B, K, h, w] key features for key smoothing, or None where there are none.
         tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
+        cls: [B, D] the class token, read like the patches; None where there is none.
+        overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
     """
 
     features: Tensor
     keys: Tensor | None
     tokens: Tensor
+    cls: Tensor | None = None
+    overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 class Reader(Protocol):

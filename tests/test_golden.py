@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
@@ -20,17 +22,19 @@ from safetensors.torch import load_file
 
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import resize_image, target_size
-from clipseg_cli.methods import METHODS
+from clipseg_cli.methods import METHODS, clearclip, dinoiser, gem, naclip, proxyclip
 from clipseg_cli.models.backbones import Backbone
 from clipseg_cli.models.dense_clip import dense_reader
+from clipseg_cli.ops.correlation import correlations, pool_by_correlation
 from clipseg_cli.ops.metrics import confusion_matrix, score
 from clipseg_cli.ops.pseudo import fill_unlabelled
-from clipseg_cli.ops.reduce import reduce_maps
+from clipseg_cli.ops.reduce import reduce_maps, upsample
 from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
+from clipseg_cli.ops.saliency import least_attended_background, qkv_maps, saliency_map
 from clipseg_cli.ops.similarity import average_prompts, cosine_logits
 from clipseg_cli.ops.windows import Window, stitch
 from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, ImageSource
+from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, ImageSource, Method
 
 FOLDER = Path(os.environ.get("CLIPSEG_GOLDEN_DIR") or Path(__file__).parent / "golden")
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
@@ -119,6 +123,151 @@ def check_pseudo_label(case: dict[str, Any], given: Tensors) -> Tensors:
     return {**found, "labels": labels[None, None]}
 
 
+CLIP_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+CLIP_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+
+
+def read_by(case: dict[str, Any], method: Method, image: torch.Tensor, **options: Any) -> DenseFeatures:
+    known = case["options"]
+    return dense_reader(
+        tower(case), method, activation=known.get("activation"), ln_eps=known.get("ln_eps"), **options
+    )(image)
+
+
+def upsampled(logits: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    return upsample(logits, (image.shape[2], image.shape[3]))
+
+
+def check_attention(case: dict[str, Any], given: Tensors) -> Tensors:
+    """SCLIP, NACLIP and ClearCLIP, as the files of these methods declare them."""
+    method, options = METHODS.get(case["method"]), case["options"]
+    if std := options.get("gaussian_std"):
+        method = replace(method, attention=partial(naclip.attention, std=std))
+    assert options.get("arch", "reduced") == "reduced" and options.get("ignore_residual", True)
+    dense = read_by(case, method, given["image"])
+    logits = cosine_logits(dense.features, given["text"])
+    found = {"feat": dense.features, "logits": logits, "upsampled": upsampled(logits, given["image"])}
+    return found if dense.cls is None else {**found, "cls": dense.cls}
+
+
+def check_naclip_strategies(case: dict[str, Any], given: Tensors) -> Tensors:
+    found = {}
+    for name in case["options"]["variants"]:
+        arch, strategy = name.split(".")
+        variant = strategy if arch == "reduced" else f"block.{strategy}"
+        method = naclip.METHOD if variant == "naclip" else naclip.VARIANTS[variant]
+        assert case["options"]["gaussian_std"] == naclip.STD
+        found[f"feat.{name}"] = read_by(case, method, given["image"]).features
+    return found
+
+
+def check_gaussian(case: dict[str, Any], given: Tensors) -> Tensors:
+    rows, columns = case["options"]["grid"]
+    return {"addition": naclip.neighbourhood((rows, columns), case["options"]["gaussian_std"])}
+
+
+def check_clearclip_variants(case: dict[str, Any], given: Tensors) -> Tensors:
+    mixtures = {"vanilla": "vanilla", "MaskCLIP": "maskclip", "SCLIP": "sclip", "ClearCLIP": "clearclip"}
+    found = {}
+    for name, mixture in mixtures.items():
+        for part, whole in (("attn_only", False), ("full_block", True)):
+            attention = METHODS.get(mixture).attention
+            method = replace(clearclip.METHOD, attention=attention, residual=whole, mlp=whole)
+            found[f"feat.{name}.{part}"] = read_by(case, method, given["image"]).features
+    return found
+
+
+def check_gem(case: dict[str, Any], given: Tensors) -> Tensors:
+    o = case["options"]
+    read = partial(gem.read, iterations=o["ss_attn_iter"], temperature=o["ss_attn_temp"])
+    dense = read_by(case, replace(gem.METHOD, read=read, blocks=o["modified_blocks"]), given["image"])
+    plain = replace(METHODS.get("vanilla"), positions=gem.METHOD.positions)
+    logits = cosine_logits(dense.features, given["text"])
+    full = upsampled(logits, given["image"])
+    low, high = full.amin(dim=(2, 3), keepdim=True), full.amax(dim=(2, 3), keepdim=True)
+    return {
+        "feat": dense.features,
+        "feat_ori": read_by(case, plain, given["image"]).features,
+        "logits": logits,
+        "heat": (full - low) / (high - low),
+    }
+
+
+def check_proxyclip(case: dict[str, Any], given: Tensors) -> Tensors:
+    o = case["options"]
+    if o.get("proxy", given) is None:
+        plain = replace(METHODS.get("vanilla"), positions=proxyclip.METHOD.positions)
+        return {"feat": read_by(case, plain, given["image"]).features}
+    read = partial(proxyclip.read, beta=o["beta"], gamma=o["gamma"])
+    method = replace(proxyclip.METHOD, read=read)
+
+    def features(image: torch.Tensor, *, exchanged: bool = False) -> torch.Tensor:
+        del image
+        return given["proxy"]
+
+    dense = read_by(case, method, given["image"], guide=features)
+    logits = cosine_logits(dense.features, given["text"])
+    return {
+        "feat": dense.features,
+        "logits": logits,
+        "feat_corrected": dense.features,
+        "logits_corrected": logits,
+    }
+
+
+def normalised(given: Tensors) -> torch.Tensor:
+    return (given["image01"] - CLIP_MEAN.view(3, 1, 1)) / CLIP_STD.view(3, 1, 1)
+
+
+BLACK = -CLIP_MEAN / CLIP_STD
+
+
+def check_dinoiser_maskclip(case: dict[str, Any], given: Tensors) -> Tensors:
+    dense = read_by(case, dinoiser.METHOD, normalised(given), black=BLACK)
+    logits = cosine_logits(dense.features, given["text"])
+    return {"feat": dense.features, "logits": logits, "prob": (100 * logits).softmax(dim=1)}
+
+
+def check_dinoiser_pool(case: dict[str, Any], given: Tensors) -> Tensors:
+    if "corr" in given:
+        grid = (given["corr"].shape[2], given["corr"].shape[3])
+        return {"pooled": pool_by_correlation(given["feat"], given["corr"].flatten(2), grid)}
+    gamma, image = case["options"]["gamma"], normalised(given)
+    plain = read_by(case, dinoiser.METHOD, image, black=BLACK).features
+    grid = (plain.shape[2], plain.shape[3])
+    found = {"feat": plain}
+    for name, guide in zip("qkv", qkv_maps(given["qkv"], grid), strict=True):
+        method = replace(dinoiser.METHOD, pool=partial(dinoiser.pool, gamma=gamma))
+        pooled = read_by(case, method, image, black=BLACK, guide=lambda _, guide=guide: guide).features
+        logits = cosine_logits(pooled, given["text"])
+        found |= {
+            f"pooled.{name}": pooled,
+            f"corr.{name}": correlations(guide, gamma).unflatten(2, grid),
+            f"logits.{name}": logits,
+            f"prob.{name}": (100 * logits).softmax(dim=1),
+        }
+    return found
+
+
+def check_found(case: dict[str, Any], given: Tensors) -> Tensors:
+    o = case["options"]
+    height, width = o["image_size"]
+    grid = (-(-height // o["patch_size"]), -(-width // o["patch_size"]))
+    _, keys, _ = qkv_maps(given["qkv"], grid)
+    logits = torch.nn.functional.conv2d(keys, given["decoder.weight"], given["decoder.bias"])
+    saliency = saliency_map(logits, o["patch_size"], (height, width))
+    background = least_attended_background(
+        keys, given["cls_attention"][:, :, 0], o["num_heads"], threshold=o["bkg_th"]
+    )
+    return {
+        "feats": keys,
+        "logits": logits,
+        "saliency": saliency,
+        "mask": (saliency > 0.5).int(),
+        "background": background.int(),
+    }
+
+
 def check_text_ensemble(case: dict[str, Any], given: Tensors) -> Tensors:
     return {"text": average_prompts(given["prompt_embeddings"])}
 
@@ -161,6 +310,17 @@ CHECKS = {
     "maskclip_plus_pseudo_label": check_pseudo_label,
     "text_ensemble": check_text_ensemble,
     "metrics": check_metrics,
+    "sclip": check_attention,
+    "naclip": check_attention,
+    "clearclip": check_attention,
+    "naclip_strategies": check_naclip_strategies,
+    "naclip_gaussian_prior": check_gaussian,
+    "clearclip_variants": check_clearclip_variants,
+    "gem": check_gem,
+    "proxyclip": check_proxyclip,
+    "dinoiser_maskclip": check_dinoiser_maskclip,
+    "dinoiser_pool": check_dinoiser_pool,
+    "found_saliency": check_found,
 }
 
 

@@ -1,7 +1,7 @@
 """Reading a frozen CLIP tower densely: [B, 3, H, W] -> one feature for each patch.
 
-All blocks stay as open_clip built them; only the last one is recomputed around the attention of the method. A
-ResNet has no such block: its attention pooling plays that part.
+All blocks stay as open_clip built them; only the last one (for some methods: the last few) is recomputed around the
+method. A ResNet has no such block: its attention pooling plays that part.
 
 Dense readings drop the class token and the pooling, so `pool_type` and `final_ln_after_pool` make no difference:
 the last LayerNorm acts on single tokens either way.
@@ -18,15 +18,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipseg_cli.errors import ModelError
+from clipseg_cli.models.blocks import OpenClipBlock
 from clipseg_cli.ops.attention import merge_heads, split_heads
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.similarity import cosine_logits
-from clipseg_cli.types import DenseFeatures
+from clipseg_cli.types import DenseFeatures, Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-    from clipseg_cli.types import Method
+    from clipseg_cli.types import Block, Method
 
 
 class DenseViT:
@@ -36,40 +39,83 @@ class DenseViT:
         visual: the tower, in eval mode.
         method: what replaces the attention of the last block.
         keys: hand out keys where the method has them; False saves their projection.
+        guide: for a method that asks for another network: normalised image [B, 3, H, W] -> its features.
+        black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
 
     Raises:
         ModelError: the tower pools by attention or has blocks of another kind.
     """
 
-    def __init__(self, visual: Any, method: Method, *, keys: bool = True) -> None:
+    def __init__(
+        self,
+        visual: Any,
+        method: Method,
+        *,
+        keys: bool = True,
+        guide: Callable[[Tensor], Tensor] | None = None,
+        black: Tensor | None = None,
+    ) -> None:
         reason = unreadable(visual)
         if reason:
             raise ModelError(f"cannot read this image tower densely: {reason}")
-        self.visual, self.method = visual, method
+        self.visual, self.method, self.guide, self.black = visual, method, guide, black
         self.keys = keys and method.keys
         self.patch: int = visual.patch_size[0]
 
     def __call__(self, image: Tensor) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid (ceil(H / patch), ceil(W / patch)).
 
-        Sides that are no multiple of the patch are padded with zeros at the right and the bottom, as published
-        (chongzhou96/MaskCLIP@245d31f, mmseg/models/backbones/vit.py, AdaptivePadding "corner").
+        What happens to sides that are no multiple of the patch is the method's (`Method.padding`).
         """
-        image = F.pad(image, (0, -image.shape[3] % self.patch, 0, -image.shape[2] % self.patch))
+        image, overhang = self._fit(image)
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
         x = self._embed(image, grid)
-        *blocks, last = self.visual.transformer.resblocks
-        for block in blocks:
+        blocks = self.visual.transformer.resblocks
+        behind = max(0, len(blocks) - self.method.blocks)
+        for block in blocks[:behind]:
             x = block(x)
-        x, keys = self._last_block(last, x, grid)
-        x = self.visual.ln_post(x[:, 1:])  # [B, h*w, W]
-        proj = self.visual.proj
-        features = x if proj is None else x @ proj.to(x.dtype)  # [B, h*w, D]
+        last = [OpenClipBlock(block) for block in blocks[behind:]]
+        keys, guide = None, None if self.guide is None else self.guide(image)
+        if self.method.read is not None:
+            found = self.method.read(last, x, grid, guide)
+        else:
+            found, keys = self._last_block(last[0], x, grid)
+        tokens = self.visual.ln_post(found.patches)  # [B, h*w, W]
+        cls = None if found.cls is None else self._project(self.visual.ln_post(found.cls))[:, 0]
+        features = _to_grid(self._project(tokens), found.grid)
+        if self.method.pool is not None and guide is not None:
+            features = self.method.pool(features, guide)
         return DenseFeatures(
-            _to_grid(features, grid), None if keys is None else _to_grid(keys, grid), _to_grid(x, grid)
+            features,
+            None if keys is None else _to_grid(keys, grid),
+            _to_grid(tokens, found.grid),
+            cls,
+            overhang,
         )
 
     logits = staticmethod(cosine_logits)
+
+    def _fit(self, image: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
+        """Whole patches, and by how many pixels the result is to be cut: (top, bottom, left, right)."""
+        down, across = -image.shape[2] % self.patch, -image.shape[3] % self.patch
+        if self.method.padding == "around":
+            top, left = down // 2, across // 2
+            overhang = (top, down - top, left, across - left)
+            return F.pad(image, (left, across - left, top, down - top)), overhang
+        drops = self.method.padding == "drop" and min(image.shape[2:]) >= self.patch
+        if drops:  # the patch convolution leaves the rest out by itself
+            return image, _NO_OVERHANG
+        padded = F.pad(image, (0, across, 0, down))
+        if self.method.padding == "black" and self.black is not None:
+            color = self.black.to(image).view(3, 1, 1)
+            padded[..., image.shape[2] :, :] = color
+            padded[..., image.shape[3] :] = color
+        return padded, _NO_OVERHANG
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        """[..., W] -> [..., D]."""
+        proj = self.visual.proj
+        return tokens if proj is None else tokens @ proj.to(tokens.dtype)
 
     def _embed(self, image: Tensor, grid: tuple[int, int]) -> Tensor:
         x = self.visual.conv1(image).flatten(2).transpose(1, 2)  # [B, h*w, W]
@@ -79,20 +125,20 @@ class DenseViT:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  # a reader lives as long as its run; grids repeat
     def _positions(self, grid: tuple[int, int]) -> Tensor:
-        return resize_positions(self.visual.positional_embedding.detach(), grid)
+        return resize_positions(self.visual.positional_embedding.detach(), grid, self.method.positions)
 
-    def _last_block(self, block: Any, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        attn = block.attn
-        qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
-        q, k, v = (split_heads(part, attn.num_heads) for part in qkv.chunk(3, dim=-1))  # [B, Nh, N, Dh]
-        mixed = attn.out_proj(merge_heads(self.method.attention(q, k, v, grid)))  # [B, N, W]
-        mixed = block.ls_1(mixed)
+    def _last_block(self, block: Block, x: Tensor, grid: tuple[int, int]) -> tuple[Tokens, Tensor | None]:
+        assert self.method.attention is not None  # or else it has `read`
+        q, k, v = block.qkv(block.normed(x))
+        mixed = block.scaled(block.project(self.method.attention(q, k, v, grid)))  # [B, N, W]
         x = x + mixed if self.method.residual else mixed
         if self.method.mlp:
-            x = x + block.ls_2(block.mlp(block.ln_2(x)))
+            x = block.feed(x)
         # As published, keys pass the output projection like values do.
-        keys = attn.out_proj(merge_heads(k))[:, 1:] if self.keys else None  # [B, h*w, W]
-        return x, keys
+        return Tokens(x[:, 1:], grid, x[:, :1]), block.project(k)[:, 1:] if self.keys else None
+
+
+_NO_OVERHANG = (0, 0, 0, 0)
 
 
 class DenseResNet:
@@ -104,12 +150,20 @@ class DenseResNet:
         visual: the tower, in eval mode.
         method: its attention mixes the positions (for MaskCLIP: not at all).
         keys: hand out keys where the method has them.
+
+    Raises:
+        ModelError: the method reads transformer blocks.
     """
 
     patch = 32
 
     def __init__(self, visual: Any, method: Method, *, keys: bool = True) -> None:
-        self.visual, self.method = visual, method
+        if method.attention is None:
+            raise ModelError(
+                "this method reads the blocks of a transformer, and a ResNet has none",
+                hint="choose another --method, or a model such as ViT-B-16",
+            )
+        self.visual, self.method, self.mix = visual, method, method.attention
         self.keys = keys and method.keys
 
     def __call__(self, image: Tensor) -> DenseFeatures:
@@ -125,9 +179,9 @@ class DenseResNet:
         seq = torch.cat([positions.mean(dim=1, keepdim=True), positions], dim=1)  # [B, N, W]
         key = pool.k_proj(seq)
         q, k, v = (split_heads(part, pool.num_heads) for part in (pool.q_proj(seq), key, pool.v_proj(seq)))
-        features = pool.c_proj(merge_heads(self.method.attention(q, k, v, grid)))[:, 1:]  # [B, h*w, D]
+        features = pool.c_proj(merge_heads(self.mix(q, k, v, grid)))  # [B, N, D]
         keys = _to_grid(key[:, 1:], grid) if self.keys else None
-        return DenseFeatures(_to_grid(features, grid), keys, x)
+        return DenseFeatures(_to_grid(features[:, 1:], grid), keys, x, features[:, 0])
 
     logits = staticmethod(cosine_logits)
 
@@ -139,6 +193,8 @@ def dense_reader(
     activation: str | None = None,
     ln_eps: float | None = None,
     keys: bool = True,
+    guide: Callable[[Tensor], Tensor] | None = None,
+    black: Tensor | None = None,
 ) -> DenseViT | DenseResNet:
     """The reader that fits the tower.
 
@@ -147,6 +203,7 @@ def dense_reader(
         method: how its last block is read.
         activation, ln_eps: forced on a copy of the tower; None keeps the tower's own. A ResNet has neither.
         keys: hand out keys where the method has them.
+        guide, black: see `DenseViT`.
 
     Raises:
         ModelError: no reader fits; the message says why.
@@ -154,7 +211,9 @@ def dense_reader(
     if type(visual).__name__ == "ModifiedResNet":
         return DenseResNet(visual, method, keys=keys)
     if type(visual).__name__ == "VisionTransformer":
-        return DenseViT(_with_overrides(visual, activation, ln_eps), method, keys=keys)
+        return DenseViT(
+            _with_overrides(visual, activation, ln_eps), method, keys=keys, guide=guide, black=black
+        )
     raise ModelError(
         f"cannot read this image tower densely: {unreadable(visual)}",
         hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",

@@ -20,6 +20,20 @@ def merge_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
+def self_attention(z: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Like attends to like: softmax(z z^T / sqrt(Dh) + bias) v.
+
+    Args:
+        z: [B, Nh, N, Dh], queries and keys at once.
+        v: [B, Nh, N, Dh].
+        bias: [N, N] or anything that broadcasts to [B, Nh, N, N].
+
+    Returns:
+        [B, Nh, N, Dh].
+    """
+    return F.scaled_dot_product_attention(z, z, v, attn_mask=None if bias is None else bias.to(z))
+
+
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
     """What CLIP was trained with: softmax(q k^T / sqrt(Dh)) v.
 

@@ -1,0 +1,75 @@
+"""Pixel-adaptive refinement: scores flow between neighbours that look alike (PAMR, arXiv:2005.08104).
+
+Reference: sinahmr/NACLIP@0cac3a6, pamr.py, after visinf/1-stage-wseg.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+CONTRAST = 0.1
+"""Share of the local standard deviation by which two pixels count as different."""
+
+
+def pamr_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
+    """How much each pixel takes from each of its neighbours.
+
+    Args:
+        image: [3, H, W] normalised.
+        dilations: distances in pixels at which the eight neighbours are taken.
+
+    Returns:
+        [8 * len(dilations), H, W]; sums to 1 over the neighbours.
+    """
+    around = _neighbours(image, dilations)  # [3, 8n, H, W]
+    centres = image[:, None].expand(-1, len(dilations), -1, -1)
+    spread = torch.cat([around, centres], dim=1).std(dim=1, keepdim=True)  # unbiased, [3, 1, H, W]
+    unlike = (around - image[:, None]).abs() / (1e-8 + CONTRAST * spread)
+    return (-unlike.mean(dim=0)).softmax(dim=0)
+
+
+def pamr(maps: Tensor, affinity: Tensor, dilations: Sequence[int], steps: int) -> Tensor:
+    """Let every score be the weighted mean of its neighbours', so many times.
+
+    What a pixel becomes depends on pixels up to `steps * max(dilations)` away, and on nothing behind them: a tile
+    with such a margin gives what the whole picture gives.
+
+    Args:
+        maps: [Q, H, W] scores.
+        affinity: [8 * len(dilations), H, W] of `pamr_affinity`.
+        dilations: as for the affinity.
+        steps: how many times.
+
+    Returns:
+        [Q, H, W].
+    """
+    for _ in range(steps):
+        mixed = torch.zeros_like(maps)
+        for weight, shifted in zip(affinity, _shifts(maps, dilations), strict=True):
+            mixed.addcmul_(weight, shifted)
+        maps = mixed
+    return maps
+
+
+def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Tensor:
+    """[K, H, W] -> [K, 8n, H, W], dilation by dilation."""
+    return torch.stack(list(_shifts(maps, dilations)), dim=1)
+
+
+def _shifts(maps: Tensor, dilations: Sequence[int]):  # type: ignore[no-untyped-def]
+    """The maps as each of the eight neighbours sees them, borders repeated."""
+    height, width = maps.shape[1:]
+    for d in dilations:
+        padded = F.pad(maps[None], (d, d, d, d), mode="replicate")[0]
+        for row in range(3):
+            for column in range(3):
+                if (row, column) != (1, 1):
+                    yield padded[:, row * d : row * d + height, column * d : column * d + width]

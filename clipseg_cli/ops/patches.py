@@ -1,0 +1,81 @@
+"""CLIP-DIY: a picture classified patch by patch, at several scales (arXiv:2309.14289)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from clipseg_cli.ops.reduce import upsample
+from clipseg_cli.ops.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+def square_patches(size: tuple[int, int], side: int, stride: int = 2) -> tuple[list[Window], tuple[int, int]]:
+    """Patches as the published code cuts them: row by row, the remainder at the right and the bottom left out.
+
+    Args:
+        size: (H, W) of the picture.
+        side: of a patch, in pixels.
+        stride: parts of a side by which patches follow each other: 2 overlaps them by half.
+
+    Returns:
+        The patches, and the grid (rows, columns) that they stand in; none where the picture is smaller.
+
+    Source: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py, _tile_image.
+    """
+    step = max(1, side // stride)
+    rows, columns = (max(0, (length - side) // step + 1) for length in size)
+    found = [Window(r * step, c * step, side, side) for r in range(rows) for c in range(columns)]
+    return found, (rows, columns)
+
+
+def mean_of_scales(
+    maps: Sequence[Tensor], weights: Sequence[float], size: tuple[int, int], *, nearest: bool = False
+) -> Tensor:
+    """Weighted maps of all scales, each stretched over the whole picture, by their number.
+
+    As published it is not divided by the sum of the weights.
+
+    Args:
+        maps: [Q, h, w] of each scale.
+        weights: one for each scale.
+        size: (H, W) of the result.
+        nearest: repeat cells instead of interpolating between them.
+
+    Returns:
+        [Q, H, W].
+
+    Source: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py, forward.
+    """
+    total = torch.zeros(maps[0].shape[0], *size, device=maps[0].device)
+    for one, weight in zip(maps, weights, strict=True):
+        whole = one[None].float()
+        full = F.interpolate(whole, size) if nearest else upsample(whole, size)
+        total.add_(full[0], alpha=weight)
+    return total / len(maps)
+
+
+def fuse_saliency(scores: Tensor, saliency: Tensor, background: int = 0) -> Tensor:
+    """Scores weighed by where there is something: background by 1 - saliency, all others by saliency.
+
+    Negative scores are multiplied as they are, as published.
+
+    Args:
+        scores: [C, H, W].
+        saliency: [H, W] in [0, 1].
+        background: id of the background class.
+
+    Returns:
+        [C, H, W], before the softmax, which has no temperature.
+
+    Source: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py, forward.
+    """
+    mask = saliency.expand_as(scores).clone()
+    mask[background] = 1 - saliency
+    return scores * mask
