@@ -83,6 +83,9 @@ class Block(Protocol):
     def feed(self, x: Tensor) -> Tensor:
         """MLP with its LayerNorm and residual."""
 
+    def inner(self, x: Tensor) -> Tensor:
+        """What the MLP of the block sees: the second LayerNorm, behind the attention."""
+
 
 class Tokens(NamedTuple):
     """What comes out of the last block, before the last LayerNorm.
@@ -96,6 +99,20 @@ class Tokens(NamedTuple):
     patches: Tensor
     grid: tuple[int, int]
     cls: Tensor | None = None
+
+
+class Guide(Protocol):
+    """Another network, or a head, that says which patches belong together."""
+
+    @property
+    def inner(self) -> int | None:
+        """The block of CLIP that it looks into, from the end if below 0; None: it looks at the picture itself."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalised picture [B, 3, H, W], or patches of the inner block [B, W, h, w] -> [B, Dg, hg, wg]."""
+
+    def objectness(self, x: Tensor) -> Tensor | None:
+        """The same -> logits [B, 1, hg, wg] of being an object; None where it does not know."""
 
 
 class ReadFn(Protocol):
@@ -167,6 +184,7 @@ class DenseFeatures(NamedTuple):
         tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
         cls: [B, D] the class token, read like the patches; None where there is none.
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
+        objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
     """
 
     features: Tensor
@@ -174,6 +192,7 @@ class DenseFeatures(NamedTuple):
     tokens: Tensor
     cls: Tensor | None = None
     overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
+    objectness: Tensor | None = None
 
 
 class Reader(Protocol):

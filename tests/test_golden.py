@@ -21,20 +21,23 @@ from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 
 from clipseg_cli.config import SegmentConfig
-from clipseg_cli.data.images import resize_image, target_size
+from clipseg_cli.data.images import resize_image, square_input, target_size
 from clipseg_cli.methods import METHODS, clearclip, dinoiser, gem, naclip, proxyclip
 from clipseg_cli.models.backbones import Backbone
 from clipseg_cli.models.dense_clip import dense_reader
+from clipseg_cli.models.dinoiser_head import DinoiserHead, doubtful_background
 from clipseg_cli.ops.correlation import correlations, pool_by_correlation
 from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.ops.pamr import PixelAdaptive, pamr, pamr_affinity
+from clipseg_cli.ops.patches import SaliencyFusion, mean_of_scales, square_patches
 from clipseg_cli.ops.pseudo import fill_unlabelled
-from clipseg_cli.ops.reduce import reduce_maps, upsample
-from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
+from clipseg_cli.ops.reduce import Tile, reduce_layers, reduce_maps, stretched, upsample
+from clipseg_cli.ops.refine import absent_classes, remove_classes, small_classes, smooth_by_keys
 from clipseg_cli.ops.saliency import least_attended_background, qkv_maps, saliency_map
-from clipseg_cli.ops.similarity import average_prompts, cosine_logits
-from clipseg_cli.ops.windows import Window, stitch
+from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases
+from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
 from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, ImageSource, Method
+from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, ImageSource, Method, Tokens
 
 FOLDER = Path(os.environ.get("CLIPSEG_GOLDEN_DIR") or Path(__file__).parent / "golden")
 MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
@@ -201,18 +204,34 @@ def check_proxyclip(case: dict[str, Any], given: Tensors) -> Tensors:
     read = partial(proxyclip.read, beta=o["beta"], gamma=o["gamma"])
     method = replace(proxyclip.METHOD, read=read)
 
-    def features(image: torch.Tensor, *, exchanged: bool = False) -> torch.Tensor:
-        del image
-        return given["proxy"]
-
-    dense = read_by(case, method, given["image"], guide=features)
+    guide = Given(given["proxy"])
+    dense = read_by(case, method, given["image"], guide=guide)
     logits = cosine_logits(dense.features, given["text"])
+
+    def exchanged(blocks: Any, x: torch.Tensor, grid: tuple[int, int], guide: torch.Tensor) -> Tokens:
+        return read(blocks, x, (grid[1], grid[0]), guide)
+
+    quirk = read_by(case, replace(method, read=exchanged), given["image"], guide=guide)
     return {
-        "feat": dense.features,
-        "logits": logits,
-        "feat_corrected": dense.features,
-        "logits_corrected": logits,
+        **dict.fromkeys(("feat", "feat_corrected"), dense.features),
+        **dict.fromkeys(("logits", "logits_corrected"), logits),
+        "feat_reference_quirk": quirk.features,
     }
+
+
+class Given:
+    """A guide whose features are known."""
+
+    inner = None
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.features
+
+    def objectness(self, x: torch.Tensor) -> None:
+        return None
 
 
 def normalised(given: Tensors) -> torch.Tensor:
@@ -238,7 +257,7 @@ def check_dinoiser_pool(case: dict[str, Any], given: Tensors) -> Tensors:
     found = {"feat": plain}
     for name, guide in zip("qkv", qkv_maps(given["qkv"], grid), strict=True):
         method = replace(dinoiser.METHOD, pool=partial(dinoiser.pool, gamma=gamma))
-        pooled = read_by(case, method, image, black=BLACK, guide=lambda _, guide=guide: guide).features
+        pooled = read_by(case, method, image, black=BLACK, guide=Given(guide)).features
         logits = cosine_logits(pooled, given["text"])
         found |= {
             f"pooled.{name}": pooled,
@@ -247,6 +266,150 @@ def check_dinoiser_pool(case: dict[str, Any], given: Tensors) -> Tensors:
             f"prob.{name}": (100 * logits).softmax(dim=1),
         }
     return found
+
+
+def check_sliding_window(case: dict[str, Any], given: Tensors) -> Tensors:
+    """NACLIP through windows: cosines at window size, averaged, at the original size refined, decided."""
+    o, image = case["options"], given["image"]
+    size = (image.shape[2], image.shape[3])
+    method = replace(naclip.METHOD, attention=partial(naclip.attention, std=o["gaussian_std"]))
+    windows = plan_windows(size, o["crop"], o["stride"])
+    maps = []
+    for window in windows:
+        rows, columns = window.slices
+        dense = read_by(case, method, image[:, :, rows, columns])
+        maps.append(cosine_logits(dense.features, given["text"])[0])
+    mean = stitch(maps, windows, size)
+    original = tuple(o.get("original_size") or given["original"].shape[:2])
+    full, change = upsample(mean[None], original)[0], None
+    if o["pamr"]:
+        steps, dilations = o["pamr"]["steps"], o["pamr"]["dilations"]
+        pixels = stretched(image[0], original)
+        affinity = pamr_affinity(upsample(image, original)[0], dilations)
+        full = pamr(full, affinity, dilations, steps)
+        change = PixelAdaptive(pixels, dilations, steps)
+    mapping, classes = o["query_to_class"], max(o["query_to_class"]) + 1
+    words = (o["logit_scale"] * full).softmax(dim=0)
+    prob = merge_aliases(words, mapping, classes)
+    # The pixels as the tool decides them, in tiles.
+    layer = stretched(mean, original)
+    scaled = change and Scaled(change, o["logit_scale"])
+    layers = [layer if scaled else layer._replace(maps=layer.maps * o["logit_scale"])]
+    reduced = reduce_layers(layers, change=scaled, tile_bytes=40_000)
+    pred = torch.tensor(mapping)[reduced.winner.long()].masked_fill(reduced.score < o["prob_thd"], 0)
+    return {"window_mean": mean[None], "pred": pred, "prob": prob / prob.sum(dim=0), "pamr": full[None]}
+
+
+class Scaled:
+    """A change, then the scale of the softmax."""
+
+    def __init__(self, change: Any, scale: float) -> None:
+        self.change, self.scale, self.margin = change, scale, change.margin
+
+    def __call__(self, scores: torch.Tensor, tile: Any, words: Any) -> torch.Tensor:
+        found: torch.Tensor = self.change(scores, tile, words) * self.scale
+        return found
+
+
+def check_sclip_postprocess(case: dict[str, Any], given: Tensors) -> Tensors:
+    o, logits = case["options"], given["logits"][0]
+    mapping, classes = o["query_to_class"], max(o["query_to_class"]) + 1
+    prob = merge_aliases((o["logit_scale"] * logits).softmax(dim=0), mapping, classes)
+    layer = stretched(o["logit_scale"] * logits, (logits.shape[1], logits.shape[2]))
+    class_of = torch.tensor(mapping)
+
+    def decide(excluded: torch.Tensor | None) -> torch.Tensor:
+        reduced = reduce_layers([layer], excluded=None if excluded is None else excluded[class_of])
+        return class_of[reduced.winner.long()].masked_fill(reduced.score < o["prob_thd"], 0)
+
+    argmax = class_of[reduce_layers([layer]).winner.long()]
+    small = small_classes(argmax, classes, o["area_thd"])
+    area = prob.masked_fill(small[:, None, None], 0)
+    return {"prob": prob, "pred": decide(None), "prob_area": area, "pred_area": decide(small)}
+
+
+def check_clearclip_windows(case: dict[str, Any], given: Tensors) -> Tensors:
+    o, image = case["options"], given["image"]
+    size = (image.shape[2], image.shape[3])
+
+    def window_map(window: Window) -> torch.Tensor:
+        rows, columns = window.slices
+        dense = read_by(case, clearclip.METHOD, image[:, :, rows, columns])
+        return without_overhang(cosine_logits(dense.features, given["text"])[0], window, dense.overhang)
+
+    whole = window_map(Window(0, 0, *size))
+    windows = plan_windows(size, o["crop"], o["stride"])
+    mean = stitch([window_map(window) for window in windows], windows, size)
+    return {"whole": whole[None], "slide": upsample(mean[None], tuple(o["original_size"]))}
+
+
+def check_clip_diy(case: dict[str, Any], given: Tensors) -> Tensors:
+    o, image = case["options"], given["image"][0]
+    size, side = (
+        (image.shape[1], image.shape[2]),
+        MANIFEST["weights"]["vit"]["constructor_kwargs"]["image_size"],
+    )
+    net = dense_reader(
+        tower(case), METHODS.get("vanilla"), activation=o["activation"], ln_eps=o["ln_eps"]
+    ).visual
+    maps, found = [], {}
+    (stride,) = o["strides"]
+    for scale, patch in enumerate(o["patch_sizes"]):
+        windows, grid = square_patches(size, patch, stride)
+        crops = [image[:, w.slices[0], w.slices[1]].permute(1, 2, 0).numpy() for w in windows]
+        pixels = torch.stack([torch.from_numpy(square_input(crop, side).copy()) for crop in crops])
+        pixels = (pixels.permute(0, 3, 1, 2) / 255 - CLIP_MEAN.view(3, 1, 1)) / CLIP_STD.view(3, 1, 1)
+        embeds = torch.nn.functional.normalize(net(pixels), dim=-1)
+        sims = embeds @ given["text"].T
+        maps.append(sims.T.unflatten(1, grid))
+        found[f"sims.{patch}"] = sims
+        if scale == 1:
+            found |= {"pixels": pixels[:2], "embeds": embeds}
+    score = mean_of_scales(maps, o["patch_weights"], size, nearest=not o["interpolate_logits"])
+    background = torch.arange(len(score)) == 0
+    layer, everything = stretched(score, size), Tile(0, size[0], 0, size[1])
+    saliency = given["saliency"][0]
+    fusion = SaliencyFusion(stretched(saliency, size), background)
+    fused = fusion(score.permute(1, 2, 0), everything, range(len(score)))
+    stored = re.search(r"every (\d+)th row", case["tensors"]["out.fused_prob"]["meaning"])
+    every = int(stored[1]) if stored else 1
+    binary = SaliencyFusion(stretched((saliency > 0.5).float(), size), background)
+    return {
+        **found,
+        "score": score[None],
+        "fused_prob": fused.softmax(dim=2).permute(2, 0, 1)[None, :, ::every, ::every],
+        "fused_pred": reduce_layers([layer], change=fusion, tile_bytes=9_000).winner,
+        "plain_pred": reduce_layers([layer]).winner,
+        "fused_pred_binary": reduce_layers([layer], change=binary).winner,
+    }
+
+
+def check_clip_dinoiser(case: dict[str, Any], given: Tensors) -> Tensors:
+    o, image = case["options"], normalised(given)
+    head = Watched.of(given, o["feats_idx"])
+    plain = read_by(case, dinoiser.METHOD, image, black=BLACK)
+    method = replace(dinoiser.METHOD, pool=partial(dinoiser.pool, gamma=o["gamma"]))
+    dense = read_by(case, method, image, black=BLACK, guide=head)
+    assert dense.objectness is not None
+    prob = (100 * cosine_logits(dense.features, given["text"])).softmax(dim=1)
+    grid = (dense.features.shape[2], dense.features.shape[3])
+    return {
+        "inter": head.seen,
+        "bkg": dense.objectness,
+        "feat": plain.features,
+        "corr": correlations(head(head.seen), -2).unflatten(2, grid),  # all of them, before the threshold
+        "pooled": dense.features,
+        "prob": prob,
+        "prob_found": doubtful_background(prob, dense.objectness, o["delta"]),
+    }
+
+
+class Watched(DinoiserHead):
+    """The head, and what it last saw."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = x
+        return super().forward(x)
 
 
 def check_found(case: dict[str, Any], given: Tensors) -> Tensors:
@@ -321,6 +484,11 @@ CHECKS = {
     "dinoiser_maskclip": check_dinoiser_maskclip,
     "dinoiser_pool": check_dinoiser_pool,
     "found_saliency": check_found,
+    "naclip_sliding_window": check_sliding_window,
+    "sclip_postprocess": check_sclip_postprocess,
+    "clearclip_sliding_window": check_clearclip_windows,
+    "clip_diy": check_clip_diy,
+    "clip_dinoiser": check_clip_dinoiser,
 }
 
 

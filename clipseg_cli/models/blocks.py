@@ -43,3 +43,9 @@ class OpenClipBlock:
     def feed(self, x: Tensor) -> Tensor:
         """MLP and its residual."""
         return x + self.block.ls_2(self.block.mlp(self.block.ln_2(x)))  # type: ignore[no-any-return]
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Between attention and MLP."""
+        q, k, v = self.qkv(self.normed(x))
+        mixed = self.scaled(self.project(F.scaled_dot_product_attention(q, k, v)))
+        return self.block.ln_2(x + mixed)  # type: ignore[no-any-return]

@@ -25,11 +25,9 @@ from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
-    from clipseg_cli.types import Block, Method
+    from clipseg_cli.types import Block, Guide, Method
 
 
 class DenseViT:
@@ -39,7 +37,7 @@ class DenseViT:
         visual: the tower, in eval mode.
         method: what replaces the attention of the last block.
         keys: hand out keys where the method has them; False saves their projection.
-        guide: for a method that asks for another network: normalised image [B, 3, H, W] -> its features.
+        guide: the other network, for a method that asks for one.
         black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
 
     Raises:
@@ -52,13 +50,14 @@ class DenseViT:
         method: Method,
         *,
         keys: bool = True,
-        guide: Callable[[Tensor], Tensor] | None = None,
+        guide: Guide | None = None,
         black: Tensor | None = None,
     ) -> None:
         reason = unreadable(visual)
         if reason:
             raise ModelError(f"cannot read this image tower densely: {reason}")
         self.visual, self.method, self.guide, self.black = visual, method, guide, black
+        self.tap = _tapped(guide, len(visual.transformer.resblocks), method.blocks)
         self.keys = keys and method.keys
         self.patch: int = visual.patch_size[0]
 
@@ -72,10 +71,14 @@ class DenseViT:
         x = self._embed(image, grid)
         blocks = self.visual.transformer.resblocks
         behind = max(0, len(blocks) - self.method.blocks)
-        for block in blocks[:behind]:
+        inner = None
+        for i, block in enumerate(blocks[:behind]):
+            if i == self.tap:
+                inner = _to_grid(OpenClipBlock(block).inner(x)[:, 1:], grid)
             x = block(x)
         last = [OpenClipBlock(block) for block in blocks[behind:]]
-        keys, guide = None, None if self.guide is None else self.guide(image)
+        seen = image if inner is None else inner
+        keys, guide = None, None if self.guide is None else self.guide(seen)
         if self.method.read is not None:
             found = self.method.read(last, x, grid, guide)
         else:
@@ -91,6 +94,7 @@ class DenseViT:
             _to_grid(tokens, found.grid),
             cls,
             overhang,
+            None if self.guide is None else self.guide.objectness(seen),
         )
 
     logits = staticmethod(cosine_logits)
@@ -139,6 +143,23 @@ class DenseViT:
 
 
 _NO_OVERHANG = (0, 0, 0, 0)
+
+
+def _tapped(guide: Guide | None, blocks: int, replaced: int) -> int | None:
+    """The block that a guide looks into, counted from the first.
+
+    Raises:
+        ModelError: the tower has no such block in front of those that the method replaces.
+    """
+    if guide is None or guide.inner is None:
+        return None
+    index = guide.inner + (blocks if guide.inner < 0 else 0)
+    if not 0 <= index < blocks - replaced:
+        raise ModelError(
+            f"the guide looks into block {guide.inner}, and only {blocks - replaced} of {blocks} are left to look into",
+            hint="choose another --guide, or the model that it was trained with",
+        )
+    return index
 
 
 class DenseResNet:
@@ -193,7 +214,7 @@ def dense_reader(
     activation: str | None = None,
     ln_eps: float | None = None,
     keys: bool = True,
-    guide: Callable[[Tensor], Tensor] | None = None,
+    guide: Guide | None = None,
     black: Tensor | None = None,
 ) -> DenseViT | DenseResNet:
     """The reader that fits the tower.

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from clipseg_cli.ops.reduce import layer_tile
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+
+    from clipseg_cli.ops.reduce import Layer, Tile
 
 CONTRAST = 0.1
 """Share of the local standard deviation by which two pixels count as different."""
@@ -59,12 +63,33 @@ def pamr(maps: Tensor, affinity: Tensor, dilations: Sequence[int], steps: int) -
     return maps
 
 
+class PixelAdaptive:
+    """`pamr` as a change of full-size scores, tile by tile.
+
+    Args:
+        image: what the pixels look like, [3, h, w] normalised, brought to the size of the result.
+        dilations, steps: see `pamr`.
+    """
+
+    def __init__(self, image: Layer, dilations: Sequence[int], steps: int) -> None:
+        self.image, self.dilations, self.steps = image, tuple(dilations), steps
+        self.margin = steps * max(dilations)
+
+    def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
+        """[rows, columns, n] -> the same, whichever words these are."""
+        del words
+        pixels = layer_tile(self.image, tile).permute(2, 0, 1)  # [3, rows, columns]
+        affinity = pamr_affinity(pixels, self.dilations)
+        maps = scores.permute(2, 0, 1).contiguous()
+        return pamr(maps, affinity, self.dilations, self.steps).permute(1, 2, 0)
+
+
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Tensor:
     """[K, H, W] -> [K, 8n, H, W], dilation by dilation."""
     return torch.stack(list(_shifts(maps, dilations)), dim=1)
 
 
-def _shifts(maps: Tensor, dilations: Sequence[int]):  # type: ignore[no-untyped-def]
+def _shifts(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
     """The maps as each of the eight neighbours sees them, borders repeated."""
     height, width = maps.shape[1:]
     for d in dilations:

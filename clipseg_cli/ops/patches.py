@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.ops.reduce import upsample
+from clipseg_cli.ops.reduce import layer_tile, upsample
 from clipseg_cli.ops.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
+
+    from clipseg_cli.ops.reduce import Layer, Tile
 
 
 def square_patches(size: tuple[int, int], side: int, stride: int = 2) -> tuple[list[Window], tuple[int, int]]:
@@ -61,21 +63,25 @@ def mean_of_scales(
     return total / len(maps)
 
 
-def fuse_saliency(scores: Tensor, saliency: Tensor, background: int = 0) -> Tensor:
+class SaliencyFusion:
     """Scores weighed by where there is something: background by 1 - saliency, all others by saliency.
 
     Negative scores are multiplied as they are, as published.
 
     Args:
-        scores: [C, H, W].
-        saliency: [H, W] in [0, 1].
-        background: id of the background class.
-
-    Returns:
-        [C, H, W], before the softmax, which has no temperature.
+        saliency: [1, h, w] in [0, 1], brought to the size of the result.
+        background: bool [Q], the words of the background class.
 
     Source: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py, forward.
     """
-    mask = saliency.expand_as(scores).clone()
-    mask[background] = 1 - saliency
-    return scores * mask
+
+    margin = 0
+
+    def __init__(self, saliency: Layer, background: Tensor) -> None:
+        self.saliency, self.background = saliency, background
+
+    def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
+        """[rows, columns, n] -> the same, before the softmax, which has no temperature."""
+        foreground = layer_tile(self.saliency, tile)  # [rows, columns, 1]
+        behind = self.background[torch.as_tensor(words, device=scores.device)]
+        return scores * torch.where(behind, 1 - foreground, foreground)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import Tensor
 
 
@@ -26,6 +28,53 @@ class Reduced(NamedTuple):
     log_total: Tensor
 
 
+class Layer(NamedTuple):
+    """Small maps, and how they are brought to full size: along each axis by a matrix of its own.
+
+    Attributes:
+        maps: [Q, h, w] float32.
+        down: [H, h] weights.
+        across: [W, w] weights.
+    """
+
+    maps: Tensor
+    down: Tensor
+    across: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the result."""
+        return len(self.down), len(self.across)
+
+
+class Tile(NamedTuple):
+    """A rectangle of the result, [top, bottom) x [left, right)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+class TileChange(Protocol):
+    """Changes scores at full size, tile by tile."""
+
+    margin: int
+    """Pixels around a tile that it needs to know."""
+
+    def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
+        """Scores of some words at full size.
+
+        Args:
+            scores: [rows, columns, n] of a rectangle of the result; may be overwritten.
+            tile: that rectangle, with its margin, which is cut off afterwards.
+            words: [n] which of the Q words these are.
+
+        Returns:
+            [rows, columns, n].
+        """
+
+
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Whole maps [B, K, h, w] to [B, K, H, W] in float32, bilinearly; those of that size are handed back as they are.
 
@@ -39,70 +88,162 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def bilinear_matrix(source: int, target: int, device: torch.device) -> Tensor:
     """[target, source] weights of a bilinear resize along one axis (align_corners=False, no antialias)."""
     position = (torch.arange(target, dtype=torch.float32) + 0.5) * (source / target) - 0.5
-    position = position.clamp(min=0)
+    return _between(position.clamp(min=0), source).to(device)
+
+
+def centred_matrix(centres: Sequence[float], target: int, device: torch.device) -> Tensor:
+    """[target, n] weights of linear interpolation between cells that stand at given places along one axis.
+
+    Args:
+        centres: ascending, in cells of the result, 0.5 being the middle of the first.
+        target: cells of the result; those before the first centre and behind the last repeat it.
+        device: of the result.
+    """
+    place = torch.tensor(centres, dtype=torch.float32)
+    wanted = torch.arange(target, dtype=torch.float32) + 0.5
+    low = (torch.searchsorted(place, wanted, right=True) - 1).clamp(0, max(0, len(place) - 2))
+    high = (low + 1).clamp(max=len(place) - 1)
+    gap = (place[high] - place[low]).clamp(min=1e-6)
+    return _between(low + ((wanted - place[low]) / gap).clamp(0, 1), len(place)).to(device)
+
+
+def _between(position: Tensor, source: int) -> Tensor:
+    """Weights of the two source cells around each position, counted in source cells from the middle of the first."""
     low = position.floor().long().clamp(max=source - 1)
     high = (low + 1).clamp(max=source - 1)
     weight = position - low
-    matrix = torch.zeros(target, source)
-    rows = torch.arange(target)
+    matrix = torch.zeros(len(position), source)
+    rows = torch.arange(len(position))
     matrix[rows, low] += 1 - weight
     matrix[rows, high] += weight
-    return matrix.to(device)
+    return matrix
+
+
+def stretched(maps: Tensor, size: tuple[int, int]) -> Layer:
+    """Maps [Q, h, w] over the whole of (H, W), bilinearly."""
+    down, across = (bilinear_matrix(*pair, maps.device) for pair in zip(maps.shape[1:], size, strict=True))
+    return Layer(maps.float(), down, across)
 
 
 def reduce_maps(
     maps: Tensor, size: tuple[int, int], *, probabilities: bool = False, tile_bytes: int | None = None
 ) -> Reduced:
-    """Upsample bilinearly and take argmax and softmax, tile by tile.
-
-    The result is that of upsampling all maps, then softmax over words, then argmax; memory is one tile of all
-    words plus three full-size maps.
+    """Upsample bilinearly and take argmax and softmax, tile by tile; see `reduce_layers`.
 
     Args:
         maps: [Q, h, w] float32 logits, already multiplied by the softmax scale; or probabilities.
         size: (H, W) of the result.
-        probabilities: the maps are scores to be compared as they are, without softmax; `score` is the
-            winner's share of the sum over words, negative ones counted as zero.
+        probabilities, tile_bytes: as for `reduce_layers`.
+    """
+    return reduce_layers([stretched(maps, size)], probabilities=probabilities, tile_bytes=tile_bytes)
+
+
+def reduce_layers(
+    layers: Sequence[Layer],
+    *,
+    probabilities: bool = False,
+    change: TileChange | None = None,
+    excluded: Tensor | None = None,
+    tile_bytes: int | None = None,
+) -> Reduced:
+    """Bring maps to full size, add them, and take argmax and softmax, tile by tile.
+
+    The result is that of the full-size maps, then softmax over words, then argmax; memory is one tile of all words
+    plus three full-size maps.
+
+    Args:
+        layers: scores of the same words, to be added.
+        probabilities: the scores are compared as they are, without softmax; `score` is the winner's share of the
+            sum over words, negative ones counted as zero.
+        change: what happens to the scores before they are compared.
+        excluded: bool [Q], words that may not win, though they take part in the softmax.
         tile_bytes: size of a tile of all words; None suits the device.
     """
-    queries, h, w = maps.shape
-    height, width = size
-    device = maps.device
-    if tile_bytes is None:
-        # On a CPU the tile should stay in the cache; on an accelerator it should fill the machine.
-        tile_bytes = 2 << 20 if device.type == "cpu" else 256 << 20
-    cells = max(1, tile_bytes // (4 * queries))
-    columns = min(width, max(64, round(cells**0.5)))
-    rows = min(height, max(1, cells // columns))
-
-    maps = maps.float().permute(1, 2, 0).contiguous()  # [h, w, Q]: the reduction runs along memory
-    vertical = bilinear_matrix(h, height, device)  # [H, h]
-    horizontal = bilinear_matrix(w, width, device)  # [W, w]
+    size, queries, device = layers[0].size, len(layers[0].maps), layers[0].maps.device
     winner = torch.empty(size, dtype=torch.int32, device=device)
     score = torch.empty(size, device=device)
     log_total = torch.empty(size, device=device)
-    for left in range(0, width, columns):
-        across = horizontal[left : left + columns]
-        first, last = _support(across)
-        strip = torch.matmul(across[:, first:last], maps[:, first:last])  # [h, cols, Q]
-        for top in range(0, height, rows):
-            down = vertical[top : top + rows]
-            above, below = _support(down)
-            tile = (down[:, above:below] @ strip[above:below].flatten(1)).view(
-                len(down), len(across), queries
-            )
-            best, index = tile.max(dim=2)
-            here = (slice(top, top + len(down)), slice(left, left + len(across)))
-            winner[here] = index.int()
-            if probabilities:
-                total = tile.clamp(min=0).sum(dim=2).clamp(min=1e-12)
-                score[here] = best.clamp(min=0) / total
-                log_total[here] = total.log()
-            else:
-                chance = tile.softmax(dim=2).gather(2, index[..., None])[..., 0]
-                score[here] = chance
-                log_total[here] = best - chance.log()
+    margin = 0 if change is None else change.margin
+    for tile, scores in _tiles(layers, size, margin, _tile_cells(queries, margin, device, tile_bytes)):
+        here = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
+        if change is not None:
+            wide = _widened(tile, margin, size)
+            changed = change(scores, wide, range(queries))
+            rows, columns = tile.top - wide.top, tile.left - wide.left
+            scores = changed[rows : rows + tile.bottom - tile.top, columns : columns + tile.right - tile.left]
+        candidates = scores if excluded is None else scores.masked_fill(excluded, -torch.inf)
+        best, index = candidates.max(dim=2)
+        winner[here] = index.int()
+        if probabilities:
+            total = scores.clamp(min=0).sum(dim=2).clamp(min=1e-12)
+            score[here] = best.clamp(min=0) / total
+            log_total[here] = total.log()
+        else:
+            chance = scores.softmax(dim=2).gather(2, index[..., None])[..., 0]
+            score[here] = chance
+            log_total[here] = best - chance.log()
     return Reduced(winner, score, log_total)
+
+
+def _tile_cells(queries: int, margin: int, device: torch.device, tile_bytes: int | None) -> int:
+    """Pixels of a tile, its margin left out."""
+    if tile_bytes is None:
+        # On a CPU the tile should stay in the cache; on an accelerator, or with a margin, it should fill the machine.
+        tile_bytes = 2 << 20 if device.type == "cpu" and not margin else 256 << 20
+    side = max(1.0, tile_bytes / (4 * queries)) ** 0.5 - 2 * margin
+    return int(max(side, margin, 1) ** 2)
+
+
+def _widened(tile: Tile, margin: int, size: tuple[int, int]) -> Tile:
+    return Tile(
+        max(0, tile.top - margin),
+        min(size[0], tile.bottom + margin),
+        max(0, tile.left - margin),
+        min(size[1], tile.right + margin),
+    )
+
+
+def _tiles(
+    layers: Sequence[Layer], size: tuple[int, int], margin: int, cells: int
+) -> Iterator[tuple[Tile, Tensor]]:
+    """Tiles that cover the result, each with the scores [rows, columns, Q] of it and of its margin."""
+    height, width = size
+    columns = min(width, max(64, round(cells**0.5)))
+    rows = min(height, max(1, cells // columns))
+    # The reduction runs along memory: [h, w, Q].
+    turned = [(one.maps.float().permute(1, 2, 0).contiguous(), one.down, one.across) for one in layers]
+    for left in range(0, width, columns):
+        right = min(width, left + columns)
+        wide = _widened(Tile(0, height, left, right), margin, size)
+        strips = [_strip(maps, across[wide.left : wide.right]) for maps, _, across in turned]  # [h, cols, Q]
+        for top in range(0, height, rows):
+            tile = Tile(top, min(height, top + rows), left, right)
+            wide = _widened(tile, margin, size)
+            parts = (
+                _rows(strip, down[wide.top : wide.bottom])
+                for strip, (_, down, _) in zip(strips, turned, strict=True)
+            )
+            scores = next(parts)
+            for part in parts:
+                scores += part
+            yield tile, scores
+
+
+def layer_tile(layer: Layer, tile: Tile) -> Tensor:
+    """A rectangle of a layer at full size: [rows, columns, Q]."""
+    maps = layer.maps.permute(1, 2, 0)
+    return _rows(_strip(maps, layer.across[tile.left : tile.right]), layer.down[tile.top : tile.bottom])
+
+
+def _strip(maps: Tensor, across: Tensor) -> Tensor:
+    first, last = _support(across)
+    return torch.matmul(across[:, first:last], maps[:, first:last])
+
+
+def _rows(strip: Tensor, down: Tensor) -> Tensor:
+    above, below = _support(down)
+    flat = down[:, above:below] @ strip[above:below].flatten(1)
+    return flat.view(len(down), *strip.shape[1:])
 
 
 def probability_map(map_: Tensor, log_total: Tensor, *, probabilities: bool = False) -> Tensor:

@@ -57,6 +57,27 @@ def remove_classes(logits: Tensor, absent: Tensor, query_to_class: Sequence[int]
     return logits.masked_fill(words[:, None, None], REMOVED)
 
 
+def small_classes(labels: Tensor, num_classes: int, share: float, background: int = 0) -> Tensor:
+    """Which classes cover too little of the foreground to be believed.
+
+    Args:
+        labels: [H, W] class ids, decided without the rule.
+        num_classes: C.
+        share: of the pixels that are not background; a class with at most so many goes.
+        background: id of the class that is no foreground, and that always stays.
+
+    Returns:
+        [C] bool, True where the class is to be removed.
+
+    Source: wangf3014/SCLIP@b56bd30, clip_segmentor.py, postprocess_result (area_thd).
+    """
+    counts = torch.bincount(labels.flatten().long(), minlength=num_classes)
+    foreground = counts.sum() - counts[background]
+    small = counts <= share * foreground
+    small[background] = False
+    return small
+
+
 def smooth_by_keys(
     logits: Tensor,
     keys: Tensor,

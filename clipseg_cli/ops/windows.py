@@ -58,6 +58,20 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     return [max(min(i * stride, length - window), 0) for i in range(count)]
 
 
+def without_overhang(map_: Tensor, window: Window, overhang: tuple[int, int, int, int]) -> Tensor:
+    """The part of a map [C, h, w] that lies over its window, at the size of the window: [C, height, width].
+
+    Args:
+        map_: its grid reaches over the window.
+        window: in pixels.
+        overhang: by how many pixels, (top, bottom, left, right).
+    """
+    top, bottom, left, right = overhang
+    size = (top + window.height + bottom, left + window.width + right)
+    full = F.interpolate(map_[None], size=size, mode="bilinear", align_corners=False)[0]
+    return full[:, top : top + window.height, left : left + window.width]
+
+
 def stitch(maps: Sequence[Tensor], windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
     """Average overlapping maps by how often each cell is covered.
 
