@@ -139,6 +139,21 @@ class PoolFn(Protocol):
 
 
 @dataclass(frozen=True)
+class Pyramid:
+    """How a picture is cut into square patches that are classified as whole pictures, scale by scale.
+
+    Attributes:
+        parts: side of the patches of each scale, as a part of the short side of the picture.
+        weights: of the scales.
+        stride: patches follow each other by a side divided by this; 2 overlaps them by half.
+    """
+
+    parts: tuple[float, ...] = (1.0, 0.5, 0.25)
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    stride: int = 2
+
+
+@dataclass(frozen=True)
 class Method:
     """One way to read dense features from the last blocks of a frozen tower.
 
@@ -150,6 +165,7 @@ class Method:
         read: replaces the last blocks altogether.
         blocks: how many of them `read` gets, as far as the tower has them.
         pool: what becomes of the features after the projection.
+        pyramid: the picture is not read densely, but patch by patch with whole-image CLIP.
         guided: `read` or `pool` takes features of another network, of the user's choice.
         positions: how position embeddings are brought to another grid; see `ops.positions`.
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
@@ -167,6 +183,7 @@ class Method:
     read: ReadFn | None = None
     blocks: int = 1
     pool: PoolFn | None = None
+    pyramid: Pyramid | None = None
     guided: bool = False
     positions: Positions = "size"
     padding: Padding = "corner"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import nn
@@ -72,21 +75,47 @@ def test_no_projection_gives_tokens() -> None:
     assert torch.equal(dense.features, dense.tokens)
 
 
-@pytest.mark.parametrize("name", METHODS.names())
+DENSE = [name for name in METHODS.names() if METHODS.get(name).pyramid is None]
+
+
+class Colors:
+    """A guide that knows the colours of a picture, twice as finely as CLIP."""
+
+    inner = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(x, (x.shape[2] // 4, x.shape[3] // 4))
+
+    def objectness(self, x: torch.Tensor) -> None:
+        return None
+
+
+def reader_of(name: str) -> Any:
+    method = METHODS.get(name)
+    return dense_reader(tower(), method, guide=Colors() if method.guided else None)
+
+
+@pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("size", [(32, 32), (24, 56), (30, 33), (8, 8), (5, 70)])
 @torch.inference_mode()
 def test_one_feature_per_patch(name: str, size: tuple[int, int]) -> None:
-    dense = dense_reader(tower(), METHODS.get(name))(images(*size))
-    grid = (-(-size[0] // 8), -(-size[1] // 8))
-    assert dense.features.shape == (2, 16, *grid)
+    """Or four, where a guide sees more finely."""
+    dense, method = reader_of(name)(images(*size)), METHODS.get(name)
+    up = (-(-size[0] // 8), -(-size[1] // 8))
+    down = (size[0] // 8, size[1] // 8)
+    grid = down if method.padding == "drop" and min(down) else up
+    fine = 2 if method.guided else 1
+    assert dense.features.shape == (2, 16, fine * grid[0], fine * grid[1])
     assert dense.keys is None or dense.keys.shape == (2, 32, *grid)
     assert dense.features.isfinite().all()
+    over = (8 * up[0] - size[0], 8 * up[1] - size[1]) if method.padding == "around" else (0, 0)
+    assert (sum(dense.overhang[:2]), sum(dense.overhang[2:])) == over
 
 
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize("name", DENSE)
 @torch.inference_mode()
 def test_images_of_a_batch_do_not_meet(name: str) -> None:
-    reader, batch = dense_reader(tower(), METHODS.get(name)), images(24, 40, batch=3)
+    reader, batch = reader_of(name), images(24, 40, batch=3)
     alone = torch.cat([reader(one[None]).features for one in batch])
     torch.testing.assert_close(reader(batch).features, alone, atol=1e-5, rtol=0)
 
@@ -103,12 +132,18 @@ def test_maskclip_is_pointwise_in_the_last_block() -> None:
     assert not torch.allclose(before[..., 1:, 1:], after[..., 1:, 1:])
 
 
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("size", [(64, 64), (96, 160), (65, 100)])
 @torch.inference_mode()
 def test_resnet_grid(name: str, size: tuple[int, int]) -> None:
-    dense = dense_reader(resnet(), METHODS.get(name))(images(*size))
-    assert dense.features.shape == (2, 16, size[0] // 32, size[1] // 32)
+    method = METHODS.get(name)
+    if method.attention is None:
+        with pytest.raises(ModelError, match="reads the blocks of a transformer"):
+            dense_reader(resnet(), method)
+        return
+    dense = dense_reader(resnet(), method, guide=Colors() if method.guided else None)(images(*size))
+    cell = 4 if method.guided else 32
+    assert dense.features.shape == (2, 16, size[0] // cell, size[1] // cell)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from clipseg_cli.data.images import read_image
 from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.models.text_classifier import compute_embeds
 from clipseg_cli.pipelines.load import plan_model
-from clipseg_cli.pipelines.predict import find_protocol
+from clipseg_cli.pipelines.settings import find_protocol
 from clipseg_cli.pipelines.stream import Stream
 from clipseg_cli.types import ImageSource, Sample
 from clipseg_cli.utils.lanes import lane_count, open_lanes, run_in_lanes

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from clipseg_cli.errors import ShapeError
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.pseudo import fill_unlabelled
-from clipseg_cli.ops.reduce import probability_map, reduce_maps
+from clipseg_cli.ops.reduce import probability_maps, reduce_maps, stretched
 from clipseg_cli.ops.refine import REMOVED, absent_classes, remove_classes, smooth_by_keys
 from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases
 from clipseg_cli.ops.windows import Window, plan_windows, stitch
@@ -75,7 +75,7 @@ def test_tiles_equal_the_plain_computation(
 def test_probability_maps_sum_to_one() -> None:
     maps = torch.randn(7, 6, 5) * 3
     reduced = reduce_maps(maps, (40, 33))
-    each = torch.stack([probability_map(m, reduced.log_total) for m in maps])
+    each = probability_maps([stretched(maps, (40, 33))], reduced.log_total, range(len(maps)))
     torch.testing.assert_close(each.sum(dim=0), torch.ones(40, 33), atol=1e-5, rtol=0)
     winners = each.gather(0, reduced.winner.long()[None])[0]
     torch.testing.assert_close(winners, reduced.score, atol=1e-5, rtol=0)
@@ -87,7 +87,7 @@ def test_probabilities_are_compared_as_they_are() -> None:
     full = F.interpolate(maps[None], size=(16, 20), mode="bilinear")[0]
     assert torch.equal(reduced.winner.long(), full.argmax(dim=0))
     torch.testing.assert_close(reduced.score, full.amax(dim=0) / full.sum(dim=0))
-    second = probability_map(maps[1], reduced.log_total, probabilities=True)
+    (second,) = probability_maps([stretched(maps, (16, 20))], reduced.log_total, [1], probabilities=True)
     torch.testing.assert_close(second, full[1] / full.sum(dim=0))
 
 

@@ -66,6 +66,7 @@ METHOD = Method(
     read=read,
     guided=True,
     positions="scale",
+    padding="around",
     summary="values mixed by the similarities of a self-supervised network",
     paper="arXiv:2408.04883",
     reference="mc-lan/ProxyCLIP@e7b767f",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
@@ -20,8 +21,9 @@ from clipseg_cli.errors import ModelError, UsageError
 from clipseg_cli.models import architectures, hub
 from clipseg_cli.models.architectures import Normalisation
 from clipseg_cli.models.checkpoints import read_checkpoint
-from clipseg_cli.models.dense_clip import dense_reader
+from clipseg_cli.models.dense_clip import dense_reader, with_overrides
 from clipseg_cli.models.fitting import fit_weights
+from clipseg_cli.models.whole_image import WholeReader
 from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Backbone:
 
     def reader(
         self, method: Method | None, *, activation: str | None, ln_eps: float | None, keys: bool
-    ) -> DenseViT | DenseResNet:
+    ) -> DenseViT | DenseResNet | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
         Raises:
@@ -81,6 +83,10 @@ class Backbone:
         if method is None:
             raise TypeError("a CLIP is read by a method")
         visual: Any = self.model.visual
+        if method.pyramid is not None:
+            whole: Any = copy.copy(self.model)
+            whole.visual = with_overrides(visual, activation, ln_eps)
+            return WholeReader(whole, self.image_size)
         return dense_reader(visual, method, activation=activation, ln_eps=ln_eps, keys=keys)
 
 

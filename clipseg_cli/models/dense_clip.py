@@ -171,20 +171,21 @@ class DenseResNet:
         visual: the tower, in eval mode.
         method: its attention mixes the positions (for MaskCLIP: not at all).
         keys: hand out keys where the method has them.
+        guide: the other network, for a method that asks for one.
 
     Raises:
-        ModelError: the method reads transformer blocks.
+        ModelError: the method, or its guide, reads transformer blocks.
     """
 
     patch = 32
 
-    def __init__(self, visual: Any, method: Method, *, keys: bool = True) -> None:
-        if method.attention is None:
+    def __init__(self, visual: Any, method: Method, *, keys: bool = True, guide: Guide | None = None) -> None:
+        if method.attention is None or (guide is not None and guide.inner is not None):
             raise ModelError(
                 "this method reads the blocks of a transformer, and a ResNet has none",
                 hint="choose another --method, or a model such as ViT-B-16",
             )
-        self.visual, self.method, self.mix = visual, method, method.attention
+        self.visual, self.method, self.mix, self.guide = visual, method, method.attention, guide
         self.keys = keys and method.keys
 
     def __call__(self, image: Tensor) -> DenseFeatures:
@@ -202,7 +203,10 @@ class DenseResNet:
         q, k, v = (split_heads(part, pool.num_heads) for part in (pool.q_proj(seq), key, pool.v_proj(seq)))
         features = pool.c_proj(merge_heads(self.mix(q, k, v, grid)))  # [B, N, D]
         keys = _to_grid(key[:, 1:], grid) if self.keys else None
-        return DenseFeatures(_to_grid(features[:, 1:], grid), keys, x, features[:, 0])
+        maps = _to_grid(features[:, 1:], grid)
+        if self.method.pool is not None and self.guide is not None:
+            maps = self.method.pool(maps, self.guide(image))
+        return DenseFeatures(maps, keys, x, features[:, 0])
 
     logits = staticmethod(cosine_logits)
 
@@ -230,10 +234,10 @@ def dense_reader(
         ModelError: no reader fits; the message says why.
     """
     if type(visual).__name__ == "ModifiedResNet":
-        return DenseResNet(visual, method, keys=keys)
+        return DenseResNet(visual, method, keys=keys, guide=guide)
     if type(visual).__name__ == "VisionTransformer":
         return DenseViT(
-            _with_overrides(visual, activation, ln_eps), method, keys=keys, guide=guide, black=black
+            with_overrides(visual, activation, ln_eps), method, keys=keys, guide=guide, black=black
         )
     raise ModelError(
         f"cannot read this image tower densely: {unreadable(visual)}",
@@ -263,7 +267,7 @@ def _to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 
 
-def _with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:
+def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:
     """The tower itself, or a copy with another activation or LayerNorm eps."""
     if activation is None and ln_eps is None:
         return visual

@@ -27,7 +27,12 @@ def proxy_attention(proxy: Tensor, *, beta: float = 1.2, gamma: float = 3.0) -> 
     unit = F.normalize(proxy.flatten(2), dim=1)  # [B, Dp, n]
     similar = unit.mT @ unit
     similar = gamma * (similar - beta * similar.mean(dim=(1, 2), keepdim=True))
-    return similar.masked_fill(similar < 0, -torch.inf).softmax(dim=-1)
+    unlike = similar < 0
+    # A patch that is like nothing, such as one of zeros, keeps to itself.
+    alone = unlike.all(dim=-1, keepdim=True) & torch.eye(
+        unlike.shape[-1], dtype=torch.bool, device=unlike.device
+    )
+    return similar.masked_fill(unlike & ~alone, -torch.inf).softmax(dim=-1)
 
 
 def correlations(features: Tensor, gamma: float = 0.2) -> Tensor:

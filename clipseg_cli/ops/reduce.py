@@ -107,6 +107,12 @@ def centred_matrix(centres: Sequence[float], target: int, device: torch.device) 
     return _between(low + ((wanted - place[low]) / gap).clamp(0, 1), len(place)).to(device)
 
 
+def nearest_matrix(source: int, target: int, device: torch.device) -> Tensor:
+    """[target, source] that repeats cells along one axis, as `F.interpolate(mode="nearest")` does."""
+    index = (torch.arange(target) * (source / target)).floor().long().clamp(max=source - 1)
+    return F.one_hot(index, source).float().to(device)
+
+
 def _between(position: Tensor, source: int) -> Tensor:
     """Weights of the two source cells around each position, counted in source cells from the middle of the first."""
     low = position.floor().long().clamp(max=source - 1)
@@ -117,6 +123,20 @@ def _between(position: Tensor, source: int) -> Tensor:
     matrix[rows, low] += 1 - weight
     matrix[rows, high] += weight
     return matrix
+
+
+class Changes:
+    """Several changes, one after the other."""
+
+    def __init__(self, changes: Sequence[TileChange]) -> None:
+        self.changes = tuple(changes)
+        self.margin = sum(change.margin for change in changes)
+
+    def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
+        """[rows, columns, n] -> the same."""
+        for change in self.changes:
+            scores = change(scores, tile, words)
+        return scores
 
 
 def stretched(maps: Tensor, size: tuple[int, int]) -> Layer:
@@ -167,10 +187,7 @@ def reduce_layers(
     for tile, scores in _tiles(layers, size, margin, _tile_cells(queries, margin, device, tile_bytes)):
         here = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
         if change is not None:
-            wide = _widened(tile, margin, size)
-            changed = change(scores, wide, range(queries))
-            rows, columns = tile.top - wide.top, tile.left - wide.left
-            scores = changed[rows : rows + tile.bottom - tile.top, columns : columns + tile.right - tile.left]
+            scores = _inner(change(scores, _widened(tile, margin, size), range(queries)), tile, margin)
         candidates = scores if excluded is None else scores.masked_fill(excluded, -torch.inf)
         best, index = candidates.max(dim=2)
         winner[here] = index.int()
@@ -201,6 +218,12 @@ def _widened(tile: Tile, margin: int, size: tuple[int, int]) -> Tile:
         max(0, tile.left - margin),
         min(size[1], tile.right + margin),
     )
+
+
+def _inner(scores: Tensor, tile: Tile, margin: int) -> Tensor:
+    """A tile without the margin that it was widened by."""
+    rows, columns = min(margin, tile.top), min(margin, tile.left)
+    return scores[rows : rows + tile.bottom - tile.top, columns : columns + tile.right - tile.left]
 
 
 def _tiles(
@@ -246,14 +269,34 @@ def _rows(strip: Tensor, down: Tensor) -> Tensor:
     return flat.view(len(down), *strip.shape[1:])
 
 
-def probability_map(map_: Tensor, log_total: Tensor, *, probabilities: bool = False) -> Tensor:
-    """One word's probability at full size: [h, w] and the `log_total` [H, W] of `reduce_maps` -> [H, W]."""
-    height, width = log_total.shape
-    vertical = bilinear_matrix(map_.shape[0], height, map_.device)
-    horizontal = bilinear_matrix(map_.shape[1], width, map_.device)
-    full = vertical @ (map_.float() @ horizontal.T)
+def probability_maps(
+    layers: Sequence[Layer],
+    log_total: Tensor,
+    words: Sequence[int],
+    *,
+    probabilities: bool = False,
+    change: TileChange | None = None,
+) -> Tensor:
+    """Probabilities of a few words at full size.
+
+    Args:
+        layers, probabilities, change: as `reduce_layers` had them.
+        log_total: [H, W] of its result.
+        words: [n] indices among the Q words.
+
+    Returns:
+        [n, H, W].
+    """
+    few = [one._replace(maps=one.maps[list(words)]) for one in layers]
+    size, device = layers[0].size, log_total.device
+    margin = 0 if change is None else change.margin
+    full = torch.empty(len(words), *size, device=device)
+    for tile, scores in _tiles(few, size, margin, _tile_cells(len(words), margin, device, None)):
+        if change is not None:
+            scores = _inner(change(scores, _widened(tile, margin, size), words), tile, margin)
+        full[:, tile.top : tile.bottom, tile.left : tile.right] = scores.permute(2, 0, 1)
     if probabilities:
-        return full.clamp(min=0) / log_total.exp()
+        return full.clamp_(min=0).div_(log_total.exp())
     return full.sub_(log_total).exp_()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipseg_cli.data.prompts import build_prompts, load_templates
-from clipseg_cli.methods import METHODS
+from clipseg_cli.methods import find_method
 from clipseg_cli.models.backbones import load_backbone
 from clipseg_cli.models.catalogue import require_readable
 from clipseg_cli.models.text_classifier import embed_words
@@ -92,6 +92,6 @@ def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | Stude
 def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     """`plan_model` for a CLIP."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
-    method = METHODS.get(config.method)
+    method = find_method(config.method)
     device = pick_device(config.device)
     return ModelPlan(config, protocol, templates, method, device, pick_precision(config.precision, device))

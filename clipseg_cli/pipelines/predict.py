@@ -9,22 +9,18 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from clipseg_cli.config import PROTOCOLS, Protocol, ignore_value
-from clipseg_cli.data.classes import benchmark_names, load_benchmark
+from clipseg_cli.config import Protocol, ignore_value
 from clipseg_cli.data.images import resize_image, resize_nearest, target_size
 from clipseg_cli.errors import UsageError
-from clipseg_cli.ops.reduce import probability_map, reduce_maps
-from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
-from clipseg_cli.ops.windows import Window, plan_windows, stitch
+from clipseg_cli.ops.reduce import probability_maps, reduce_layers
+from clipseg_cli.pipelines.layouts import Patchwork, Refiner, Sliding, WindowMaps
+from clipseg_cli.pipelines.settings import find_protocol, resolve_settings
 from clipseg_cli.types import Segmentation
-from clipseg_cli.utils.registry import did_you_mean
-
-Number = TypeVar("Number", int, float)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,93 +29,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
-    from clipseg_cli.ops.reduce import Reduced
+    from clipseg_cli.ops.reduce import Reduced, TileChange
+    from clipseg_cli.ops.windows import Window
+    from clipseg_cli.pipelines.score_maps import ScoreMaps
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Method
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A protocol with nothing left open: every number is the one in force.
-
-    Attributes:
-        short_side, long_side: pixels after the resize; a short side of 0 keeps the picture's own size.
-        multiple: sides are rounded to this many pixels; 1 keeps the exact size.
-        window, stride: pixels; window 0 is the whole image.
-        cell: pixels in a cell of the stitched map: the patch, or 1.
-        softmax_scale: factor on cosines before the softmax that gives labels and scores.
-        refine_scale: the same inside prompt denoising and key smoothing, where the paper fixes 100.
-        prompt_denoising, key_smoothing: thresholds; 0 is off.
-        background_threshold: winners less probable than this become background.
-        protocol: where the rest comes from.
-    """
-
-    protocol: Protocol
-    short_side: int
-    long_side: int
-    multiple: int
-    window: int
-    stride: int
-    cell: int
-    softmax_scale: float
-    refine_scale: float
-    prompt_denoising: float
-    key_smoothing: float
-    background_threshold: float
-
-
-def resolve_settings(
-    config: InferenceConfig, protocol: Protocol, backbone: DenseModel, patch: int
-) -> Settings:
-    """What holds for this model: the user's option, else the protocol's, else the model's own.
-
-    Raises:
-        UsageError: options that exclude each other.
-    """
-
-    def first(*options: Number | None) -> Number:
-        return next(option for option in options if option is not None)
-
-    by_patch = protocol.stitch == "patch"
-    window = first(config.window, protocol.window, backbone.image_size)
-    stride = first(config.stride, protocol.stride, max(1, window // 2))
-    if window and not 0 < stride <= window:
-        raise UsageError(
-            f"--stride {stride} does not fit --window {window}", hint="use 1 to the window's side"
-        )
-    if by_patch and window:
-        # On one patch grid windows must start and end at patches.
-        window = max(patch, round(window / patch) * patch)
-        stride = min(window, max(patch, round(stride / patch) * patch))
-    return Settings(
-        protocol=protocol,
-        short_side=first(config.short_side, protocol.short_side, backbone.short_side),
-        long_side=first(protocol.long_side, 2048),
-        multiple=1 if protocol.keep_exact_size else patch,
-        window=window,
-        stride=stride,
-        cell=patch if by_patch else 1,
-        softmax_scale=protocol.softmax_scale or backbone.logit_scale,
-        refine_scale=100.0,
-        prompt_denoising=config.prompt_denoising,
-        key_smoothing=config.key_smoothing,
-        background_threshold=first(config.background_threshold, protocol.background_threshold, 0.0),
-    )
-
-
-def find_protocol(name: str, benchmark: str | None = None) -> Protocol:
-    """The protocol of that name, as it is on a benchmark.
-
-    Args:
-        name: of the protocol.
-        benchmark: name of a class list; any other text, or None, is data of the user's own.
-
-    Raises:
-        UsageError: there is no such protocol.
-    """
-    if name not in PROTOCOLS:
-        raise UsageError(f"unknown protocol '{name}'", hint=did_you_mean(name, PROTOCOLS))
-    known = benchmark is not None and benchmark in benchmark_names()
-    return PROTOCOLS[name].on(benchmark, load_benchmark(benchmark) if benchmark and known else {})
 
 
 @dataclass(frozen=True)
@@ -131,20 +44,14 @@ class Prepared:
         resized: uint8 [H, W, 3] at network size.
         windows: in pixels of `resized`.
         size: (H, W) of the label map to make.
+        pieces: uint8 [P, n, n, 3] what the network gets instead of the windows themselves, or None.
     """
 
     image: DecodedImage
     resized: NDArray[np.uint8]
     windows: tuple[Window, ...]
     size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class WindowMaps:
-    """Scores [Q, h, w] of one window, with its keys [K, h, w] while they are needed."""
-
-    logits: Tensor
-    keys: Tensor | None
+    pieces: NDArray[np.uint8] | None = None
 
 
 class Predictor:
@@ -183,7 +90,14 @@ class Predictor:
             ln_eps=protocol.ln_eps,
             keys=config.key_smoothing > 0,
         )
-        self.settings = resolve_settings(config, protocol, backbone, self.reader.patch)
+        pyramid = method.pyramid if method is not None else None
+        self.settings = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
+        self.layout = (
+            Sliding(self.settings)
+            if pyramid is None
+            else Patchwork(pyramid, backbone.image_size, published=protocol.square)
+        )
+        self.refiner = Refiner(self.settings, classes)
         self.classes, self.text_embeds = classes, text_embeds
         self.device, self.dtype = device, dtype
         self.batch_size = config.batch_size
@@ -210,8 +124,8 @@ class Predictor:
         if s.protocol.square and s.short_side:
             network = (s.short_side, s.short_side)
         resized = resize_image(image.pixels, network, antialias=not s.protocol.keep_exact_size)
-        windows = tuple(plan_windows(network, s.window, s.stride))
-        return Prepared(image, resized, windows, size or (height, width))
+        pieces = self.layout.pieces(resized)
+        return Prepared(image, resized, self.layout.windows(network), size or (height, width), pieces)
 
     @torch.inference_mode()
     def predict(self, pictures: Sequence[Prepared]) -> Iterator[Segmentation]:
@@ -219,41 +133,52 @@ class Predictor:
 
         Only small maps are kept for all pictures; those at full size come one by one.
         """
-        tensors = (
-            torch.from_numpy(picture.resized).to(self.device, non_blocking=True).permute(2, 0, 1)
-            for picture in pictures
-        )
-        maps = self._maps(tensors, [picture.windows for picture in pictures])
-        for picture, found in zip(pictures, maps, strict=True):
-            yield self._label(picture, found)
+        cut = (self._cut(picture.resized, picture.windows, picture.pieces) for picture in pictures)
+        shapes = [(picture.resized.shape[0], picture.resized.shape[1]) for picture in pictures]
+        found = self._maps(cut, [picture.windows for picture in pictures], shapes)
+        for picture, maps in zip(pictures, found, strict=True):
+            yield self._label(picture, maps)
 
     @torch.no_grad()
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Refined scores [Q, h, w] of each of some pictures at network size: what `predict` decides by.
+    def maps(self, images: Tensor) -> list[ScoreMaps]:
+        """Refined scores of each of some pictures at network size: what `predict` decides by.
 
         Args:
             images: uint8 RGB [B, 3, H, W], where the network is.
         """
-        windows = tuple(
-            plan_windows((images.shape[2], images.shape[3]), self.settings.window, self.settings.stride)
-        )
-        return list(self._maps(images, [windows] * len(images)))
+        size = (images.shape[2], images.shape[3])
+        windows = self.layout.windows(size)
+        if isinstance(self.layout, Sliding):
+            cut = (_windows_of(self.normalise(image), windows) for image in images)
+        else:
+            pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+            cut = (self._cut(one, windows, self.layout.pieces(one)) for one in pixels)
+        return list(self._maps(cut, [windows] * len(images), [size] * len(images)))
+
+    def _cut(
+        self, resized: NDArray[np.uint8], windows: Sequence[Window], pieces: NDArray[np.uint8] | None
+    ) -> list[Tensor]:
+        """What the network gets of a picture: normalised [3, h, w] each."""
+        source = resized if pieces is None else pieces
+        tensor = torch.from_numpy(source).to(self.device, non_blocking=True).movedim(-1, -3)
+        tensor = self.normalise(tensor)
+        return _windows_of(tensor, windows) if pieces is None else list(tensor)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB [..., 3, H, W] -> what the network takes."""
         return (images.float() - self.mean) / self.std
 
-    def _maps(self, images: Iterable[Tensor], windows: Sequence[Sequence[Window]]) -> Iterator[Tensor]:
-        """Refined scores of pictures, uint8 [3, H, W] each; the windows of all of them share batches."""
-        crops: list[Tensor] = []
-        sizes: list[tuple[int, int]] = []
-        for image, parts in zip(images, windows, strict=True):
-            tensor = self.normalise(image)
-            crops += [tensor[:, window.slices[0], window.slices[1]] for window in parts]
-            sizes.append((image.shape[1], image.shape[2]))
+    def _maps(
+        self,
+        cut: Iterable[list[Tensor]],
+        windows: Sequence[Sequence[Window]],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Iterator[ScoreMaps]:
+        """Refined scores of pictures from their pieces, which share batches."""
+        crops = [crop for pieces in cut for crop in pieces]
         found = iter(self._read(crops))
         for size, parts in zip(sizes, windows, strict=True):
-            yield self._join([next(found) for _ in parts], parts, size)
+            yield self.layout.join([next(found) for _ in parts], parts, size, self.refiner)
 
     def _read(self, crops: Sequence[Tensor]) -> list[WindowMaps]:
         """Windows of any shape, in batches of one shape, through the tower."""
@@ -270,52 +195,26 @@ class Predictor:
                 logits = self.reader.logits(dense.features, self.text_embeds)  # [B, Q, h, w]
                 for row, i in enumerate(batch):
                     keys = None if dense.keys is None else dense.keys[row].float()
-                    found[i] = WindowMaps(logits[row], keys)
+                    found[i] = WindowMaps(logits[row], keys, dense.overhang)
         return [found[i] for i in range(len(crops))]
 
-    def _join(self, parts: Sequence[WindowMaps], windows: Sequence[Window], size: tuple[int, int]) -> Tensor:
-        """Refined scores [Q, h, w] of a picture of (H, W) pixels from those of its windows."""
-        s = self.settings
-        if s.cell == 1:
-            # The published order: each window is refined by itself, upsampled, averaged pixel by pixel.
-            return stitch([self._refine(part) for part in parts], windows, size)
-        cells = [window.divided(s.cell) for window in windows]
-        grid = (-(-size[0] // s.cell), -(-size[1] // s.cell))
-        keys = [part.keys for part in parts if part.keys is not None]
-        whole = WindowMaps(
-            stitch([part.logits for part in parts], cells, grid),
-            stitch(keys, cells, grid) if keys else None,
-        )
-        return self._refine(whole)
+    def decide(
+        self, maps: ScoreMaps, size: tuple[int, int], change: TileChange | None = None
+    ) -> tuple[Tensor, Tensor, Reduced]:
+        """One label a pixel from refined scores, with the words they were decided by.
 
-    def _refine(self, part: WindowMaps) -> Tensor:
-        """Prompt denoising, then key smoothing: cosines, or probabilities if smoothed, [Q, h, w]."""
-        s, logits = self.settings, part.logits
-        mapping = self.classes.query_to_class
-        if s.prompt_denoising > 0:
-            absent = absent_classes(
-                logits,
-                s.prompt_denoising,
-                scale=s.refine_scale,
-                query_to_class=mapping,
-                keep=self.classes.background,
-            )
-            logits = remove_classes(logits, absent, mapping)
-        if s.key_smoothing > 0 and part.keys is not None:
-            return smooth_by_keys(
-                logits, part.keys, s.key_smoothing, scale=s.refine_scale, norm=s.protocol.key_norm
-            )[0]
-        return logits
-
-    def decide(self, maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Reduced]:
-        """One label a pixel from refined scores [Q, h, w], with the words they were decided by.
+        Args:
+            maps: of the picture.
+            size: (H, W) of the labels.
+            change: what happens to the scores at full size first.
 
         Returns:
             labels [H, W] class ids, scores [H, W] float32 in [0, 1], and what class maps can be made from.
         """
         s, classes = self.settings, self.classes
         # Smoothed maps are probabilities already; the published code still compares them as they are.
-        reduced = reduce_maps(self._scaled(maps), size, probabilities=s.key_smoothing > 0)
+        layers = self._scaled(maps).at(size)
+        reduced = reduce_layers(layers, probabilities=s.key_smoothing > 0, change=change)
         labels, scores = self._class_of[reduced.winner], reduced.score
         if s.background_threshold > 0 and classes.background is not None:
             unsure = (scores < s.background_threshold) & (labels != classes.background)
@@ -323,26 +222,28 @@ class Predictor:
             scores = torch.where(unsure, 1 - scores, scores)
         return labels, scores, reduced
 
-    def _scaled(self, maps: Tensor) -> Tensor:
-        return maps if self.settings.key_smoothing > 0 else maps * self.settings.softmax_scale
+    def _scaled(self, maps: ScoreMaps) -> ScoreMaps:
+        s = self.settings
+        return maps if s.key_smoothing > 0 else maps.each(lambda one: one * s.softmax_scale)
 
-    def _label(self, picture: Prepared, maps: Tensor) -> Segmentation:
+    def _label(self, picture: Prepared, maps: ScoreMaps) -> Segmentation:
         s, classes = self.settings, self.classes
         repeat = s.protocol.upsample == "labels"
         size = (picture.resized.shape[0], picture.resized.shape[1]) if repeat else picture.size
         labels, scores, reduced = self.decide(maps, size)
-        scaled = self._scaled(maps)
 
         def class_scores(class_id: int) -> NDArray[np.float32]:
             with torch.inference_mode():
-                best: Tensor | None = None
-                for query in (self._class_of == class_id).nonzero()[:, 0].tolist():
-                    word = probability_map(
-                        scaled[query], reduced.log_total, probabilities=s.key_smoothing > 0
-                    )
-                    best = word if best is None else torch.maximum(best, word)
-                if best is None:
+                words = (self._class_of == class_id).nonzero()[:, 0].tolist()
+                if not words:
                     return np.zeros(picture.size, dtype=np.float32)
+                found = probability_maps(
+                    self._scaled(maps).at(size),
+                    reduced.log_total,
+                    words,
+                    probabilities=s.key_smoothing > 0,
+                )
+                best = found.amax(dim=0)
                 return resize_nearest(best.clamp_(max=1).cpu().numpy(), picture.size)
 
         narrow = ignore_value(len(classes)) < 256
@@ -358,3 +259,8 @@ class Predictor:
     def describe(self) -> dict[str, object]:
         """The settings in force, for the record beside the results."""
         return dataclasses.asdict(self.settings)
+
+
+def _windows_of(image: Tensor, windows: Sequence[Window]) -> list[Tensor]:
+    """[3, H, W] -> [3, h, w] each."""
+    return [image[:, window.slices[0], window.slices[1]] for window in windows]

@@ -14,7 +14,7 @@ from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputEr
 from clipseg_cli.outputs import WRITERS, write_run_info
 from clipseg_cli.pipelines.about import notes, run_info
 from clipseg_cli.pipelines.load import plan_clip
-from clipseg_cli.pipelines.predict import find_protocol
+from clipseg_cli.pipelines.settings import find_protocol
 from clipseg_cli.pipelines.stream import Stream
 from clipseg_cli.pipelines.students import plan_student
 from clipseg_cli.utils.device import describe_device

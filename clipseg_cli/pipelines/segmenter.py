@@ -19,8 +19,8 @@ from clipseg_cli.pipelines.about import model_notes
 from clipseg_cli.pipelines.arguments import checked_config, checked_text, read_words
 from clipseg_cli.pipelines.load import plan_clip
 from clipseg_cli.pipelines.pictures import decoder, require_many
-from clipseg_cli.pipelines.predict import Prepared, find_protocol
 from clipseg_cli.pipelines.segment import label_all
+from clipseg_cli.pipelines.settings import find_protocol
 from clipseg_cli.pipelines.stream import Stream
 from clipseg_cli.pipelines.students import plan_student
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.pipelines.arguments import Words
     from clipseg_cli.pipelines.pictures import Picture
-    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.pipelines.predict import Predictor, Prepared
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Segmentation
 
     Decode: TypeAlias = Callable[[], DecodedImage]

@@ -1,0 +1,122 @@
+"""What holds for one run: the user's options, else the protocol's, else the model's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from clipseg_cli.config import PROTOCOLS, Protocol
+from clipseg_cli.data.classes import benchmark_names, load_benchmark
+from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from clipseg_cli.config import InferenceConfig
+    from clipseg_cli.types import DenseModel, Pyramid
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A protocol with nothing left open: every number is the one in force.
+
+    Attributes:
+        short_side, long_side: pixels after the resize; a short side of 0 keeps the picture's own size.
+        multiple: sides are rounded to this many pixels; 1 keeps the exact size.
+        window, stride: pixels; window 0 is the whole image.
+        cell: pixels in a cell of the stitched map: the patch, or 1.
+        softmax_scale: factor on cosines before the softmax that gives labels and scores.
+        refine_scale: the same inside prompt denoising and key smoothing, where the paper fixes 100.
+        prompt_denoising, key_smoothing: thresholds; 0 is off.
+        background_threshold: winners less probable than this become background.
+        protocol: where the rest comes from.
+    """
+
+    protocol: Protocol
+    short_side: int
+    long_side: int
+    multiple: int
+    window: int
+    stride: int
+    cell: int
+    softmax_scale: float
+    refine_scale: float
+    prompt_denoising: float
+    key_smoothing: float
+    background_threshold: float
+
+
+def resolve_settings(
+    config: InferenceConfig,
+    protocol: Protocol,
+    backbone: DenseModel,
+    patch: int,
+    pyramid: Pyramid | None = None,
+) -> Settings:
+    """What holds for this model: the user's option, else the protocol's, else the model's own.
+
+    Args:
+        config: the user's options.
+        protocol: as it is on the benchmark.
+        backbone: the model.
+        patch: pixels between two of its features.
+        pyramid: of a method that classifies patches of pictures, so that there are neither windows nor a grid.
+
+    Raises:
+        UsageError: options that exclude each other.
+    """
+
+    def first(*options: Number | None) -> Number:
+        return next(option for option in options if option is not None)
+
+    if pyramid is not None and (config.window or config.stride):
+        raise UsageError(
+            "--window and --stride are about dense reading; this method cuts pictures in its own way",
+            hint="leave them out, or choose another --method",
+        )
+    by_patch = protocol.stitch == "patch" and pyramid is None
+    window = first(config.window, protocol.window, backbone.image_size)
+    stride = first(config.stride, protocol.stride, max(1, window // 2))
+    if window and not 0 < stride <= window:
+        raise UsageError(
+            f"--stride {stride} does not fit --window {window}", hint="use 1 to the window's side"
+        )
+    if by_patch and window:
+        # On one patch grid windows must start and end at patches.
+        window = max(patch, round(window / patch) * patch)
+        stride = min(window, max(patch, round(stride / patch) * patch))
+    return Settings(
+        protocol=protocol,
+        short_side=first(
+            config.short_side,
+            protocol.short_side,
+            backbone.short_side if pyramid is None else round(backbone.image_size / min(pyramid.parts) / 2),
+        ),
+        long_side=first(protocol.long_side, 2048),
+        multiple=1 if protocol.keep_exact_size or pyramid is not None else patch,
+        window=window,
+        stride=stride,
+        cell=patch if by_patch else 1,
+        softmax_scale=protocol.softmax_scale or backbone.logit_scale,
+        refine_scale=100.0,
+        prompt_denoising=config.prompt_denoising,
+        key_smoothing=config.key_smoothing,
+        background_threshold=first(config.background_threshold, protocol.background_threshold, 0.0),
+    )
+
+
+def find_protocol(name: str, benchmark: str | None = None) -> Protocol:
+    """The protocol of that name, as it is on a benchmark.
+
+    Args:
+        name: of the protocol.
+        benchmark: name of a class list; any other text, or None, is data of the user's own.
+
+    Raises:
+        UsageError: there is no such protocol.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(f"unknown protocol '{name}'", hint=did_you_mean(name, PROTOCOLS))
+    known = benchmark is not None and benchmark in benchmark_names()
+    return PROTOCOLS[name].on(benchmark, load_benchmark(benchmark) if benchmark and known else {})
