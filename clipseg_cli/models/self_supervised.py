@@ -1,0 +1,181 @@
+"""Self-supervised ViTs of timm (DINO, DINOv2, DINOv3), which know what belongs together but have no words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+
+from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.models import hub
+from clipseg_cli.models.checkpoints import read_checkpoint
+from clipseg_cli.ops.saliency import qkv_maps
+from clipseg_cli.utils.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHORT_NAMES = {
+    "dino": "vit_small_patch8_224.dino",
+    "dino-b8": "vit_base_patch8_224.dino",
+    "dinov2": "vit_base_patch14_dinov2.lvd142m",
+}
+"""What papers call them: FOUND's network, ProxyCLIP's, and its successor."""
+
+WAYS_OUT = "give the weights with NAME=FILE, as in dino=dino_deitsmall8_pretrain.pth"
+
+
+class LastBlock(NamedTuple):
+    """What the last attention of a ViT works with.
+
+    Attributes:
+        q, k, v: [B, W, h, w], heads side by side.
+        cls_attention: [B, Nh, 1 + h*w] what the class token attends to.
+        heads: Nh.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    cls_attention: Tensor
+    heads: int
+
+
+class SelfSupervisedViT:
+    """A frozen ViT of timm, for pictures of any size.
+
+    Position embeddings are interpolated by timm.
+
+    Args:
+        net: a `timm.models.vision_transformer.VisionTransformer` with `dynamic_img_size`, in eval mode.
+        mean, std: of the pictures that it was trained on, in [0, 1].
+    """
+
+    def __init__(self, net: Any, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        self.net = net
+        self.patch: int = net.patch_embed.patch_size[0]
+        device = next(net.parameters()).device
+        self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+
+    def features(self, image: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] -> patches behind the last LayerNorm, [B, W, ceil(H / p), ceil(W / p)]."""
+        x, grid = self._fit(image)
+        tokens = self.net.forward_features(x)[:, self.net.num_prefix_tokens :]  # [B, h*w, W]
+        return tokens.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-any-return]
+
+    def last_block(self, image: Tensor) -> LastBlock:
+        """Pictures [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
+        x, grid = self._fit(image)
+        net = self.net
+        x = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(x))))
+        for block in net.blocks[:-1]:
+            x = block(x)
+        attn = net.blocks[-1].attn
+        qkv = attn.qkv(net.blocks[-1].norm1(x))  # [B, N, 3W]
+        # Register tokens are no patches; the class token comes first.
+        kept = torch.cat([qkv[:, :1], qkv[:, net.num_prefix_tokens :]], dim=1)
+        q, k, _ = (part.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for part in kept.chunk(3, dim=-1))
+        attention = (q[:, :, :1] @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)[:, :, 0]
+        return LastBlock(*qkv_maps(kept, grid), attention, attn.num_heads)
+
+    def _fit(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Normalised, and padded with zeros at the right and the bottom to whole patches; and the grid."""
+        x = (image - self._mean) / self._std
+        x = F.pad(x, (0, -x.shape[3] % self.patch, 0, -x.shape[2] % self.patch))
+        return x, (x.shape[2] // self.patch, x.shape[3] // self.patch)
+
+
+class SelfSupervisedGuide:
+    """A `Guide` that looks at the picture with eyes of its own.
+
+    Args:
+        vit: the other network.
+        mean, std: by which the pictures that it gets were normalised, for CLIP; of pictures in [0, 1].
+        values: hand out the values of the last attention (CLIP-DINOiser) instead of the last tokens (ProxyCLIP).
+    """
+
+    inner = None
+
+    def __init__(
+        self,
+        vit: SelfSupervisedViT,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        *,
+        values: bool = False,
+    ) -> None:
+        self.vit, self.values = vit, values
+        device = vit._mean.device
+        self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Pictures normalised for CLIP [B, 3, H, W] -> [B, W, h, w]."""
+        image = x * self._std + self._mean
+        return self.vit.last_block(image).v if self.values else self.vit.features(image)
+
+    def objectness(self, x: Tensor) -> None:
+        """It has no opinion."""
+
+
+def load_self_supervised(text: str, device: torch.device) -> SelfSupervisedViT:
+    """A network by name, with the weights that timm publishes or those of a file.
+
+    Args:
+        text: a name of `SHORT_NAMES` or of timm, or NAME=FILE.
+        device: where it goes.
+
+    Raises:
+        UsageError: there is no such network.
+        ModelError: its weights cannot be fetched, read or fitted.
+    """
+    short, _, file = text.partition("=")
+    name = SHORT_NAMES.get(short, short)
+    architecture = name.partition(".")[0]
+    known = [n for n in timm.list_models("vit_*") if "dino" in n or n.startswith("vit_")]
+    if architecture not in known:
+        raise UsageError(
+            f"unknown network '{short}'",
+            hint=did_you_mean(short, [*SHORT_NAMES, *known]) or "dino, dino-b8, dinov2",
+        )
+    net: Any = timm.create_model(name if "." in name else architecture, num_classes=0, dynamic_img_size=True)
+    config = net.pretrained_cfg
+    path = _file(file) if file else _published(name, config)
+    _fit(net, read_checkpoint(path).tensors, short, file or name)
+    net = net.eval().requires_grad_(False).to(device)
+    return SelfSupervisedViT(net, tuple(config["mean"]), tuple(config["std"]))
+
+
+def _published(name: str, config: dict[str, Any]) -> Path:
+    if not (config.get("hf_hub_id") or config.get("url")):
+        raise ModelError(f"timm has no weights for {name}", hint=WAYS_OUT)
+    filename = config.get("hf_hub_filename") or "model.safetensors"
+    entry = (
+        {"hf_hub": f"{config['hf_hub_id']}/{filename}"} if config.get("hf_hub_id") else {"url": config["url"]}
+    )
+    try:
+        return hub.fetch_weights(entry, f"the network {name}")
+    except ModelError as error:
+        raise ModelError(error.message, hint=WAYS_OUT) from error
+
+
+def _file(text: str) -> Path:
+    path = Path(os.path.expanduser(text))  # noqa: PTH111  (leaves the home of an unknown user as it is written)
+    if not path.is_file():
+        raise ModelError(f"{text}: no such weight file", hint=WAYS_OUT)
+    return path
+
+
+def _fit(net: Any, tensors: dict[str, Tensor], name: str, source: str) -> None:
+    """Load what belongs to the network; heads of the pretraining are left aside."""
+    own = net.state_dict()
+    found = {key.removeprefix("backbone.").removeprefix("module."): value for key, value in tensors.items()}
+    lacking = sorted(own.keys() - found.keys())
+    wrong = sorted(k for k in own.keys() & found.keys() if own[k].shape != found[k].shape)
+    if lacking or wrong:
+        what = f"lacks {lacking[0]}" if lacking else f"has {wrong[0]} of shape {tuple(found[wrong[0]].shape)}"
+        raise ModelError(f"{source} does not fit {name}: it {what}", hint="give the weights of that network")
+    net.load_state_dict({key: found[key] for key in own})
