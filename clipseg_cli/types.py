@@ -260,7 +260,14 @@ class DenseModel(Protocol):
     def words(self) -> frozenset[str] | None: ...  # noqa: D102
 
     def reader(
-        self, method: Method | None, *, activation: str | None, ln_eps: float | None, keys: bool
+        self,
+        method: Method | None,
+        *,
+        activation: str | None,
+        ln_eps: float | None,
+        keys: bool,
+        guide: Guide | None = None,
+        black: Tensor | None = None,
     ) -> Reader:
         """How its features are read; the arguments concern a CLIP and are refused by a student.
 
@@ -268,6 +275,8 @@ class DenseModel(Protocol):
             method: what replaces the attention of the last block.
             activation, ln_eps: forced on the image tower; None keeps its own.
             keys: hand out keys.
+            guide: the other network, for a method that asks for one.
+            black: [3] what a black pixel becomes by normalisation.
         """
 
 

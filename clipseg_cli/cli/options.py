@@ -190,6 +190,34 @@ ProtocolOpt = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
+GuideOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Another network for methods that ask for one (proxyclip, dinoiser): dino, dino-b8, dinov2, a ViT of "
+        "timm, NAME=FILE, or a head of CLIP-DINOiser.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+SaliencyOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="What decides where the background is: none, clip (its own patches), found (DINO and FOUND's head), "
+        "found=HEAD,DINO (files), or a folder of maps.",
+        rich_help_panel=METHOD,
+    ),
+]
+PamrOpt = Annotated[
+    int,
+    typer.Option(
+        metavar="STEPS",
+        callback=between(0, 100),
+        help="Let scores flow between neighbouring pixels that look alike (NACLIP: 10; 0 is off).",
+        rich_help_panel=METHOD,
+    ),
+]
 PromptDenoisingOpt = Annotated[
     float,
     typer.Option(

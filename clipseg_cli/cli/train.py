@@ -64,9 +64,12 @@ def train(
     pretrained: opt.PretrainedOpt = TrainConfig.pretrained,
     templates: opt.TemplatesOpt = TrainConfig.templates,
     method: opt.MethodOpt = TrainConfig.method,
+    guide: opt.GuideOpt = TrainConfig.guide,
+    saliency: opt.SaliencyOpt = TrainConfig.saliency,
     protocol: opt.ProtocolOpt = TrainConfig.protocol,
     prompt_denoising: opt.PromptDenoisingOpt = TrainConfig.prompt_denoising,
     key_smoothing: opt.KeySmoothingOpt = TrainConfig.key_smoothing,
+    pamr: opt.PamrOpt = TrainConfig.pamr,
     device: opt.DeviceOpt = TrainConfig.device,
     precision: opt.PrecisionOpt = TrainConfig.precision,
     compile: train_opt.CompileOpt = TrainConfig.compile,  # noqa: A002  (the name of the option)

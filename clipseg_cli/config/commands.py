@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 Setting = Literal["annotation-free", "zero-shot", "supervised"]
 
-OF_A_CLIP = ("model", "pretrained", "method", "protocol", "templates", "prompt_denoising", "key_smoothing")
+OF_A_CLIP = (
+    "model",
+    "pretrained",
+    "method",
+    "guide",
+    "saliency",
+    "protocol",
+    "templates",
+    "prompt_denoising",
+    "key_smoothing",
+)
 """Options that mean nothing for a student, which is used as it was trained."""
 
 
@@ -31,11 +41,18 @@ class InferenceConfig:
     student: str = ""
     """A run of `clipseg train`, or one of its checkpoints, instead of a CLIP; empty for the CLIP."""
     method: str = "maskclip"
+    guide: str = ""
+    """Another network, for methods that ask for one: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE; or a head of
+    CLIP-DINOiser."""
+    saliency: str = "none"
+    """What decides where the background is: "none", "clip", "found", "found=HEAD" (",DINO"), or a folder of maps."""
     protocol: str = "default"
     templates: str | None = None
     """None: those of the protocol."""
     prompt_denoising: float = 0.0
     key_smoothing: float = 0.0
+    pamr: int = 0
+    """Steps of pixel-adaptive refinement at full size; 0 is off."""
     short_side: int | None = None
     window: int | None = None
     stride: int | None = None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from clipseg_cli.models.dense_clip import DenseResNet, DenseViT
-    from clipseg_cli.types import Method
+    from clipseg_cli.types import Guide, Method
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,14 @@ class Backbone:
     words: frozenset[str] | None = None
 
     def reader(
-        self, method: Method | None, *, activation: str | None, ln_eps: float | None, keys: bool
+        self,
+        method: Method | None,
+        *,
+        activation: str | None,
+        ln_eps: float | None,
+        keys: bool,
+        guide: Guide | None = None,
+        black: Tensor | None = None,
     ) -> DenseViT | DenseResNet | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
@@ -87,7 +94,9 @@ class Backbone:
             whole: Any = copy.copy(self.model)
             whole.visual = with_overrides(visual, activation, ln_eps)
             return WholeReader(whole, self.image_size)
-        return dense_reader(visual, method, activation=activation, ln_eps=ln_eps, keys=keys)
+        return dense_reader(
+            visual, method, activation=activation, ln_eps=ln_eps, keys=keys, guide=guide, black=black
+        )
 
 
 @dataclass(frozen=True)

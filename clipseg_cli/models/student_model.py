@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.models.student import Student
     from clipseg_cli.models.student_files import StudentCard
-    from clipseg_cli.types import ClassList, Method
+    from clipseg_cli.types import ClassList, Guide, Method
 
 
 class StudentReader:
@@ -87,10 +87,18 @@ class StudentModel:
         return self.card.short_side
 
     def reader(
-        self, method: Method | None, *, activation: str | None, ln_eps: float | None, keys: bool
+        self,
+        method: Method | None,
+        *,
+        activation: str | None,
+        ln_eps: float | None,
+        keys: bool,
+        guide: Guide | None = None,
+        black: Tensor | None = None,
     ) -> StudentReader:
         """How its features are read; all options are about a CLIP and must be left out."""
-        if method is not None or activation is not None or ln_eps is not None or keys:
+        del black
+        if guide is not None or method is not None or activation is not None or ln_eps is not None or keys:
             raise TypeError("a student is read as it is")
         return StudentReader(self.student)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from clipseg_cli.ops.reduce import Layer, Tile
 
+PAMR_DILATIONS = (8, 16)
+"""As NACLIP has them; its own number of steps is 10."""
+
 CONTRAST = 0.1
 """Share of the local standard deviation by which two pixels count as different."""
 

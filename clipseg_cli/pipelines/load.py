@@ -10,6 +10,7 @@ from clipseg_cli.methods import find_method
 from clipseg_cli.models.backbones import load_backbone
 from clipseg_cli.models.catalogue import require_readable
 from clipseg_cli.models.text_classifier import embed_words
+from clipseg_cli.pipelines.guides import check_guides, load_guide, load_saliency
 from clipseg_cli.pipelines.predict import Predictor
 from clipseg_cli.pipelines.students import StudentPlan, plan_student
 from clipseg_cli.utils.device import pick_device, pick_precision
@@ -72,6 +73,8 @@ class ModelPlan:
             dtype=self.dtype,
             protocol=self.protocol,
             class_scores=class_scores,
+            guide=load_guide(self.config, self.method, backbone, self.protocol, self.device),
+            saliency=load_saliency(self.config, backbone, self.device),
         )
 
 
@@ -93,5 +96,6 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     """`plan_model` for a CLIP."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     method = find_method(config.method)
+    check_guides(config, method)
     device = pick_device(config.device)
     return ModelPlan(config, protocol, templates, method, device, pick_precision(config.precision, device))

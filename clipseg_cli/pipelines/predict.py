@@ -17,7 +17,10 @@ import torch
 from clipseg_cli.config import Protocol, ignore_value
 from clipseg_cli.data.images import resize_image, resize_nearest, target_size
 from clipseg_cli.errors import UsageError
-from clipseg_cli.ops.reduce import probability_maps, reduce_layers
+from clipseg_cli.ops.pamr import PAMR_DILATIONS, PixelAdaptive
+from clipseg_cli.ops.patches import SaliencyFusion
+from clipseg_cli.ops.reduce import Changes, probability_maps, reduce_layers, stretched
+from clipseg_cli.pipelines.guides import read_saliency, saliency_folder
 from clipseg_cli.pipelines.layouts import Patchwork, Refiner, Sliding, WindowMaps
 from clipseg_cli.pipelines.settings import find_protocol, resolve_settings
 from clipseg_cli.types import Segmentation
@@ -29,10 +32,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
+    from clipseg_cli.models.saliency import Saliency
     from clipseg_cli.ops.reduce import Reduced, TileChange
     from clipseg_cli.ops.windows import Window
     from clipseg_cli.pipelines.score_maps import ScoreMaps
-    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Method
+    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Prepared:
         windows: in pixels of `resized`.
         size: (H, W) of the label map to make.
         pieces: uint8 [P, n, n, 3] what the network gets instead of the windows themselves, or None.
+        saliency: [h, w] in [0, 1] from a file, or None.
     """
 
     image: DecodedImage
@@ -52,6 +57,7 @@ class Prepared:
     windows: tuple[Window, ...]
     size: tuple[int, int]
     pieces: NDArray[np.uint8] | None = None
+    saliency: NDArray[np.float32] | None = None
 
 
 class Predictor:
@@ -66,6 +72,8 @@ class Predictor:
         device, dtype: where and in what precision the tower computes; scores are always float32.
         protocol: None finds it by `config.protocol`.
         class_scores: hand out the map of any single class too.
+        guide: the other network, for a method that asks for one.
+        saliency: finds the foreground, for `config.saliency`.
     """
 
     def __init__(
@@ -80,16 +88,30 @@ class Predictor:
         dtype: torch.dtype,
         protocol: Protocol | None = None,
         class_scores: bool = False,
+        guide: Guide | None = None,
+        saliency: Saliency | None = None,
     ) -> None:
         protocol = protocol or find_protocol(config.protocol)
         if config.key_smoothing > 0 and (method is None or not method.keys):
             raise UsageError(f"--method {config.method} has no keys for --key-smoothing", hint="leave it out")
+        mean, std = (
+            torch.tensor(v, device=device)
+            for v in (protocol.mean or backbone.mean, protocol.std or backbone.std)
+        )
         self.reader = backbone.reader(
             method,
             activation=protocol.activation,
             ln_eps=protocol.ln_eps,
             keys=config.key_smoothing > 0,
+            guide=guide,
+            black=-mean / std,
         )
+        self.saliency, self.saliency_maps = saliency, saliency_folder(config)
+        if (saliency or self.saliency_maps) and classes.background is None:
+            raise UsageError(
+                f"--saliency {config.saliency} decides what is background, and there is none among the classes",
+                hint="name some with --background, or leave --saliency out",
+            )
         pyramid = method.pyramid if method is not None else None
         self.settings = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
         self.layout = (
@@ -102,8 +124,7 @@ class Predictor:
         self.device, self.dtype = device, dtype
         self.batch_size = config.batch_size
         self.class_scores = class_scores
-        self.mean = torch.tensor(protocol.mean or backbone.mean, device=device).view(3, 1, 1) * 255
-        self.std = torch.tensor(protocol.std or backbone.std, device=device).view(3, 1, 1) * 255
+        self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
         # The type of the label map itself, so that a 12-megapixel map is never held as int64.
         narrow = ignore_value(len(classes)) < 256
         dtype_of_labels = torch.uint8 if narrow else torch.int32
@@ -124,8 +145,14 @@ class Predictor:
         if s.protocol.square and s.short_side:
             network = (s.short_side, s.short_side)
         resized = resize_image(image.pixels, network, antialias=not s.protocol.keep_exact_size)
-        pieces = self.layout.pieces(resized)
-        return Prepared(image, resized, self.layout.windows(network), size or (height, width), pieces)
+        return Prepared(
+            image,
+            resized,
+            self.layout.windows(network),
+            size or (height, width),
+            self.layout.pieces(resized),
+            read_saliency(self.saliency_maps, image.source.relative) if self.saliency_maps else None,
+        )
 
     @torch.inference_mode()
     def predict(self, pictures: Sequence[Prepared]) -> Iterator[Segmentation]:
@@ -230,7 +257,8 @@ class Predictor:
         s, classes = self.settings, self.classes
         repeat = s.protocol.upsample == "labels"
         size = (picture.resized.shape[0], picture.resized.shape[1]) if repeat else picture.size
-        labels, scores, reduced = self.decide(maps, size)
+        change = self._change(picture, size)
+        labels, scores, reduced = self.decide(maps, size, change)
 
         def class_scores(class_id: int) -> NDArray[np.float32]:
             with torch.inference_mode():
@@ -242,6 +270,7 @@ class Predictor:
                     reduced.log_total,
                     words,
                     probabilities=s.key_smoothing > 0,
+                    change=change,
                 )
                 best = found.amax(dim=0)
                 return resize_nearest(best.clamp_(max=1).cpu().numpy(), picture.size)
@@ -255,6 +284,23 @@ class Predictor:
             image=picture.image,
             class_scores=class_scores if self.class_scores else None,
         )
+
+    def _change(self, picture: Prepared, size: tuple[int, int]) -> TileChange | None:
+        """What happens to the scores of a picture at full size: PAMR, then the fusion with its saliency."""
+        changes: list[TileChange] = []
+        pixels = torch.from_numpy(picture.resized).to(self.device).permute(2, 0, 1)
+        if self.settings.pamr:
+            look = stretched(self.normalise(pixels), size)
+            changes.append(PixelAdaptive(look, PAMR_DILATIONS, self.settings.pamr))
+        found = None
+        if picture.saliency is not None:
+            found = torch.from_numpy(picture.saliency).to(self.device)[None]
+        elif self.saliency is not None:
+            found = self.saliency(pixels[None].float() / 255)[0]
+        if found is not None:
+            behind = self._class_of == self.classes.background
+            changes.append(SaliencyFusion(stretched(found, size), behind))
+        return Changes(changes) if changes else None
 
     def describe(self) -> dict[str, object]:
         """The settings in force, for the record beside the results."""

@@ -174,7 +174,7 @@ def _differing(config: EvalConfig) -> Iterator[str]:
     """The options that make other labels, where they are not the defaults, as in "pd0.5"."""
     if config.protocol != EvalConfig.protocol:
         yield config.protocol
-    for name, value in (("pd", config.prompt_denoising), ("ks", config.key_smoothing)):
+    for name, value in (("pd", config.prompt_denoising), ("ks", config.key_smoothing), ("pamr", config.pamr)):
         if value:
             yield f"{name}{value:g}"
     for name, number in (

@@ -68,6 +68,8 @@ def describe_student(
             "method": config.method,
             "protocol": config.protocol,
             "templates": config.templates,
+            "guide": config.guide,
+            "saliency": config.saliency,
             "prompt_denoising": config.prompt_denoising,
             "key_smoothing": config.key_smoothing,
             "preset": numbers.preset,

@@ -1,0 +1,138 @@
+"""Second networks: which one an option means, and what of it can be checked before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from clipseg_cli.errors import ImageError, ModelError, UsageError
+from clipseg_cli.methods import find_method
+from clipseg_cli.models import hub
+from clipseg_cli.models.checkpoints import read_checkpoint
+from clipseg_cli.models.dinoiser_head import DinoiserHead
+from clipseg_cli.models.saliency import ClipCut, Found
+from clipseg_cli.models.self_supervised import SelfSupervisedGuide, load_self_supervised
+
+if TYPE_CHECKING:
+    from pathlib import PurePosixPath
+
+    import torch
+    from numpy.typing import NDArray
+
+    from clipseg_cli.config import InferenceConfig, Protocol
+    from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.models.saliency import Saliency
+    from clipseg_cli.types import Guide, Method
+
+FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6/data/weights/decoder_weights.pt"
+"""The commit in it fixes the content."""
+
+MAP_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
+
+
+def check_guides(config: InferenceConfig, method: Method) -> None:
+    """What can be said without loading anything.
+
+    Raises:
+        UsageError: a guide that is missing or not asked for, or an unknown kind of saliency.
+    """
+    if method.guided and not config.guide:
+        raise UsageError(
+            f"--method {config.method} needs another network",
+            hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
+        )
+    if config.guide and not method.guided:
+        raise UsageError(
+            f"--method {config.method} asks no other network",
+            hint="leave out --guide, or use --method proxyclip",
+        )
+    kind = config.saliency.partition("=")[0]
+    if kind not in ("none", "clip", "found") and not _folder(config.saliency).is_dir():
+        raise UsageError(
+            f"unknown saliency '{config.saliency}'", hint="none, clip, found, found=HEAD, or a folder of maps"
+        )
+
+
+def load_guide(
+    config: InferenceConfig, method: Method, backbone: Backbone, protocol: Protocol, device: torch.device
+) -> Guide | None:
+    """The other network of a method, or None where it asks for none.
+
+    Raises:
+        ClipsegError: unknown, or its weights cannot be fetched, read or fitted.
+    """
+    if not method.guided:
+        return None
+    if method.pool is not None and _folder(config.guide).is_file():
+        tensors = read_checkpoint(_folder(config.guide)).tensors
+        if "obj_proj.weight" not in tensors:
+            raise ModelError(
+                f"{config.guide} is no head of CLIP-DINOiser", hint="name a network with --guide NAME=FILE"
+            )
+        return DinoiserHead.of(tensors).to(device)
+    mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
+    vit = load_self_supervised(config.guide, device)
+    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None)
+
+
+def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.device) -> Saliency | None:
+    """The network that finds the foreground, or None where none does, or where a folder holds its maps.
+
+    Raises:
+        ClipsegError: its weights cannot be fetched, read or fitted, or CLIP cannot be read densely.
+    """
+    kind, _, files = config.saliency.partition("=")
+    if kind == "clip":
+        reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
+        return ClipCut(reader, backbone.mean, backbone.std)
+    if kind != "found":
+        return None
+    head, _, dino = files.partition(",")
+    vit = load_self_supervised(f"dino={dino}" if dino else "dino", device)
+    path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
+    return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
+
+
+def saliency_folder(config: InferenceConfig) -> Path | None:
+    """The folder of `--saliency DIR`, or None."""
+    folder = _folder(config.saliency)
+    known = config.saliency.partition("=")[0] in ("none", "clip", "found")
+    return None if known or not folder.is_dir() else folder
+
+
+def read_saliency(folder: Path, name: PurePosixPath) -> NDArray[np.float32]:
+    """The map of a picture: NAME.npy with values in [0, 1], or a grey picture of 8 or 16 bits.
+
+    Raises:
+        ImageError: there is none, or it holds something else.
+    """
+    for suffix in MAP_SUFFIXES:
+        path = folder / f"{name}{suffix}"
+        if not path.is_file():
+            continue
+        try:
+            values = _values(path)
+        except (OSError, ValueError) as error:
+            raise ImageError(f"cannot read {path}: {error}", image=str(path)) from error
+        if values.ndim != 2 or not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise ImageError(f"{path} is no map of values from 0 to 1", image=str(path))
+        return values
+    raise ImageError(f"there is no saliency map {folder / str(name)}.npy or .png", image=str(name))
+
+
+def _values(path: Path) -> NDArray[np.float32]:
+    if path.suffix == ".npy":
+        loaded: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)
+        return loaded
+    with Image.open(path) as image:
+        values = np.asarray(image)
+    most = np.iinfo(values.dtype).max if values.dtype in (np.uint8, np.uint16) else 65_535
+    return np.asarray(values / most, np.float32)
+
+
+def _folder(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # noqa: PTH111  (leaves the home of an unknown user as it is written)
