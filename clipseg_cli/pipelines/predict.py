@@ -298,7 +298,7 @@ class Predictor:
         elif self.saliency is not None:
             found = self.saliency(pixels[None].float() / 255)[0]
         if found is not None:
-            behind = self._class_of == self.classes.background
+            behind = torch.eq(self._class_of, self.classes.background or 0)
             changes.append(SaliencyFusion(stretched(found, size), behind))
         return Changes(changes) if changes else None
 
