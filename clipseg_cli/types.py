@@ -165,6 +165,7 @@ class Method:
         read: replaces the last blocks altogether.
         blocks: how many of them `read` gets, as far as the tower has them.
         pool: what becomes of the features after the projection.
+        pointwise: towers without attention are read in this way too, position by position.
         pyramid: the picture is not read densely, but patch by patch with whole-image CLIP.
         guided: `read` or `pool` takes features of another network, of the user's choice.
         positions: how position embeddings are brought to another grid; see `ops.positions`.
@@ -183,6 +184,7 @@ class Method:
     read: ReadFn | None = None
     blocks: int = 1
     pool: PoolFn | None = None
+    pointwise: bool = False
     pyramid: Pyramid | None = None
     guided: bool = False
     positions: Positions = "size"

@@ -13,7 +13,7 @@ from torch import nn
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.dense_clip import DenseViT, dense_reader
+from clipseg_cli.models.dense_clip import DenseTransformer, dense_reader
 
 TINY = {
     "image_size": 32,
@@ -178,8 +178,8 @@ def test_bf16_stays_near_fp32() -> None:
 def test_overrides_work_on_a_copy() -> None:
     visual = tower(act_layer=QuickGELU)
     reader = dense_reader(visual, METHODS.get("maskclip"), activation="gelu", ln_eps=1e-6)
-    assert isinstance(reader, DenseViT)
-    own, changed = visual.transformer.resblocks[0], reader.visual.transformer.resblocks[0]
+    assert isinstance(reader, DenseTransformer)
+    own, changed = visual.transformer.resblocks[0], reader.tower.visual.transformer.resblocks[0]
     assert isinstance(own.mlp.gelu, QuickGELU)
     assert isinstance(changed.mlp.gelu, nn.GELU)
     assert (own.ln_1.eps, changed.ln_1.eps) == (1e-5, 1e-6)

@@ -351,7 +351,7 @@ def check_clip_diy(case: dict[str, Any], given: Tensors) -> Tensors:
     )
     net = dense_reader(
         tower(case), METHODS.get("vanilla"), activation=o["activation"], ln_eps=o["ln_eps"]
-    ).visual
+    ).tower.visual
     maps, found = [], {}
     (stride,) = o["strides"]
     for scale, patch in enumerate(o["patch_sizes"]):

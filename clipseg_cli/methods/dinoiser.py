@@ -38,6 +38,7 @@ METHOD = Method(
     guided=True,
     positions="shape",
     padding="black",
+    pointwise=True,
     summary="MaskCLIP, gathered by the correlations of a self-supervised network or of the authors' head",
     paper="arXiv:2312.12359",
     reference="wysoczanska/clip_dinoiser@a954aae",

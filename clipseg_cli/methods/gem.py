@@ -59,7 +59,8 @@ def read(
         mixed = torch.stack([self_self(z, v, sharpness, iterations) for z in (q, k, v)]).mean(dim=0)
         path = path + block.scaled(block.project(mixed))
         plain = block(plain)
-    return Tokens(path[:, 1:], grid, path[:, :1])
+    prefix = path.shape[1] - grid[0] * grid[1]
+    return Tokens(path[:, prefix:], grid, path[:, :1] if prefix else None)
 
 
 def self_self(z: Tensor, v: Tensor, sharpness: Tensor, iterations: int) -> Tensor:

@@ -37,6 +37,7 @@ METHOD = Method(
     residual=True,
     mlp=True,
     keys=True,
+    pointwise=True,
     summary="the value path of the last attention, nothing mixed",
     paper="arXiv:2112.01071",
     reference="chongzhou96/MaskCLIP@245d31f",

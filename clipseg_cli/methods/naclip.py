@@ -28,19 +28,20 @@ STD = 5.0
 
 
 @functools.lru_cache(maxsize=64)
-def neighbourhood(grid: tuple[int, int], std: float = STD) -> Tensor:
-    """How near patches are: exp(-distance^2 / (2 std^2)), and 0 for whatever concerns the class token.
+def neighbourhood(grid: tuple[int, int], std: float = STD, prefix: int = 1) -> Tensor:
+    """How near patches are: exp(-distance^2 / (2 std^2)), and 0 for whatever concerns tokens in front of them.
 
     Args:
         grid: (h, w), in patches.
         std: in patches.
+        prefix: tokens in front of the patches: one for a class token.
 
     Returns:
-        [N, N], N = 1 + h*w.
+        [N, N], N = prefix + h*w.
     """
     rows, columns = (torch.exp(-_distances(side).square() / (2 * std**2)) for side in grid)
     near = torch.einsum("ab,cd->acbd", rows, columns).reshape(grid[0] * grid[1], -1)
-    return F.pad(near, (1, 0, 1, 0))
+    return F.pad(near, (prefix, 0, prefix, 0))
 
 
 def _distances(side: int) -> Tensor:
@@ -63,8 +64,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], *, std: fl
         ShapeError: the token count does not fit the grid.
     """
     del q
-    _check(k, grid)
-    return self_attention(k, v, neighbourhood(grid, std).to(k.device))
+    return self_attention(k, v, neighbourhood(grid, std, _prefix(k, grid)).to(k.device))
 
 
 def keys_alone(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -79,16 +79,19 @@ def neighbours_alone(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], *, 
     m is the mean of |q_i| |k_j| / sqrt(Dh) over heads and pairs of tokens of the picture, so that the Gaussian weighs
     about as much as similarities would.
     """
-    _check(k, grid)
+    near = neighbourhood(grid, std, _prefix(k, grid)).to(q)
     lengths = (q.norm(dim=-1).mean(dim=-1) * k.norm(dim=-1).mean(dim=-1)).mean(dim=-1)  # [B]
     weight = (lengths * q.shape[-1] ** -0.5).view(-1, 1, 1, 1)
-    mixed: Tensor = (weight * neighbourhood(grid, std).to(q)).softmax(dim=-1) @ v
+    mixed: Tensor = (weight * near).softmax(dim=-1) @ v
     return mixed
 
 
-def _check(k: Tensor, grid: tuple[int, int]) -> None:
-    if k.shape[-2] != 1 + grid[0] * grid[1]:
-        raise ShapeError(f"expected 1 + {grid[0]}*{grid[1]} tokens, got {k.shape[-2]}")
+def _prefix(k: Tensor, grid: tuple[int, int]) -> int:
+    """Tokens in front of the patches."""
+    prefix = k.shape[-2] - grid[0] * grid[1]
+    if prefix < 0:
+        raise ShapeError(f"expected {grid[0]}*{grid[1]} tokens or more, got {k.shape[-2]}")
+    return prefix
 
 
 METHOD = Method(

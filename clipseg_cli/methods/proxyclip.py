@@ -53,7 +53,8 @@ def read(
     (block,) = blocks
     _, _, v = block.qkv(block.normed(x))  # [B, Nh, N, Dh]
     heads = v.shape[1]
-    maps = v[:, :, 1:].mT.flatten(1, 2).unflatten(2, grid)  # [B, W, h, w]
+    prefix = v.shape[2] - grid[0] * grid[1]
+    maps = v[:, :, prefix:].mT.flatten(1, 2).unflatten(2, grid)  # [B, W, h, w]
     finer = (guide.shape[2], guide.shape[3])
     maps = F.interpolate(maps, finer, mode="bilinear", align_corners=False)
     values = maps.flatten(2).unflatten(1, (heads, -1)).mT  # [B, Nh, hg*wg, Dh]

@@ -14,6 +14,7 @@ METHOD = Method(
     residual=True,
     mlp=True,
     keys=True,
+    pointwise=True,
     summary="ordinary attention, the baseline",
     paper="arXiv:2103.00020",
     reference="openai/CLIP@a1d0717",

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from clipseg_cli.models.dense_clip import DenseResNet, DenseViT
+    from clipseg_cli.models.dense_clip import DenseTransformer
+    from clipseg_cli.models.dense_conv import DenseConv, DenseResNet
     from clipseg_cli.types import Guide, Method
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Backbone:
         keys: bool,
         guide: Guide | None = None,
         black: Tensor | None = None,
-    ) -> DenseViT | DenseResNet | WholeReader:
+    ) -> DenseTransformer | DenseResNet | DenseConv | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
         Raises:

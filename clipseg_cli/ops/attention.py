@@ -20,6 +20,11 @@ def merge_heads(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).flatten(2)
 
 
+def to_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, h*w, D] -> [B, D, h, w]."""
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
+
+
 def self_attention(z: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Like attends to like: softmax(z z^T / sqrt(Dh) + bias) v.
 

@@ -1,0 +1,111 @@
+"""Dense reading of towers that are no transformers: every position of the last map through the pooling by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clipseg_cli.errors import ModelError
+from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
+from clipseg_cli.ops.similarity import cosine_logits
+from clipseg_cli.types import DenseFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clipseg_cli.types import Guide, Method
+
+
+class DenseResNet:
+    """Dense reading of `open_clip.modified_resnet.ModifiedResNet`: its attention pooling taken pointwise.
+
+    The position embedding of the pooling is left out, as published. The grid has output stride 32.
+
+    Args:
+        visual: the tower, in eval mode.
+        method: its attention mixes the positions (for MaskCLIP: not at all).
+        keys: hand out keys where the method has them.
+        guide: the other network, for a method that asks for one.
+
+    Raises:
+        ModelError: the method, or its guide, reads transformer blocks.
+    """
+
+    patch = 32
+
+    def __init__(self, visual: Any, method: Method, *, keys: bool = True, guide: Guide | None = None) -> None:
+        if method.attention is None or (guide is not None and guide.inner is not None):
+            raise ModelError(
+                "this method reads the blocks of a transformer, and a ResNet has none",
+                hint="choose another --method, or a model such as ViT-B-16",
+            )
+        self.visual, self.method, self.mix, self.guide = visual, method, method.attention, guide
+        self.keys = keys and method.keys
+
+    def __call__(self, image: Tensor) -> DenseFeatures:
+        """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
+        net = self.visual
+        x = net.stem(image)
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = stage(x)  # [B, W, h, w]
+        grid = (x.shape[2], x.shape[3])
+        pool = net.attnpool
+        positions = x.flatten(2).transpose(1, 2)  # [B, h*w, W]
+        # The mean takes the place of the class token, so that methods meet the same layout as in a ViT.
+        seq = torch.cat([positions.mean(dim=1, keepdim=True), positions], dim=1)  # [B, N, W]
+        key = pool.k_proj(seq)
+        q, k, v = (split_heads(part, pool.num_heads) for part in (pool.q_proj(seq), key, pool.v_proj(seq)))
+        features = pool.c_proj(merge_heads(self.mix(q, k, v, grid)))  # [B, N, D]
+        keys = to_grid(key[:, 1:], grid) if self.keys else None
+        maps = to_grid(features[:, 1:], grid)
+        if self.method.pool is not None and self.guide is not None:
+            maps = self.method.pool(maps, self.guide(image))
+        return DenseFeatures(maps, keys, x, features[:, 0])
+
+    logits = staticmethod(cosine_logits)
+
+
+class DenseConv:
+    """Dense reading of a convolutional tower of timm: ConvNeXt, or the FastViT of MobileCLIP.
+
+    Args:
+        visual: `open_clip.timm_model.TimmModel` around one of these.
+        method: one that reads positions by themselves, since there is no attention to replace.
+        guide: the other network, for a method that asks for one.
+
+    Raises:
+        ModelError: the method, or its guide, needs a transformer.
+    """
+
+    def __init__(self, visual: Any, method: Method, *, guide: Guide | None = None) -> None:
+        if not method.pointwise or (guide is not None and guide.inner is not None):
+            raise ModelError(
+                "this method changes attention, and a convolutional tower has none",
+                hint="choose --method maskclip, or a model such as ViT-B-16",
+            )
+        self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, guide
+        self.patch: int = self.trunk.feature_info[-1]["reduction"]
+
+    def __call__(self, image: Tensor) -> DenseFeatures:
+        """Normalised image [B, 3, H, W] -> features on the grid of the last stage."""
+        x = self.trunk.forward_features(image)  # [B, W, h, w]
+        features = to_grid(self._ending(x), (x.shape[2], x.shape[3]))
+        if self.method.pool is not None and self.guide is not None:
+            features = self.method.pool(features, self.guide(image))
+        return DenseFeatures(features, None, x)
+
+    logits = staticmethod(cosine_logits)
+
+    def whole(self, image: Tensor) -> Tensor:
+        """Normalised image [B, 3, H, W] -> its embedding [B, D]: the mean position."""
+        x = self.trunk.forward_features(image)
+        return self._ending(x.mean(dim=(2, 3), keepdim=True))[:, 0]
+
+    def _ending(self, x: Tensor) -> Tensor:
+        """[B, W, h, w] -> [B, h*w, D], position by position."""
+        head = self.trunk.head
+        x = head.norm(x) if hasattr(head, "norm") else x
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = head.pre_logits(tokens) if hasattr(head, "pre_logits") else tokens
+        return self.visual.head(head.fc(tokens))  # type: ignore[no-any-return]

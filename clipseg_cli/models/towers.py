@@ -1,0 +1,196 @@
+"""Image towers of open_clip under one interface: how they begin, which blocks they have, how they end.
+
+"The value path of a pooling layer" is what it gives where all its attention is on one token: that is how a token is
+read by itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from clipseg_cli.models.blocks import OpenClipBlock, TimmBlock
+from clipseg_cli.ops.positions import resize_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from clipseg_cli.types import Block, Positions
+
+Grid = tuple[int, int]
+
+
+class Tower(Protocol):
+    """A transformer between pixels and the space of the words.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        prefix: tokens in front of the patches; the first of them is the class token.
+        depth: number of blocks.
+    """
+
+    patch: int
+    prefix: int
+    depth: int
+
+    def embed(self, image: Tensor, grid: Grid, positions: Positions) -> Tensor:
+        """Normalised image [B, 3, H, W] of whole patches -> tokens [B, prefix + h*w, W] for the first block."""
+
+    def blocks(self, grid: Grid) -> Sequence[Block]:
+        """All blocks, ready for a grid."""
+
+    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Each of [B, n, W] by itself: behind the last norm [B, n, W], and in the space of the words [B, n, D]."""
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """All tokens behind the last block -> the embedding of the picture [B, D], as open_clip computes it."""
+
+
+class OpenClipTower:
+    """`open_clip.transformer.VisionTransformer`, also with the attentional pooling of CoCa."""
+
+    prefix = 1
+
+    def __init__(self, visual: Any) -> None:
+        self.visual = visual
+        self.patch: int = visual.patch_size[0]
+        self.depth = len(visual.transformer.resblocks)
+
+    def embed(self, image: Tensor, grid: Grid, positions: Positions) -> Tensor:
+        """Class token and patches."""
+        x = self.visual.conv1(image).flatten(2).transpose(1, 2)  # [B, h*w, W]
+        cls = self.visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([cls, x], dim=1) + self._positions(grid, positions).to(x.dtype)
+        return self.visual.ln_pre(x)  # type: ignore[no-any-return]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  # a tower lives as long as its run; grids repeat
+    def _positions(self, grid: Grid, mode: Positions) -> Tensor:
+        return resize_positions(self.visual.positional_embedding.detach(), grid, mode)
+
+    def blocks(self, grid: Grid) -> Sequence[Block]:
+        """The same for every grid."""
+        del grid
+        return [OpenClipBlock(block) for block in self.visual.transformer.resblocks]
+
+    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The last LayerNorm, behind the value path of the pooling where there is one; and the projection."""
+        pool = self.visual.attn_pool
+        if pool is not None:
+            attn = pool.attn
+            weight = attn.v_proj_weight if attn.v_proj_weight is not None else attn.in_proj_weight.chunk(3)[2]
+            values = F.linear(pool.ln_k(tokens), weight, attn.in_proj_bias.chunk(3)[2])
+            tokens = attn.out_proj(values)
+        tokens = self.visual.ln_post(tokens)
+        proj = self.visual.proj
+        return tokens, tokens if proj is None else tokens @ proj.to(tokens.dtype)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """As in `VisionTransformer.forward`."""
+        found, _ = self.visual._pool(x)
+        proj = self.visual.proj
+        return found if proj is None else found @ proj  # type: ignore[no-any-return]
+
+
+class TimmTower:
+    """A ViT or EVA of timm inside `open_clip.timm_model.TimmModel`: SigLIP, EVA, PE-Core, MobileCLIP-B, ViTamin."""
+
+    def __init__(self, visual: Any) -> None:
+        self.visual, self.trunk = visual, visual.trunk
+        trunk = self.trunk
+        self.prefix: int = trunk.num_prefix_tokens
+        self.depth = len(trunk.blocks)
+        self.native: Grid = tuple(trunk.patch_embed.grid_size)
+        self.patch: int = trunk.patch_embed.img_size[0] // self.native[0]
+
+    def embed(self, image: Tensor, grid: Grid, positions: Positions) -> Tensor:
+        """Prefix tokens and patches."""
+        trunk = self.trunk
+        embed = trunk.patch_embed
+        embed.strict_img_size = False  # positions are brought to the grid here
+        x = embed(image)
+        x = x.flatten(1, 2) if x.ndim == 4 else x  # [B, h*w, W]
+        front = [t.expand(len(x), -1, -1) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
+        where = None if trunk.pos_embed is None else self._positions(grid, positions).to(x.dtype)
+        if where is not None and trunk.no_embed_class:
+            x = torch.cat([*front, x + where], dim=1)
+        else:
+            x = torch.cat([*front, x], dim=1)
+            x = x if where is None else x + where
+        return trunk.norm_pre(x)  # type: ignore[no-any-return]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  # a tower lives as long as its run; grids repeat
+    def _positions(self, grid: Grid, mode: Positions) -> Tensor:
+        known = self.trunk.pos_embed.detach()[0]
+        return resize_positions(known, grid, mode, prefix=len(known) - self.native[0] * self.native[1])
+
+    def blocks(self, grid: Grid) -> Sequence[Block]:
+        """With the rotary embedding of the grid, where there is one."""
+        turned = self._rotation(grid)
+        return [TimmBlock(block, turned, self.prefix) for block in self.trunk.blocks]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  # a tower lives as long as its run; grids repeat
+    def _rotation(self, grid: Grid) -> Tensor | None:
+        rope = getattr(self.trunk, "rope", None)
+        if rope is None:
+            return None
+        own = copy.deepcopy(rope)  # it keeps what it made for one grid
+        own.update_feat_shape(list(grid))
+        found: Tensor = own.get_embed()
+        return found
+
+    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The last norm; and the value path of the pooling, and the heads of timm and of open_clip."""
+        trunk = self.trunk
+        tokens = trunk.norm(tokens)
+        x, pool = tokens, trunk.attn_pool
+        if pool is not None:
+            x = pool.proj(pool.kv(x).chunk(2, dim=-1)[1])
+            if pool.mlp is not None:
+                x = x + pool.mlp(pool.norm(x))
+        return tokens, self.visual.head(trunk.head(trunk.fc_norm(x)))
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """As in `TimmModel.forward`."""
+        found: Tensor = self.visual.head(self.trunk.forward_head(self.trunk.norm(x)))
+        return found
+
+
+TRANSFORMERS, CONVOLUTIONS = ("VisionTransformer", "Eva"), ("ConvNeXt", "FastVit")
+"""Classes of timm that can be read."""
+
+
+def is_convolutional(visual: Any) -> bool:
+    """Whether it is a tower of timm without attention blocks."""
+    return type(visual).__name__ == "TimmModel" and type(visual.trunk).__name__ in CONVOLUTIONS
+
+
+def unreadable(visual: Any) -> str:
+    """Why a tower cannot be read densely, as the end of a sentence; empty if it can."""
+    kind = type(visual).__name__
+    if kind == "ModifiedResNet":
+        return ""
+    if kind == "TimmModel":
+        return _unreadable_trunk(visual)
+    if kind != "VisionTransformer":
+        return f"it is a {kind}, which this tool does not know"
+    block = type(visual.transformer.resblocks[-1]).__name__
+    if block != "ResidualAttentionBlock":
+        return f"its blocks are of the kind {block}"
+    if visual.attn_pool is not None and visual.attn_pool_contrastive is not None:
+        return "it pools its tokens by attention twice"
+    return ""
+
+
+def _unreadable_trunk(visual: Any) -> str:
+    kind = type(visual.trunk).__name__
+    if kind not in TRANSFORMERS + CONVOLUTIONS:
+        return f"the positions in the attention of a {kind} are bound to one grid"
+    if getattr(visual.trunk, "rope_mixed", False):
+        return "its rotary positions differ from block to block"
+    return ""
