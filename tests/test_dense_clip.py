@@ -185,17 +185,3 @@ def test_overrides_work_on_a_copy() -> None:
     assert (own.ln_1.eps, changed.ln_1.eps) == (1e-5, 1e-6)
     plain = dense_reader(visual, METHODS.get("maskclip"))(images(32, 32)).features
     assert not torch.allclose(plain, reader(images(32, 32)).features)
-
-
-def test_attentional_pooling_is_refused() -> None:
-    with pytest.raises(ModelError, match="CoCa"):
-        dense_reader(tower(attentional_pool=True), METHODS.get("maskclip"))
-
-
-def test_timm_towers_are_refused_with_a_hint() -> None:
-    class TimmModel(nn.Module):
-        pass
-
-    with pytest.raises(ModelError, match="timm tower") as caught:
-        dense_reader(TimmModel(), METHODS.get("maskclip"))
-    assert "clipseg models" in caught.value.hint

@@ -49,14 +49,12 @@ def test_what_is_readable_is_what_the_dense_reader_accepts(rows):
     from open_clip.model import _build_vision_tower
 
     from clipseg_cli.models.architectures import SkipInit
-    from clipseg_cli.models.dense_clip import unreadable
+    from clipseg_cli.models.towers import unreadable
 
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         if config["vision_cfg"].get("timm_model_name"):
-            assert not rows[name].dense
-            assert "timm" in rows[name].reason
-            continue
+            config["vision_cfg"].pop("image_size", None)
         with torch.device("meta"), SkipInit():
             tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"])
         assert rows[name].dense == (not unreadable(tower)), name
@@ -64,7 +62,18 @@ def test_what_is_readable_is_what_the_dense_reader_accepts(rows):
 
 @pytest.mark.parametrize(
     ("name", "dense"),
-    [("ViT-B-16", True), ("RN50x64", True), ("ViT-B-16-SigLIP", False), ("coca_ViT-B-32", False)],
+    [
+        *[
+            (name, True)
+            for name in ("ViT-B-16", "RN50x64", "ViT-B-16-SigLIP", "coca_ViT-B-32", "PE-Core-L-14-336")
+        ],
+        *[
+            (name, True)
+            for name in ("EVA02-E-14", "ViTamin-L", "convnext_base_w", "MobileCLIP2-S0", "MobileCLIP-B")
+        ],
+        ("swin_base_patch4_window7_224", False),
+        ("vit_relpos_medium_patch16_cls_224", False),
+    ],
 )
 def test_known_verdicts(rows, name, dense):
     assert rows[name].dense is dense
@@ -93,7 +102,8 @@ def test_the_slash_of_openai_finds_too(run):
 def test_table_names_tags_and_reasons(run):
     printed = run("ViT-L-16-SigLIP-256")
     assert "webli" in printed
-    assert "timm tower" in printed
+    printed = run("swin")
+    assert "attention bound to one grid of positions" in " ".join(printed.split())
 
 
 def test_quiet_prints_nothing(run):
@@ -125,7 +135,7 @@ def test_methods_are_those_of_the_registry(run):
 
 
 def test_a_tower_that_cannot_be_read_is_refused_before_its_weights_are_fetched(cli, make_image, tmp_path):
-    done = cli("segment", make_image(tmp_path / "x.png"), "-c", "cat", "--model", "ViT-B-16-SigLIP")
+    done = cli("segment", make_image(tmp_path / "x.png"), "-c", "cat", "--model", "swin_base_patch4_window7_224")
     assert done.code == 1
-    assert "ViT-B-16-SigLIP cannot be read densely yet: timm tower" in done.err
+    assert "swin_base_patch4_window7_224 cannot be read densely yet: attention bound to one grid" in done.err
     assert "clipseg models" in done.err

@@ -23,6 +23,7 @@ from clipseg_cli.models.architectures import Normalisation
 from clipseg_cli.models.checkpoints import read_checkpoint
 from clipseg_cli.models.dense_clip import dense_reader, with_overrides
 from clipseg_cli.models.fitting import fit_weights
+from clipseg_cli.models.towers import patch_of
 from clipseg_cli.models.whole_image import WholeReader
 from clipseg_cli.utils.registry import did_you_mean
 
@@ -261,5 +262,5 @@ def _side(size: Any) -> int:
 
 
 def _dense_side(net: Any, image_size: int) -> int:
-    patch = _side(getattr(net.visual, "patch_size", 32))  # a ResNet halves five times
+    patch = patch_of(net.visual)
     return max(1, math.floor(DENSE_SCALE * image_size / patch + 0.5)) * patch

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+READABLE_TRUNKS = (
+    *("vit_base_", "vit_large_", "vit_so400m_", "vit_giantopt_", "vit_pe_core_", "vit_medium_patch16_gap_"),
+    *("eva", "vitamin_", "convnext_", "fastvit_"),
+)
+"""How timm's names of towers begin that can be read densely."""
+
 OTHER_BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 
 
@@ -84,13 +90,15 @@ def list_backbones(matching: str = "") -> list[BackboneInfo]:
 def unreadable_config(config: Mapping[str, Any]) -> str:
     """Why the image tower of a `model_cfg` cannot be read densely; empty if it can.
 
-    Says of a configuration what `dense_clip.unreadable` says of a tower; a test holds them together.
+    Says of a configuration what `towers.unreadable` says of a tower; a test holds them together.
     """
     vision = config["vision_cfg"]
-    if vision.get("timm_model_name"):
-        return f"timm tower ({vision['timm_model_name']})"
-    if vision.get("attentional_pool"):
-        return "attentional pooling (CoCa)"
+    if trunk := vision.get("timm_model_name"):
+        return (
+            "" if trunk.startswith(READABLE_TRUNKS) else f"attention bound to one grid of positions ({trunk})"
+        )
+    if vision.get("attentional_pool") not in (None, False, True):  # parallel or cascade
+        return "two poolings by attention"
     if vision.get("block_type") == "custom" or any(vision.get(option) for option in OTHER_BLOCKS):
         return "attention blocks of another kind"
     return ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clipseg_cli.errors import ModelError
+from clipseg_cli.models.towers import patch_of
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures
@@ -85,7 +86,7 @@ class DenseConv:
                 hint="choose --method maskclip, or a model such as ViT-B-16",
             )
         self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, guide
-        self.patch: int = self.trunk.feature_info[-1]["reduction"]
+        self.patch = patch_of(visual)
 
     def __call__(self, image: Tensor) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage."""

@@ -106,7 +106,7 @@ class TimmTower:
         self.prefix: int = trunk.num_prefix_tokens
         self.depth = len(trunk.blocks)
         self.native: Grid = tuple(trunk.patch_embed.grid_size)
-        self.patch: int = trunk.patch_embed.img_size[0] // self.native[0]
+        self.patch = patch_of(visual)
 
     def embed(self, image: Tensor, grid: Grid, positions: Positions) -> Tensor:
         """Prefix tokens and patches."""
@@ -163,6 +163,19 @@ class TimmTower:
 
 TRANSFORMERS, CONVOLUTIONS = ("VisionTransformer", "Eva"), ("ConvNeXt", "FastVit")
 """Classes of timm that can be read."""
+
+
+def patch_of(visual: Any) -> int:
+    """Pixels between two features of any image tower of open_clip; 32 where it does not say."""
+    trunk = getattr(visual, "trunk", None)
+    if trunk is None:
+        size = getattr(visual, "patch_size", 32)  # a ResNet halves five times
+        return int(size[0]) if isinstance(size, (tuple, list)) else int(size)
+    embed = getattr(trunk, "patch_embed", None)
+    if embed is not None and hasattr(embed, "grid_size"):
+        return int(embed.img_size[0]) // int(embed.grid_size[0])
+    info = getattr(trunk, "feature_info", None)
+    return int(info[-1]["reduction"]) if info else 32
 
 
 def is_convolutional(visual: Any) -> bool:

@@ -1,0 +1,164 @@
+"""Every kind of image tower that open_clip has: read densely in whole agreement with its own code, or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import open_clip
+import pytest
+import timm
+import torch
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+
+from clipseg_cli.errors import ModelError
+from clipseg_cli.methods import METHODS
+from clipseg_cli.models.catalogue import unreadable_config
+from clipseg_cli.models.dense_clip import dense_reader
+from clipseg_cli.models.towers import patch_of, unreadable
+
+VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 32, "patch_size": 8}
+CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A tower of timm as open_clip configures it, made small."""
+
+    trunk: str
+    pool: str
+    proj: str | None
+    small: dict[str, Any]
+    size: int = 32
+    gain: float = 1.5
+
+    def build(self) -> TimmModel:
+        create = timm.create_model
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(timm, "create_model", lambda *a, **k: create(*a, **{**k, **self.small}))
+            net = TimmModel(self.trunk, 24, image_size=self.size, pool=self.pool, proj=self.proj)
+        return randomised(net, self.gain)
+
+
+KINDS = {
+    "siglip": Kind("vit_base_patch16_siglip_224", "map", "none", VIT),
+    "eva01": Kind("eva_giant_patch14_224", "token", None, VIT),
+    "eva02": Kind("eva02_base_patch16_clip_224", "token", None, VIT),
+    "eva02-e": Kind("eva02_enormous_patch14_clip_224", "token", None, VIT),
+    "pe-core": Kind("vit_pe_core_base_patch16_224", "map", None, VIT),
+    "pe-core-s": Kind("vit_pe_core_small_patch16_384", "map", None, VIT),
+    "mobileclip-l": Kind("vit_large_patch14_clip_224", "token", None, VIT),
+    "vit-gap": Kind("vit_medium_patch16_gap_256", "", "linear", VIT),
+    "vitamin": Kind("vitamin_small_224", "", "linear", {"img_size": 64}, 64),
+    "convnext": Kind("convnext_base", "", "linear", CONVNEXT, 64),
+    "convnext-d": Kind("convnext_large", "", "mlp", CONVNEXT, 64),
+    "mobileclip-s": Kind("fastvit_mci0", "avg", None, {}, 64, gain=0.7),
+}
+TRANSFORMERS = [name for name, kind in KINDS.items() if kind.small is not CONVNEXT and name != "mobileclip-s"]
+
+
+def randomised(net: Any, gain: float = 1.5) -> Any:
+    """No weight at its starting value: zeros and ones would hide what a path leaves out."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        spread = 0.2 if parameter.ndim < 2 else gain / parameter[0].numel() ** 0.5
+        base = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0
+        parameter.data = base + spread * torch.randn(parameter.shape, generator=generator)
+    return net.eval().requires_grad_(False)
+
+
+def pictures(height: int, width: int) -> torch.Tensor:
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@torch.inference_mode()
+def test_our_path_gives_what_the_tower_itself_gives(name: str) -> None:
+    """Embedding, blocks, pooling and projection, taken apart and put together again."""
+    net = KINDS[name].build()
+    image = pictures(KINDS[name].size, KINDS[name].size)
+    expected = net(image)
+    assert expected.abs().mean() > 1e-3 and not torch.allclose(expected[0], expected[1], atol=1e-3)
+    found = dense_reader(net, METHODS.get("maskclip")).whole(image)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["maskclip", "vanilla", "sclip", "clearclip", "naclip", "gem"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@torch.inference_mode()
+def test_every_method_reads_every_transformer_on_any_grid(name: str, method: str) -> None:
+    kind = KINDS[name]
+    reader = dense_reader(kind.build(), METHODS.get(method))
+    height, width = kind.size, kind.size + 2 * reader.patch
+    dense = reader(pictures(height, width))
+    assert dense.features.shape == (
+        2,
+        24 if kind.proj != "none" else 32,
+        height // reader.patch,
+        width // reader.patch,
+    )
+    assert dense.features.isfinite().all() and dense.features.std(dim=(2, 3)).min() > 0
+
+
+@pytest.mark.parametrize("name", [n for n in KINDS if n not in TRANSFORMERS])
+@torch.inference_mode()
+def test_convolutions_are_read_position_by_position_or_refused(name: str) -> None:
+    net = KINDS[name].build()
+    patch = patch_of(net)
+    dense = dense_reader(net, METHODS.get("maskclip"))(pictures(2 * patch, 3 * patch))
+    assert dense.features.shape == (2, 24, 2, 3)
+    with pytest.raises(ModelError, match="a convolutional tower has none"):
+        dense_reader(net, METHODS.get("sclip"))
+
+
+@torch.inference_mode()
+def test_pooling_over_one_token_is_its_value_path() -> None:
+    """Where all tokens are the same, attention pooling gives what each of them gives by itself."""
+    net = KINDS["siglip"].build()
+    reader = dense_reader(net, METHODS.get("maskclip"))
+    token = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(2))
+    alone = reader.tower.ending(token)[1][:, 0]
+    torch.testing.assert_close(reader.tower.pooled(token.expand(-1, 16, -1)), alone, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_coca_pools_like_open_clip_and_is_read_by_its_values() -> None:
+    net = VisionTransformer(
+        image_size=32, patch_size=8, width=32, layers=2, heads=4, mlp_ratio=2.0, output_dim=16,
+        attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=2,
+    )  # fmt: skip
+    net, image = randomised(net), pictures(32, 32)
+    reader = dense_reader(net, METHODS.get("maskclip"))
+    found = net(image)
+    expected = found[0] if isinstance(found, tuple) else found
+    torch.testing.assert_close(reader.whole(image), expected, atol=1e-5, rtol=1e-4)
+    token = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(2))
+    alone = reader.tower.ending(token)[1][:, 0]
+    torch.testing.assert_close(reader.tower.pooled(token.expand(-1, 17, -1)), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_every_architecture_of_open_clip_is_of_a_kind_that_is_tested() -> None:
+    """Or is one of open_clip's own, or refused with a reason."""
+    known = {type(kind.build().trunk).__name__ for kind in KINDS.values()}
+    refused = {}
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        trunk = config["vision_cfg"].get("timm_model_name")
+        reason = unreadable_config(config)
+        if reason:
+            refused[name] = reason
+        elif trunk:
+            with torch.device("meta"):
+                net = timm.create_model(trunk, num_classes=0)
+            assert type(net).__name__ in known, name
+    assert set(refused) == {"swin_base_patch4_window7_224", "vit_relpos_medium_patch16_cls_224"}
+    assert all("bound to one grid" in reason for reason in refused.values())
+
+
+@pytest.mark.parametrize("trunk", ["swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"])
+def test_attention_that_is_bound_to_a_grid_is_refused(trunk: str) -> None:
+    net = TimmModel(trunk, 24, image_size=224, pool="", proj="linear")
+    assert "bound to one grid" in unreadable(net)
+    with pytest.raises(ModelError, match="bound to one grid"):
+        dense_reader(net, METHODS.get("maskclip"))
