@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import resize_image, square_input, target_size
-from clipseg_cli.methods import METHODS, clearclip, dinoiser, gem, naclip, proxyclip
+from clipseg_cli.methods import METHODS, clearclip, clip_diy, dinoiser, gem, naclip, proxyclip
 from clipseg_cli.models.backbones import Backbone
 from clipseg_cli.models.dense_clip import dense_reader
 from clipseg_cli.models.dinoiser_head import DinoiserHead, doubtful_background
@@ -548,6 +549,50 @@ def test_protocol_maskclip_repeats_the_published_code(name: str) -> None:
     (result,) = predictor.predict([predictor.prepare(image)])
     labels = torch.from_numpy(result.labels)
     compare(f"{name}: through the pipeline", labels, expected["pred"], case["tensors"]["out.pred"])
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c["method"] == "clip_diy"])
+def test_protocol_clip_diy_repeats_the_published_code(name: str, tmp_path: Path) -> None:
+    """The same case through the loop that every command uses, with saliency from a folder of maps."""
+    case = CASES[name]
+    given, expected = inputs_of(case)
+    o, pixels = case["options"], given["image"][0].permute(1, 2, 0).numpy()
+    if not o["interpolate_logits"]:
+        pytest.skip("the protocol interpolates, as the published configuration does")
+    side, classes = pixels.shape[0], len(given["text"])
+    np.save(tmp_path / "picture.npy", given["saliency"][0, 0].numpy())
+    net = dense_reader(
+        tower(case), METHODS.get("vanilla"), activation=o["activation"], ln_eps=o["ln_eps"]
+    ).tower
+    backbone = Backbone(
+        model=SimpleNamespace(visual=net.visual, encode_image=net.visual),
+        tokenizer=lambda words: pytest.fail("the words are given"),
+        name="golden",
+        pretrained="random",
+        fingerprint="",
+        mean=tuple(CLIP_MEAN.tolist()),
+        std=tuple(CLIP_STD.tolist()),
+        image_size=MANIFEST["weights"]["vit"]["constructor_kwargs"]["image_size"],
+        short_side=64,
+        logit_scale=100.0,
+    )
+    names = tuple(f"class {i}" for i in range(classes))
+    pyramid = replace(clip_diy.METHOD.pyramid, parts=tuple(p / side for p in o["patch_sizes"]))
+    for saliency, key in ((str(tmp_path), "fused_pred"), ("none", "plain_pred")):
+        predictor = Predictor(
+            backbone,
+            replace(clip_diy.METHOD, pyramid=pyramid),
+            ClassList(names, tuple((name,) for name in names), 0),
+            given["text"],
+            SegmentConfig(protocol="clip-diy", short_side=side, saliency=saliency),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
+        image = DecodedImage(ImageSource(None, PurePosixPath("picture")), pixels)
+        (result,) = predictor.predict([predictor.prepare(image)])
+        compare(
+            f"{name}: {key}", torch.from_numpy(result.labels), expected[key], case["tensors"][f"out.{key}"]
+        )
 
 
 def test_a_wrong_eps_would_be_noticed() -> None:
