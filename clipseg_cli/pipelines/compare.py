@@ -1,0 +1,268 @@
+"""`clipseg eval --methods`: several ways to read CLIP, and several CLIPs, on the same pictures, decoded once."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clipseg_cli.data.datasets import read_label
+from clipseg_cli.data.images import read_image, resize_labels
+from clipseg_cli.data.published import published_rows
+from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.methods import METHODS, find_method
+from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.pipelines.about import describe_model, versions
+from clipseg_cli.pipelines.data import cut_into_groups, list_hash, open_data, unseen_ids
+from clipseg_cli.pipelines.load import plan_clip
+from clipseg_cli.pipelines.protocols import protocol_settings
+from clipseg_cli.pipelines.scoring import results_folder, size_to_score
+from clipseg_cli.utils.device import describe_device
+from clipseg_cli.utils.files import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from clipseg_cli.config import EvalConfig, Protocol
+    from clipseg_cli.models.backbones import Backbone
+    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.types import Dataset, DecodedImage, Sample
+
+ALL = "all"
+PLAIN = "vanilla"
+"""The method whose time is 1."""
+
+
+@dataclass
+class Contestant:
+    """One method on one model, and what it has done so far.
+
+    Attributes:
+        name: of the method.
+        model: as in "ViT-B-16 / openai".
+        seconds: that its pictures took, from pixels to labels.
+        matrix: [C, C + 1] pixels.
+    """
+
+    name: str
+    model: str
+    config: EvalConfig
+    backbone: Backbone
+    predictor: Predictor
+    matrix: torch.Tensor
+    seconds: float = 0.0
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a contestant reached.
+
+    Attributes:
+        miou, pixel_accuracy, hiou: in [0, 1]; None where undefined.
+        images_per_second: pictures, their reading and the scoring left out.
+        cost: time relative to plain CLIP on the same model; None if that did not take part.
+        published: mIoU in % of the same method on the same benchmark, with its backbone; None without.
+    """
+
+    method: str
+    model: str
+    paper: str
+    miou: float
+    pixel_accuracy: float
+    hiou: float | None
+    images_per_second: float
+    cost: float | None
+    published: tuple[float, str] | None
+
+
+class Comparison:
+    """A prepared comparison; iterating it labels and scores, and yields the number of pictures done.
+
+    Attributes:
+        notes: what a user should be told once, such as who cannot take part.
+        failures: picture -> why it could not be scored.
+        total: pictures.
+    """
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        dataset: Dataset,
+        protocol: Protocol,
+        contestants: Sequence[Contestant],
+        notes: Sequence[str],
+        unseen: tuple[int, ...],
+        out: Path,
+    ) -> None:
+        self.config, self.dataset, self.protocol = config, dataset, protocol
+        self.contestants, self.unseen, self.out = list(contestants), unseen, out
+        self.notes, self.failures = (*dataset.notes, *notes), dict[str, str]()
+        self.total = len(dataset.samples)
+        self.device = describe_device(contestants[0].predictor.device)
+
+    def __iter__(self) -> Iterator[int]:
+        """Group by group: read once, then each contestant in turn."""
+        done = 0
+        with ThreadPoolExecutor(self.config.workers, thread_name_prefix="read") as pool:
+            waiting = iter(
+                [samples for _, samples in cut_into_groups(self.dataset.samples, self.config.batch_size)]
+            )
+            ahead: deque[list[Any]] = deque()
+            while True:
+                while len(ahead) < 2 and (samples := next(waiting, None)) is not None:
+                    ahead.append([pool.submit(self._read, sample) for sample in samples])
+                if not ahead:
+                    return
+                read = [future.result() for future in ahead.popleft()]
+                pictures = [one for one in read if one is not None]
+                for contestant in self.contestants:
+                    self._compete(contestant, pictures)
+                done += len(read)
+                yield done
+
+    def _read(self, sample: Sample) -> tuple[DecodedImage, NDArray[np.int32], tuple[int, int]] | None:
+        try:
+            image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
+            height, width = image.pixels.shape[:2]
+            size = size_to_score(height, width, self.protocol)
+            return image, resize_labels(read_label(sample, self.dataset, (height, width)), size), size
+        except ClipsegError as error:
+            self.failures[str(sample.source.relative)] = error.message
+            return None
+
+    def _compete(
+        self, one: Contestant, pictures: Sequence[tuple[DecodedImage, NDArray[np.int32], tuple[int, int]]]
+    ) -> None:
+        began = time.perf_counter()
+        prepared = [one.predictor.prepare(image, size) for image, _, size in pictures]
+        labels = [result.labels for result in one.predictor.predict(prepared)]
+        if one.predictor.device.type == "cuda":
+            torch.cuda.synchronize(one.predictor.device)
+        one.seconds += time.perf_counter() - began
+        one.images += len(pictures)
+        for found, (_, truth, _) in zip(labels, pictures, strict=True):
+            one.matrix += confusion_matrix(
+                torch.from_numpy(found), torch.from_numpy(truth), len(self.dataset.classes)
+            )
+
+    def rows(self) -> list[Row]:
+        """One for each contestant, the best first."""
+        plain = {one.model: one.seconds for one in self.contestants if one.name == PLAIN}
+        found = []
+        for one in self.contestants:
+            scores = score(one.matrix, self.unseen)
+            cost = one.seconds / plain[one.model] if plain.get(one.model) else None
+            found.append(
+                Row(
+                    one.name,
+                    one.model,
+                    find_method(one.name).paper,
+                    scores.miou,
+                    scores.pixel_accuracy,
+                    scores.hiou,
+                    one.images / max(one.seconds, 1e-9),
+                    cost,
+                    _published(one.name, one.backbone.name, self.dataset.benchmark),
+                )
+            )
+        return sorted(found, key=lambda row: -row.miou)
+
+    def write(self) -> list[Path]:
+        """`methods.csv` and `methods.json` in the folder of the run.
+
+        Raises:
+            OutputError: one cannot be written.
+        """
+        rows = [dataclasses.asdict(row) for row in self.rows()]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "published": row["published"] and row["published"][0]} for row in rows)
+        one = self.contestants[0]
+        record = {
+            "rows": rows,
+            "dataset": self.dataset.title,
+            "root": self.dataset.root.resolve(),
+            "benchmark": self.dataset.benchmark,
+            "split": self.dataset.split,
+            "images": self.total - len(self.failures),
+            "images_sha256": list_hash(self.dataset.samples),
+            "failed": self.failures,
+            "models": {c.model: describe_model(c.backbone, c.predictor) for c in self.contestants},
+            "settings": {f"{c.name}, {c.model}": c.predictor.describe() for c in self.contestants},
+            "protocol": {
+                "name": self.protocol.name,
+                **protocol_settings(self.protocol, one.config, self.dataset.classes, ()),
+            },
+            "versions": versions(),
+        }
+        return [
+            write_bytes(self.out / "methods.csv", text.getvalue().encode()),
+            write_json(self.out / "methods.json", record),
+        ]
+
+
+def open_comparison(config: EvalConfig, methods: Sequence[str], models: Sequence[str]) -> Comparison:
+    """Check every option, find the data set, load every model once.
+
+    Args:
+        config: the options that all have in common.
+        methods: names, or "all".
+        models: names, with a tag behind a slash or none, as in "ViT-B-16/openai"; empty for that of the options.
+
+    Raises:
+        ClipsegError: anything wrong with options, data set or models; or nobody can take part.
+    """
+    dataset, protocol = open_data(config, "score")
+    unseen = unseen_ids(dataset, config.unseen)
+    names = METHODS.names() if ALL in methods else list(dict.fromkeys(methods))
+    for name in names:
+        find_method(name)
+    notes, contestants = [], list[Contestant]()
+    out = results_folder(config, dataset)
+    classes = len(dataset.classes)
+    for model in models or [config.model]:
+        architecture, _, tag = model.partition("=")
+        backbone: Backbone | None = None
+        for name in names:
+            own = dataclasses.replace(
+                config, model=architecture, pretrained=tag or config.pretrained, method=name
+            )
+            if not find_method(name).guided:
+                own = dataclasses.replace(own, guide="")
+            try:
+                plan = plan_clip(own, protocol)
+                if backbone is None:
+                    backbone, predictor = plan.load(plan.words_for(dataset.classes))
+                else:
+                    predictor = plan.predictor(backbone, plan.words_for(dataset.classes))
+            except ClipsegError as error:
+                if ALL not in methods:
+                    raise
+                notes.append(f"{name} on {architecture} takes no part: {error.message}")
+                continue
+            matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
+            label = f"{backbone.name} / {backbone.pretrained}"
+            contestants.append(Contestant(name, label, own, backbone, predictor, matrix))
+    if not contestants:
+        raise UsageError("no method can read this model", hint=notes[0] if notes else "")
+    return Comparison(config, dataset, protocol, contestants, notes, unseen, out)
+
+
+def _published(method: str, backbone: str, benchmark: str | None) -> tuple[float, str] | None:
+    """The figure of the same method, on the same backbone if there is one."""
+    rows = [row for row in published_rows(benchmark or "") if row.method == method.replace("_", "-")]
+    rows.sort(key=lambda row: row.backbone != backbone)
+    return (rows[0].value, rows[0].backbone) if rows else None
