@@ -54,6 +54,24 @@ DatasetArg = Annotated[
         show_default=False,
     ),
 ]
+MethodsOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="Compare several methods on the same images: maskclip,sclip,naclip:kk, or all.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+ModelsOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="With --methods, compare them on several models: emoji,ViT-B-16, or ViT-B-16=TAG.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
 DatasetOpt = Annotated[
     str,
     typer.Option(

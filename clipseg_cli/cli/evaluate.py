@@ -10,6 +10,7 @@ import typer
 
 from clipseg_cli.cli import data_options as data_opt
 from clipseg_cli.cli import options as opt
+from clipseg_cli.cli.comparison import compare
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.cli.results import Scored, show_results
 from clipseg_cli.cli.scores import show_protocol as print_protocol
@@ -25,6 +26,7 @@ EXAMPLES = """
   clipseg eval
   clipseg eval --dataset voc/ --benchmark voc20 --protocol maskclip
   clipseg eval --dataset voc/ --prompt-denoising 0.5 --key-smoothing 1.0
+  clipseg eval --dataset voc/ --methods all
   clipseg eval --dataset voc/ --corrupt all --severity 1..5
   clipseg eval --dataset voc/ --predictions labels/ --unseen sofa,train
   clipseg eval --student runs/train/VOC2012-voc21-annotation-free-resnet101c
@@ -56,6 +58,8 @@ def evaluate(
     model: opt.ModelOpt = EvalConfig.model,
     pretrained: opt.PretrainedOpt = EvalConfig.pretrained,
     method: opt.MethodOpt = EvalConfig.method,
+    methods: data_opt.MethodsOpt = "",
+    models: data_opt.ModelsOpt = "",
     guide: opt.GuideOpt = EvalConfig.guide,
     saliency: opt.SaliencyOpt = EvalConfig.saliency,
     protocol: opt.ProtocolOpt = EvalConfig.protocol,
@@ -93,6 +97,9 @@ def evaluate(
         config, why = _config(ctx, run)
         if why and _first():
             console.say(why)
+    if methods or models:
+        compare(config, methods or config.method, models, console)
+        return
     scored = [_evaluate(config, console)]
     if config.student and not alone:
         from clipseg_cli.pipelines.students import evaluation_of_teacher
@@ -136,6 +143,18 @@ def _check(given: dict[str, Any]) -> None:
         raise UsageError(
             "--run asks for the run's model, --predictions for labels that are there",
             hint="leave out one of them; --predictions RUN scores the labels of a run",
+        )
+    for one, several in (
+        ("method", "methods"),
+        ("model", "models"),
+        ("student", "methods"),
+        ("corrupt", "methods"),
+    ):
+        if one in given and several in given:
+            raise UsageError(f"--{one} does not go with --{several}", hint="leave out one of them")
+    if "methods" in given and "predictions" in given:
+        raise UsageError(
+            "--methods compares models, --predictions scores files", hint="leave out one of them"
         )
     opt.check_student(given)
     for name in ("run", "predictions"):

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,7 @@ from clipseg_cli.data.published import published_rows
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.methods import METHODS, find_method
 from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.outputs import json_safe
 from clipseg_cli.pipelines.about import describe_model, versions
 from clipseg_cli.pipelines.data import cut_into_groups, list_hash, open_data, unseen_ids
 from clipseg_cli.pipelines.load import plan_clip
@@ -28,7 +29,7 @@ from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -60,6 +61,7 @@ class Contestant:
     config: EvalConfig
     backbone: Backbone
     predictor: Predictor
+    templates: Sequence[str]
     matrix: torch.Tensor
     seconds: float = 0.0
     images: int = 0
@@ -87,6 +89,14 @@ class Row:
     published: tuple[float, str] | None
 
 
+class Picture(NamedTuple):
+    """One picture, read once for all: with its ground truth [H, W], at the size (H, W) that is scored."""
+
+    image: DecodedImage
+    truth: NDArray[np.int32]
+    size: tuple[int, int]
+
+
 class Comparison:
     """A prepared comparison; iterating it labels and scores, and yields the number of pictures done.
 
@@ -102,6 +112,7 @@ class Comparison:
         dataset: Dataset,
         protocol: Protocol,
         contestants: Sequence[Contestant],
+        *,
         notes: Sequence[str],
         unseen: tuple[int, ...],
         out: Path,
@@ -112,7 +123,7 @@ class Comparison:
         self.total = len(dataset.samples)
         self.device = describe_device(contestants[0].predictor.device)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Generator[int, None, None]:
         """Group by group: read once, then each contestant in turn."""
         done = 0
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="read") as pool:
@@ -132,30 +143,28 @@ class Comparison:
                 done += len(read)
                 yield done
 
-    def _read(self, sample: Sample) -> tuple[DecodedImage, NDArray[np.int32], tuple[int, int]] | None:
+    def _read(self, sample: Sample) -> Picture | None:
         try:
             image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
             height, width = image.pixels.shape[:2]
             size = size_to_score(height, width, self.protocol)
-            return image, resize_labels(read_label(sample, self.dataset, (height, width)), size), size
+            truth = resize_labels(read_label(sample, self.dataset, (height, width)), size)
+            return Picture(image, truth, size)
         except ClipsegError as error:
             self.failures[str(sample.source.relative)] = error.message
             return None
 
-    def _compete(
-        self, one: Contestant, pictures: Sequence[tuple[DecodedImage, NDArray[np.int32], tuple[int, int]]]
-    ) -> None:
+    def _compete(self, one: Contestant, pictures: Sequence[Picture]) -> None:
         began = time.perf_counter()
-        prepared = [one.predictor.prepare(image, size) for image, _, size in pictures]
+        prepared = [one.predictor.prepare(picture.image, picture.size) for picture in pictures]
         labels = [result.labels for result in one.predictor.predict(prepared)]
         if one.predictor.device.type == "cuda":
             torch.cuda.synchronize(one.predictor.device)
         one.seconds += time.perf_counter() - began
         one.images += len(pictures)
-        for found, (_, truth, _) in zip(labels, pictures, strict=True):
-            one.matrix += confusion_matrix(
-                torch.from_numpy(found), torch.from_numpy(truth), len(self.dataset.classes)
-            )
+        classes = len(self.dataset.classes)
+        for found, picture in zip(labels, pictures, strict=True):
+            one.matrix += confusion_matrix(torch.from_numpy(found), torch.from_numpy(picture.truth), classes)
 
     def rows(self) -> list[Row]:
         """One for each contestant, the best first."""
@@ -185,11 +194,13 @@ class Comparison:
         Raises:
             OutputError: one cannot be written.
         """
-        rows = [dataclasses.asdict(row) for row in self.rows()]
+        rows: list[dict[str, Any]] = [dataclasses.asdict(row) for row in self.rows()]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "published": row["published"] and row["published"][0]} for row in rows)
+        for row in rows:
+            value = row["published"]
+            writer.writerow({**row, "published": value[0] if value else None})
         one = self.contestants[0]
         record = {
             "rows": rows,
@@ -204,13 +215,18 @@ class Comparison:
             "settings": {f"{c.name}, {c.model}": c.predictor.describe() for c in self.contestants},
             "protocol": {
                 "name": self.protocol.name,
-                **protocol_settings(self.protocol, one.config, self.dataset.classes, ()),
+                **{
+                    name: value
+                    for name, value, _ in protocol_settings(
+                        self.protocol, one.config, self.dataset.classes, one.templates
+                    )
+                },
             },
             "versions": versions(),
         }
         return [
             write_bytes(self.out / "methods.csv", text.getvalue().encode()),
-            write_json(self.out / "methods.json", record),
+            write_json(self.out / "methods.json", json_safe(record)),
         ]
 
 
@@ -255,10 +271,10 @@ def open_comparison(config: EvalConfig, methods: Sequence[str], models: Sequence
                 continue
             matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
             label = f"{backbone.name} / {backbone.pretrained}"
-            contestants.append(Contestant(name, label, own, backbone, predictor, matrix))
+            contestants.append(Contestant(name, label, own, backbone, predictor, plan.templates, matrix))
     if not contestants:
         raise UsageError("no method can read this model", hint=notes[0] if notes else "")
-    return Comparison(config, dataset, protocol, contestants, notes, unseen, out)
+    return Comparison(config, dataset, protocol, contestants, notes=notes, unseen=unseen, out=out)
 
 
 def _published(method: str, backbone: str, benchmark: str | None) -> tuple[float, str] | None:
