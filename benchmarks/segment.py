@@ -208,7 +208,7 @@ def bare_tower(run: SegmentRun, batches: list[torch.Tensor]) -> None:
     predictor = run.predictor
     for batch in batches:
         with torch.autocast(batch.device.type, predictor.dtype, enabled=predictor.dtype != torch.float32):
-            predictor.reader.visual(batch)
+            predictor.reader.tower.visual(batch)
 
 
 def pipeline(run: SegmentRun) -> None:

@@ -161,7 +161,6 @@ class Method:
         attention: what replaces the attention of the last block; None with `read`.
         residual: keep the residual around the attention.
         mlp: keep the MLP of the last block with its residual.
-        keys: hand out key features, which key smoothing needs.
         read: replaces the last blocks altogether.
         blocks: how many of them `read` gets, as far as the tower has them.
         pool: what becomes of the features after the projection.
@@ -180,7 +179,6 @@ class Method:
     attention: AttentionFn | None
     residual: bool = True
     mlp: bool = True
-    keys: bool = False
     read: ReadFn | None = None
     blocks: int = 1
     pool: PoolFn | None = None
@@ -204,6 +202,7 @@ class DenseFeatures(NamedTuple):
         cls: [B, D] the class token, read like the patches; None where there is none.
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
+        whole: [B, D] embedding of the picture as CLIP was trained to give it; None unless asked for.
     """
 
     features: Tensor
@@ -212,6 +211,7 @@ class DenseFeatures(NamedTuple):
     cls: Tensor | None = None
     overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
     objectness: Tensor | None = None
+    whole: Tensor | None = None
 
 
 class Reader(Protocol):
@@ -270,6 +270,7 @@ class DenseModel(Protocol):
         keys: bool,
         guide: Guide | None = None,
         black: Tensor | None = None,
+        whole: bool = False,
     ) -> Reader:
         """How its features are read; the arguments concern a CLIP and are refused by a student.
 
@@ -279,6 +280,7 @@ class DenseModel(Protocol):
             keys: hand out keys.
             guide: the other network, for a method that asks for one.
             black: [3] what a black pixel becomes by normalisation.
+            whole: hand out the embedding of the picture as well.
         """
 
 

@@ -95,7 +95,7 @@ def test_usage_mistakes_exit_with_2(cli, args, said):
 @pytest.mark.parametrize(
     ("option", "value", "hint"),
     [
-        ("--method", "maskclp", "did you mean 'maskclip'?"),
+        ("--method", "maskclp", "did you mean 'maskclip'"),
         ("--templates", "imagnet", "did you mean 'imagenet'?"),
         ("--device", "cpuu", "did you mean 'cpu'?"),
         ("--model", "ViT-B-61", "ViT-B-16"),

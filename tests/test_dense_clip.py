@@ -92,7 +92,8 @@ class Colors:
 
 def reader_of(name: str) -> Any:
     method = METHODS.get(name)
-    return dense_reader(tower(), method, guide=Colors() if method.guided else None)
+    guide = Colors() if method.guided else None
+    return dense_reader(tower(), method, keys=True, guide=guide, whole=True)
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -106,7 +107,8 @@ def test_one_feature_per_patch(name: str, size: tuple[int, int]) -> None:
     grid = down if method.padding == "drop" and min(down) else up
     fine = 2 if method.guided else 1
     assert dense.features.shape == (2, 16, fine * grid[0], fine * grid[1])
-    assert dense.keys is None or dense.keys.shape == (2, 32, *grid)
+    assert dense.keys.shape == (2, 32, *dense.features.shape[2:])  # every method can be smoothed by keys
+    assert dense.whole.shape == (2, 16)
     assert dense.features.isfinite().all()
     over = (8 * up[0] - size[0], 8 * up[1] - size[1]) if method.padding == "around" else (0, 0)
     assert (sum(dense.overhang[:2]), sum(dense.overhang[2:])) == over
@@ -144,6 +146,28 @@ def test_resnet_grid(name: str, size: tuple[int, int]) -> None:
     dense = dense_reader(resnet(), method, guide=Colors() if method.guided else None)(images(*size))
     cell = 4 if method.guided else 32
     assert dense.features.shape == (2, 16, size[0] // cell, size[1] // cell)
+
+
+@pytest.mark.parametrize("name", DENSE)
+@torch.inference_mode()
+def test_the_embedding_beside_any_reading_is_that_of_open_clip(name: str) -> None:
+    for visual, size in ((tower(), 32), (resnet(), 64)):
+        method = METHODS.get(name)
+        if method.attention is None and not hasattr(visual, "transformer"):
+            continue
+        reader = dense_reader(visual, method, guide=Colors() if method.guided else None, whole=True)
+        batch = images(size, size)
+        torch.testing.assert_close(reader(batch).whole, visual(batch), atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_keys_are_those_of_the_trained_block_whatever_reads_it() -> None:
+    batch = images(32, 32)  # on other grids methods are published with other position embeddings
+    plain = reader_of("vanilla")(batch).keys
+    for name in DENSE:
+        keys = reader_of(name)(batch).keys
+        wanted = torch.nn.functional.interpolate(plain, keys.shape[2:], mode="bilinear")
+        torch.testing.assert_close(keys, wanted, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -73,7 +73,11 @@ def read(case: dict[str, Any], image: torch.Tensor) -> DenseFeatures:
     options = case["options"]
     method = METHODS.get("vanilla" if options.get("attn_pooling") else "maskclip")
     reader = dense_reader(
-        tower(case), method, activation=options.get("activation"), ln_eps=options.get("ln_eps")
+        tower(case),
+        method,
+        activation=options.get("activation"),
+        ln_eps=options.get("ln_eps"),
+        keys=True,
     )
     return reader(image)
 

@@ -192,12 +192,11 @@ def test_strides_that_leave_gaps_are_refused(tiny_clip, window, stride) -> None:
 
 
 def test_smoothing_without_keys_is_refused_and_not_ignored(tiny_clip) -> None:
-    keyless = dataclasses.replace(METHODS.get("maskclip"), keys=False)
     text = torch.eye(2, 32)
     with pytest.raises(UsageError, match="has no keys"):
         Predictor(
             backbone_of(tiny_clip),
-            keyless,
+            METHODS.get("clip_diy"),
             load_classes("a,b"),
             text,
             SegmentConfig(key_smoothing=1.0),

@@ -96,7 +96,7 @@ def test_filling_agrees_with_the_published_order(tiny_clip, voc, tmp_path, monke
     for name, ids in truth.items():
         hidden = np.isin(ids, unseen)
         given = torch.from_numpy(np.where(hidden, -1, np.where(ids < 0, 255, ids)))
-        expected = fill_unlabelled(given, maps[name], unseen)
+        expected = fill_unlabelled(given, maps[name].maps[0], unseen)
         assert np.array_equal(found[name], expected.numpy())
 
 

@@ -66,6 +66,7 @@ def evaluate(
     show_protocol: data_opt.ShowProtocolOpt = False,
     prompt_denoising: opt.PromptDenoisingOpt = EvalConfig.prompt_denoising,
     key_smoothing: opt.KeySmoothingOpt = EvalConfig.key_smoothing,
+    presence: opt.PresenceOpt = EvalConfig.presence,
     pamr: opt.PamrOpt = EvalConfig.pamr,
     short_side: opt.ShortSideOpt = EvalConfig.short_side,
     window: opt.WindowOpt = EvalConfig.window,
@@ -261,11 +262,7 @@ def _model(evaluation: Evaluation) -> str:
     if config.student:
         return evaluation.model
     extra = [
-        f"{name} {value:g}"
-        for name, value in (
-            ("prompt denoising", config.prompt_denoising),
-            ("key smoothing", config.key_smoothing),
-        )
-        if value
+        name.replace("_", " ") + ("" if value is True else f" {value}")
+        for name, value in config.refinements().items()
     ]
     return f"{evaluation.model}, {config.method}" + (f" with {' and '.join(extra)}" if extra else "")

@@ -179,7 +179,12 @@ StudentOpt = Annotated[
 
 MethodOpt = Annotated[
     str,
-    typer.Option(metavar="NAME", help="How dense features are read from the model.", rich_help_panel=METHOD),
+    typer.Option(
+        metavar="NAME",
+        help="How dense features are read; clipseg models --methods lists all. auto is the best that asks no second "
+        "network: sc_clip for the ViTs of CLIP, vanilla for emoji, maskclip for other towers.",
+        rich_help_panel=METHOD,
+    ),
 ]
 ProtocolOpt = Annotated[
     str,
@@ -206,6 +211,14 @@ SaliencyOpt = Annotated[
         metavar="KIND",
         help="What decides where the background is: none, clip (its own patches), found (DINO and FOUND's head), "
         "found=HEAD,DINO (files), or a folder of maps.",
+        rich_help_panel=METHOD,
+    ),
+]
+PresenceOpt = Annotated[
+    bool,
+    typer.Option(
+        "--presence",
+        help="Drop classes that are nowhere in the picture: no coherent part of it, and no window as a whole.",
         rich_help_panel=METHOD,
     ),
 ]

@@ -51,6 +51,7 @@ def pseudolabel(
     protocol: opt.ProtocolOpt = PseudolabelConfig.protocol,
     prompt_denoising: opt.PromptDenoisingOpt = PseudolabelConfig.prompt_denoising,
     key_smoothing: opt.KeySmoothingOpt = PseudolabelConfig.key_smoothing,
+    presence: opt.PresenceOpt = PseudolabelConfig.presence,
     pamr: opt.PamrOpt = PseudolabelConfig.pamr,
     min_confidence: data_opt.MinConfidenceOpt = PseudolabelConfig.min_confidence,
     short_side: opt.ShortSideOpt = PseudolabelConfig.short_side,

@@ -51,6 +51,7 @@ def segment(
     protocol: opt.ProtocolOpt = SegmentConfig.protocol,
     prompt_denoising: opt.PromptDenoisingOpt = SegmentConfig.prompt_denoising,
     key_smoothing: opt.KeySmoothingOpt = SegmentConfig.key_smoothing,
+    presence: opt.PresenceOpt = SegmentConfig.presence,
     pamr: opt.PamrOpt = SegmentConfig.pamr,
     short_side: opt.ShortSideOpt = SegmentConfig.short_side,
     window: opt.WindowOpt = SegmentConfig.window,

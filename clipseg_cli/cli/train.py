@@ -69,6 +69,7 @@ def train(
     protocol: opt.ProtocolOpt = TrainConfig.protocol,
     prompt_denoising: opt.PromptDenoisingOpt = TrainConfig.prompt_denoising,
     key_smoothing: opt.KeySmoothingOpt = TrainConfig.key_smoothing,
+    presence: opt.PresenceOpt = TrainConfig.presence,
     pamr: opt.PamrOpt = TrainConfig.pamr,
     device: opt.DeviceOpt = TrainConfig.device,
     precision: opt.PrecisionOpt = TrainConfig.precision,

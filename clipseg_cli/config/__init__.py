@@ -1,7 +1,10 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
 from clipseg_cli.config.commands import (
+    BEST,
     OF_A_CLIP,
+    REFINEMENTS,
+    TEACHING,
     DataConfig,
     EvalConfig,
     ExportConfig,
@@ -42,6 +45,7 @@ from clipseg_cli.config.recipes import (
 
 __all__ = [
     "BACKGROUND_WORDS",
+    "BEST",
     "BUNDLED_MODEL",
     "CLIP_DIY_PROTOCOL",
     "COCO_STUFF_RECIPE",
@@ -55,7 +59,9 @@ __all__ = [
     "PROTOCOLS",
     "QUICK_RECIPE",
     "RECIPES",
+    "REFINEMENTS",
     "SCLIP_PROTOCOL",
+    "TEACHING",
     "UNLABELLED",
     "VOC_RECIPE",
     "DataConfig",

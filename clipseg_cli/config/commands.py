@@ -4,27 +4,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from clipseg_cli.config.constants import BACKGROUND_WORDS, PLAIN_BACKGROUND
+from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_BACKGROUND
+from clipseg_cli.config.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from clipseg_cli.config.recipes import Head
 
 Setting = Literal["annotation-free", "zero-shot", "supervised"]
 
+REFINEMENTS = ("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr")
+"""Options that make other labels of what a method reads."""
+
 OF_A_CLIP = (
     "model",
     "pretrained",
     "method",
-    "guide",
-    "saliency",
     "protocol",
     "templates",
-    "prompt_denoising",
-    "key_smoothing",
+    *(name for name in REFINEMENTS if name != "pamr"),
 )
-"""Options that mean nothing for a student, which is used as it was trained."""
+"""Options that mean nothing for a student, which is used as it was trained; PAMR looks at pixels, whoever labels."""
+
+TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
+"""How a CLIP labels, beside its weights; a student remembers it of its teacher."""
+
+BEST = "auto"
+"""Instead of a method: the best that asks no second network, judged by published averages (README) and, for the bundled
+model, by what it scores on drawn scenes."""
+
+
+def best_method(model: str, protocol: str) -> str:
+    """What `--method auto` means.
+
+    Args:
+        model: an architecture; towers that are not called "ViT-" after CLIP's own have no published comparison, and the
+            plainest reading fits them all.
+        protocol: its publication may be about a method of its own.
+    """
+    own = PROTOCOLS[protocol].method if protocol in PROTOCOLS else ""
+    if own or model == BUNDLED_MODEL:
+        return own or "vanilla"
+    return "sc_clip" if model.startswith("ViT-") and "SigLIP" not in model else "maskclip"
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,8 @@ class InferenceConfig:
     """None: openai where the architecture has that tag, else its first tag; unused for the bundled model."""
     student: str = ""
     """A run of `clipseg train`, or one of its checkpoints, instead of a CLIP; empty for the CLIP."""
-    method: str = "maskclip"
+    method: str = BEST
+    """Never "auto" in an instance, which has the method that it stands for."""
     guide: str = ""
     """Another network, for methods that ask for one: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE; or a head of
     CLIP-DINOiser."""
@@ -51,6 +74,8 @@ class InferenceConfig:
     """None: those of the protocol."""
     prompt_denoising: float = 0.0
     key_smoothing: float = 0.0
+    presence: bool = False
+    """Drop classes that are nowhere in the picture."""
     pamr: int = 0
     """Steps of pixel-adaptive refinement at full size; 0 is off."""
     short_side: int | None = None
@@ -61,6 +86,15 @@ class InferenceConfig:
     batch_size: int = 16
     max_megapixels: float = 100.0
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.method == BEST:
+            object.__setattr__(self, "method", best_method(self.model, self.protocol))
+
+    def refinements(self) -> dict[str, Any]:
+        """Those of `REFINEMENTS` that are not left at their defaults."""
+        own = {name: getattr(self, name) for name in REFINEMENTS}
+        return {name: value for name, value in own.items() if value != getattr(InferenceConfig, name)}
 
 
 @dataclass(frozen=True)

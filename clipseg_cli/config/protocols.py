@@ -19,6 +19,7 @@ class Protocol:
 
     Attributes:
         name: what `--protocol` takes.
+        method: the one that the publication is about; empty where it fits all.
         short_side, long_side: pixels after the resize; None asks the model.
         keep_exact_size: True resizes to exactly that size and pads inside the tower (the published order);
             False rounds both sides to whole patches, so that windows lie on one patch grid.
@@ -44,6 +45,7 @@ class Protocol:
     """
 
     name: str
+    method: str = ""
     short_side: int | None = None
     long_side: int | None = None
     keep_exact_size: bool = False
@@ -83,6 +85,7 @@ DEFAULT_PROTOCOL = Protocol(name="default", long_side=2048, source="this tool")
 
 MASKCLIP_PROTOCOL = Protocol(
     name="maskclip",
+    method="maskclip",
     short_side=512,
     long_side=2048,
     keep_exact_size=True,
@@ -131,6 +134,7 @@ SCLIP_PROTOCOL = Protocol(
 
 CLIP_DIY_PROTOCOL = Protocol(
     name="clip-diy",
+    method="clip_diy",
     short_side=256,
     long_side=256,
     keep_exact_size=True,

@@ -35,7 +35,6 @@ METHOD = Method(
     attention,
     residual=False,
     mlp=False,
-    keys=True,
     positions="scale",
     padding="around",
     summary="query-query attention, no residual, no MLP",

@@ -36,7 +36,6 @@ METHOD = Method(
     attention,
     residual=True,
     mlp=True,
-    keys=True,
     pointwise=True,
     summary="the value path of the last attention, nothing mixed",
     paper="arXiv:2112.01071",

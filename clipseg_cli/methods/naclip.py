@@ -98,7 +98,6 @@ METHOD = Method(
     attention,
     residual=False,
     mlp=False,
-    keys=True,
     positions="scale",
     padding="drop",
     summary="key-key attention with a Gaussian towards near patches, no residual, no MLP",

@@ -35,7 +35,6 @@ METHOD = Method(
     attention,
     residual=True,
     mlp=True,
-    keys=True,
     positions="scale",
     padding="drop",
     summary="query-query plus key-key attention",

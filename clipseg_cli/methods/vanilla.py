@@ -13,7 +13,6 @@ METHOD = Method(
     plain_attention,
     residual=True,
     mlp=True,
-    keys=True,
     pointwise=True,
     summary="ordinary attention, the baseline",
     paper="arXiv:2103.00020",

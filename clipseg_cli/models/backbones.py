@@ -83,6 +83,7 @@ class Backbone:
         keys: bool,
         guide: Guide | None = None,
         black: Tensor | None = None,
+        whole: bool = False,
     ) -> DenseTransformer | DenseResNet | DenseConv | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
@@ -93,11 +94,18 @@ class Backbone:
             raise TypeError("a CLIP is read by a method")
         visual: Any = self.model.visual
         if method.pyramid is not None:
-            whole: Any = copy.copy(self.model)
-            whole.visual = with_overrides(visual, activation, ln_eps)
-            return WholeReader(whole, self.image_size)
+            model: Any = copy.copy(self.model)
+            model.visual = with_overrides(visual, activation, ln_eps)
+            return WholeReader(model, self.image_size)
         return dense_reader(
-            visual, method, activation=activation, ln_eps=ln_eps, keys=keys, guide=guide, black=black
+            visual,
+            method,
+            activation=activation,
+            ln_eps=ln_eps,
+            keys=keys,
+            guide=guide,
+            black=black,
+            whole=whole,
         )
 
 

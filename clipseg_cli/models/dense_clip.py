@@ -19,10 +19,13 @@ from clipseg_cli.errors import ModelError
 from clipseg_cli.models.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.towers import OpenClipTower, TimmTower, is_convolutional, unreadable
 from clipseg_cli.ops.attention import to_grid
+from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures, Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from clipseg_cli.models.towers import Tower
@@ -35,9 +38,10 @@ class DenseTransformer:
     Args:
         tower: how it begins and ends, and its blocks.
         method: what replaces the attention of the last block.
-        keys: hand out keys where the method has them; False saves their projection.
+        keys: hand out the keys of the last block as it was trained.
         guide: the other network, for a method that asks for one.
         black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
+        whole: hand out the embedding of the picture as well; costs the replaced blocks once more.
 
     Raises:
         ModelError: the guide looks into a block that the method replaces.
@@ -48,13 +52,14 @@ class DenseTransformer:
         tower: Tower,
         method: Method,
         *,
-        keys: bool = True,
+        keys: bool = False,
         guide: Guide | None = None,
         black: Tensor | None = None,
+        whole: bool = False,
     ) -> None:
-        self.tower, self.method, self.guide, self.black = tower, method, guide, black
+        self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
         self.tap = _tapped(guide, tower.depth, method.blocks)
-        self.keys = keys and method.keys
+        self.keys = keys
         self.patch = tower.patch
 
     def __call__(self, image: Tensor) -> DenseFeatures:
@@ -74,22 +79,24 @@ class DenseTransformer:
                 inner = to_grid(block.inner(x)[:, prefix:], grid)
             x = block(x)
         seen = image if inner is None else inner
-        keys, guide = None, None if self.guide is None else self.guide(seen)
+        guide = None if self.guide is None else self.guide(seen)
         if self.method.read is not None:
             found = self.method.read(blocks[behind:], x, grid, guide)
         else:
-            found, keys = self._last_block(blocks[-1], x, grid)
+            found = self._last_block(blocks[-1], x, grid)
         tokens, projected = self.tower.ending(found.patches)  # [B, h*w, W], [B, h*w, D]
         features = to_grid(projected, found.grid)
         if self.method.pool is not None and guide is not None:
             features = self.method.pool(features, guide)
+        keys, whole = self._aside(blocks[behind:], x, grid)
         return DenseFeatures(
             features,
-            None if keys is None else to_grid(keys, grid),
+            None if keys is None else upsample(keys, (features.shape[2], features.shape[3])),
             to_grid(tokens, found.grid),
             None if found.cls is None else self.tower.ending(found.cls)[1][:, 0],
             overhang,
             None if self.guide is None else self.guide.objectness(seen),
+            whole,
         )
 
     logits = staticmethod(cosine_logits)
@@ -102,6 +109,21 @@ class DenseTransformer:
             q, k, v = block.qkv(block.normed(x))
             x = block.feed(x + block.scaled(block.project(F.scaled_dot_product_attention(q, k, v))))
         return self.tower.pooled(x)
+
+    def _aside(
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What the replaced blocks would say as they were trained: keys [B, W, h, w], and the embedding [B, D]."""
+        if not (self.keys or self.pooled):
+            return None, None
+        for block in blocks[:-1]:
+            x = block(x)
+        last, keys = blocks[-1], None
+        if self.keys:
+            # As published, keys pass the output projection like values do.
+            projected = last.project(last.qkv(last.normed(x))[1])
+            keys = to_grid(projected[:, self.tower.prefix :], grid)
+        return keys, self.tower.pooled(last(x)) if self.pooled else None
 
     def _fit(self, image: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
         """Whole patches, and by how many pixels the result is to be cut: (top, bottom, left, right)."""
@@ -120,7 +142,7 @@ class DenseTransformer:
             padded[..., image.shape[3] :] = color
         return padded, _NO_OVERHANG
 
-    def _last_block(self, block: Block, x: Tensor, grid: tuple[int, int]) -> tuple[Tokens, Tensor | None]:
+    def _last_block(self, block: Block, x: Tensor, grid: tuple[int, int]) -> Tokens:
         assert self.method.attention is not None  # or else it has `read`
         prefix = self.tower.prefix
         q, k, v = block.qkv(block.normed(x))
@@ -128,9 +150,7 @@ class DenseTransformer:
         x = x + mixed if self.method.residual else mixed
         if self.method.mlp:
             x = block.feed(x)
-        # As published, keys pass the output projection like values do.
-        keys = block.project(k)[:, prefix:] if self.keys else None
-        return Tokens(x[:, prefix:], grid, x[:, :1] if prefix else None), keys
+        return Tokens(x[:, prefix:], grid, x[:, :1] if prefix else None)
 
 
 _NO_OVERHANG = (0, 0, 0, 0)
@@ -159,9 +179,10 @@ def dense_reader(
     *,
     activation: str | None = None,
     ln_eps: float | None = None,
-    keys: bool = True,
+    keys: bool = False,
     guide: Guide | None = None,
     black: Tensor | None = None,
+    whole: bool = False,
 ) -> DenseTransformer | DenseResNet | DenseConv:
     """The reader that fits the tower.
 
@@ -169,8 +190,8 @@ def dense_reader(
         visual: the image tower, in eval mode.
         method: how its last block is read.
         activation, ln_eps: forced on a copy of the tower; None keeps the tower's own. A ResNet has neither.
-        keys: hand out keys where the method has them.
-        guide, black: see `DenseTransformer`.
+        keys: hand out keys, where the tower has any.
+        guide, black, whole: see `DenseTransformer`.
 
     Raises:
         ModelError: no reader fits; the message says why.
@@ -182,12 +203,12 @@ def dense_reader(
             hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
         )
     if type(visual).__name__ == "ModifiedResNet":
-        return DenseResNet(visual, method, keys=keys, guide=guide)
+        return DenseResNet(visual, method, keys=keys, guide=guide, whole=whole)
     visual = with_overrides(visual, activation, ln_eps)
     if is_convolutional(visual):
-        return DenseConv(visual, method, guide=guide)
+        return DenseConv(visual, method, keys=keys, guide=guide, whole=whole)
     tower = TimmTower(visual) if type(visual).__name__ == "TimmModel" else OpenClipTower(visual)
-    return DenseTransformer(tower, method, keys=keys, guide=guide, black=black)
+    return DenseTransformer(tower, method, keys=keys, guide=guide, black=black, whole=whole)
 
 
 def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.towers import patch_of
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
+from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures
 
@@ -26,8 +28,9 @@ class DenseResNet:
     Args:
         visual: the tower, in eval mode.
         method: its attention mixes the positions (for MaskCLIP: not at all).
-        keys: hand out keys where the method has them.
+        keys: hand out keys.
         guide: the other network, for a method that asks for one.
+        whole: hand out the embedding of the picture as well.
 
     Raises:
         ModelError: the method, or its guide, reads transformer blocks.
@@ -35,14 +38,22 @@ class DenseResNet:
 
     patch = 32
 
-    def __init__(self, visual: Any, method: Method, *, keys: bool = True, guide: Guide | None = None) -> None:
+    def __init__(
+        self,
+        visual: Any,
+        method: Method,
+        *,
+        keys: bool = False,
+        guide: Guide | None = None,
+        whole: bool = False,
+    ) -> None:
         if method.attention is None or (guide is not None and guide.inner is not None):
             raise ModelError(
                 "this method reads the blocks of a transformer, and a ResNet has none",
                 hint="choose another --method, or a model such as ViT-B-16",
             )
         self.visual, self.method, self.mix, self.guide = visual, method, method.attention, guide
-        self.keys = keys and method.keys
+        self.keys, self.pooled = keys, whole
 
     def __call__(self, image: Tensor) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
@@ -62,7 +73,17 @@ class DenseResNet:
         maps = to_grid(features[:, 1:], grid)
         if self.method.pool is not None and self.guide is not None:
             maps = self.method.pool(maps, self.guide(image))
-        return DenseFeatures(maps, keys, x, features[:, 0])
+        return DenseFeatures(
+            maps, keys, x, features[:, 0], whole=self._embedding(seq, grid) if self.pooled else None
+        )
+
+    def _embedding(self, seq: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What the pooling was trained for: the mean asks all positions, with their position embedding."""
+        pool = self.visual.attnpool
+        seq = seq + resize_positions(pool.positional_embedding.detach(), grid, "shape").to(seq.dtype)
+        projections = (pool.q_proj(seq[:, :1]), pool.k_proj(seq), pool.v_proj(seq))
+        q, k, v = (split_heads(part, pool.num_heads) for part in projections)
+        return pool.c_proj(merge_heads(F.scaled_dot_product_attention(q, k, v)))[:, 0]  # type: ignore[no-any-return]
 
     logits = staticmethod(cosine_logits)
 
@@ -73,19 +94,34 @@ class DenseConv:
     Args:
         visual: `open_clip.timm_model.TimmModel` around one of these.
         method: one that reads positions by themselves, since there is no attention to replace.
+        keys: refused, since it has none.
         guide: the other network, for a method that asks for one.
+        whole: hand out the embedding of the picture as well.
 
     Raises:
-        ModelError: the method, or its guide, needs a transformer.
+        ModelError: the method, its guide or the keys need a transformer.
     """
 
-    def __init__(self, visual: Any, method: Method, *, guide: Guide | None = None) -> None:
+    def __init__(
+        self,
+        visual: Any,
+        method: Method,
+        *,
+        keys: bool = False,
+        guide: Guide | None = None,
+        whole: bool = False,
+    ) -> None:
+        if keys:
+            raise ModelError(
+                "a convolutional tower has no keys to smooth by", hint="leave out --key-smoothing"
+            )
         if not method.pointwise or (guide is not None and guide.inner is not None):
             raise ModelError(
                 "this method changes attention, and a convolutional tower has none",
                 hint="choose --method maskclip, or a model such as ViT-B-16",
             )
         self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, guide
+        self.pooled = whole
         self.patch = patch_of(visual)
 
     def __call__(self, image: Tensor) -> DenseFeatures:
@@ -94,13 +130,15 @@ class DenseConv:
         features = to_grid(self._ending(x), (x.shape[2], x.shape[3]))
         if self.method.pool is not None and self.guide is not None:
             features = self.method.pool(features, self.guide(image))
-        return DenseFeatures(features, None, x)
+        return DenseFeatures(features, None, x, whole=self._mean(x) if self.pooled else None)
 
     logits = staticmethod(cosine_logits)
 
     def whole(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> its embedding [B, D]: the mean position."""
-        x = self.trunk.forward_features(image)
+        return self._mean(self.trunk.forward_features(image))
+
+    def _mean(self, x: Tensor) -> Tensor:
         return self._ending(x.mean(dim=(2, 3), keepdim=True))[:, 0]
 
     def _ending(self, x: Tensor) -> Tensor:

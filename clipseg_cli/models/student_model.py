@@ -95,10 +95,18 @@ class StudentModel:
         keys: bool,
         guide: Guide | None = None,
         black: Tensor | None = None,
+        whole: bool = False,
     ) -> StudentReader:
         """How its features are read; all options are about a CLIP and must be left out."""
         del black
-        if guide is not None or method is not None or activation is not None or ln_eps is not None or keys:
+        if (
+            whole
+            or guide is not None
+            or method is not None
+            or activation is not None
+            or ln_eps is not None
+            or keys
+        ):
             raise TypeError("a student is read as it is")
         return StudentReader(self.student)
 

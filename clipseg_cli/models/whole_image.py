@@ -24,7 +24,8 @@ class WholeReader:
 
     def __call__(self, image: Tensor) -> DenseFeatures:
         """Normalised image [B, 3, n, n] -> one feature, on a grid (1, 1)."""
-        features = self.model.encode_image(image)[:, :, None, None]  # [B, D, 1, 1]
-        return DenseFeatures(features, None, features, features[:, :, 0, 0])
+        whole = self.model.encode_image(image)
+        features = whole[:, :, None, None]  # [B, D, 1, 1]
+        return DenseFeatures(features, None, features, whole, whole=whole)
 
     logits = staticmethod(cosine_logits)

@@ -1,12 +1,12 @@
 """Which classes are in a picture at all; the others are dropped before the argmax.
 
-Most words of a long list are not in the picture, and each of them wins somewhere by chance. Three signs, all from
-what has been computed anyway, with weights that may be 0:
+Most words of a long list are not in the picture, and each of them wins somewhere by chance. Two signs speak for a
+class, and one is enough to keep it:
 
-- local: how sure the surest patches of a class are (after TagCLIP, arXiv:2312.12828, which tags pictures by patches);
-- consistent: how little the map of a class changes when each patch takes over what patches like it say. What is there
-  covers whole things; what is not there lights up in scattered patches (after FreeCP, arXiv:2508.00557);
-- global: how probable the class is for the picture as a whole.
+- spatial: some patches are sure of it, and its map hardly changes when each patch takes over what patches like it say.
+  What is there covers whole things; what is not lights up in scattered patches. (Patches that tag pictures: TagCLIP,
+  arXiv:2312.12828. Consistency: after FreeCP, arXiv:2508.00557. The product of both, and its limit, are ours.)
+- global: CLIP finds the whole window more probably of this class than of all others together.
 """
 
 from __future__ import annotations
@@ -16,39 +16,100 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from clipseg_cli.ops.similarity import merge_aliases
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
+
+PRESENT = 0.2
+"""Spatial evidence from which a class counts as present; on the 60 training pictures of samples/emoji-voc anything from
+0.15 to 0.3 is about as good."""
+
+CERTAIN = 0.5
+"""Probability for a whole window from which a class counts as present."""
 
 SUREST = 0.02
 """Share of the patches that speak for a class."""
 
 ALIKE = 0.3
-"""Cosine, once the mean of the picture is taken off, from which patches count as alike."""
+"""Cosine, once the mean of the window is taken off, from which patches count as alike."""
 
 LEAST = 1e-6
 
 
+def presence(
+    logits: Tensor,
+    tokens: Tensor,
+    whole: Tensor | None,
+    query_to_class: Sequence[int],
+    *,
+    scale: float = 100.0,
+) -> Tensor:
+    """What speaks for each class in each window.
+
+    Args:
+        logits: [B, Q, h, w] cosines of the patches.
+        tokens: [B, W, h, w] of the same patches, of any length.
+        whole: [B, Q] cosines of the windows as wholes; None where the model has no embedding of those.
+        query_to_class: [Q] class of each word.
+        scale: factor on cosines before the softmax over words.
+
+    Returns:
+        [B, C]; from 1 on the class is present.
+    """
+    classes = max(query_to_class) + 1
+
+    def of_classes(cosines: Tensor) -> Tensor:
+        words = (scale * cosines).softmax(dim=1).transpose(0, 1)
+        return merge_aliases(words, query_to_class, classes).transpose(0, 1)
+
+    prob = of_classes(logits)  # [B, C, h, w]
+    signs = local_evidence(prob) * spatial_consistency(prob, tokens) / PRESENT
+    return signs if whole is None else torch.maximum(signs, of_classes(whole) / CERTAIN)
+
+
 def local_evidence(prob: Tensor) -> Tensor:
-    """Mean probability of the surest patches of each class: [C, h, w] -> [C] in [0, 1]."""
-    flat = prob.flatten(1)
-    return flat.topk(max(1, round(SUREST * flat.shape[1])), dim=1).values.mean(dim=1)
+    """Mean probability of the surest patches of each class: [B, C, h, w] -> [B, C] in [0, 1]."""
+    flat = prob.flatten(2)
+    return flat.topk(max(1, round(SUREST * flat.shape[2])), dim=2).values.mean(dim=2)
 
 
-def spatial_consistency(prob: Tensor, features: Tensor) -> Tensor:
+def spatial_consistency(prob: Tensor, tokens: Tensor) -> Tensor:
     """How well each class map agrees with itself after it has been smoothed over patches that are alike.
 
     Args:
-        prob: [C, h, w] probabilities.
-        features: [W, h, w] of the same patches, of any length.
+        prob: [B, C, h, w] probabilities.
+        tokens: [B, W, h, w] of the same patches, of any length.
 
     Returns:
-        [C] in [0, 1]: the shared part of both maps over their union.
+        [B, C] in [0, 1]: the shared part of both maps over their union.
     """
-    flat = features.flatten(1).float()
-    unit = F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=0)  # [W, n]
-    alike = unit.mT @ unit
-    alike = torch.where(alike > ALIKE, alike, 0.0)
-    alike = alike / alike.sum(dim=1, keepdim=True).clamp(min=LEAST)
-    before = prob.flatten(1)
-    after = before @ alike.mT
-    return torch.minimum(before, after).sum(dim=1) / torch.maximum(before, after).sum(dim=1).clamp(min=LEAST)
+    flat = tokens.flatten(2).float()  # [B, W, n]
+    unit = F.normalize(flat - flat.mean(dim=2, keepdim=True), dim=1)
+    alike = unit.mT @ unit  # [B, n, n]
+    # A patch is always like itself, even where all are the same and nothing is left of them.
+    alike = torch.where(alike > ALIKE, alike, 0.0) + LEAST * torch.eye(alike.shape[1], device=alike.device)
+    before = prob.flatten(2)  # [B, C, n]
+    after = before @ (alike / alike.sum(dim=2, keepdim=True)).mT
+    shared, union = torch.minimum(before, after).sum(dim=2), torch.maximum(before, after).sum(dim=2)
+    return shared / union.clamp(min=LEAST)
+
+
+def absent_by(evidence: Tensor, keep: int | None = None) -> Tensor:
+    """Which classes no window speaks for.
+
+    Args:
+        evidence: [P, C] of all windows of one picture, by `presence`.
+        keep: id of a class that always stays (the background), or None.
+
+    Returns:
+        [C] bool, True where the class is to be removed; the class with the most evidence always stays.
+    """
+    best = evidence.amax(dim=0)  # [C]
+    absent = best < 1
+    absent[best.argmax()] = False
+    if keep is not None:
+        absent[keep] = False
+    return absent

@@ -10,6 +10,7 @@ import torch
 
 from clipseg_cli.data.images import square_input
 from clipseg_cli.ops.patches import square_patches
+from clipseg_cli.ops.presence import absent_by
 from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
 from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
 from clipseg_cli.pipelines.score_maps import ScoreMaps
@@ -28,15 +29,23 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class WindowMaps:
-    """Scores [Q, h, w] of one piece, with its keys [K, h, w] while they are needed; overhang as in `DenseFeatures`."""
+    """What the network says of one piece of a picture.
+
+    Attributes:
+        logits: [Q, h, w] scores.
+        keys: [K, h, w] while they are needed.
+        overhang: as in `DenseFeatures`.
+        presence: [C] evidence that the classes are in it, by `ops.presence`; None unless asked for.
+    """
 
     logits: Tensor
     keys: Tensor | None
     overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
+    presence: Tensor | None = None
 
 
 class Refiner:
-    """Prompt denoising, then key smoothing.
+    """Presence filter and prompt denoising, then key smoothing.
 
     Args:
         settings: with their thresholds.
@@ -46,14 +55,20 @@ class Refiner:
     def __init__(self, settings: Settings, classes: ClassList) -> None:
         self.settings, self.classes = settings, classes
 
-    def __call__(self, logits: Tensor, keys: Tensor | None) -> Tensor:
-        """Cosines [Q, h, w] -> the same refined, or probabilities if smoothed."""
+    def __call__(self, logits: Tensor, keys: Tensor | None, missing: Tensor | None) -> Tensor:
+        """Cosines [Q, h, w] -> the same without `missing` classes, refined; probabilities if smoothed."""
+        logits = self.without(logits, missing)
         s, logits = self.settings, self.without(logits, self.absent([logits]))
         if s.key_smoothing > 0 and keys is not None:
             return smooth_by_keys(
                 logits, keys, s.key_smoothing, scale=s.refine_scale, norm=s.protocol.key_norm
             )[0]
         return logits
+
+    def missing(self, parts: Sequence[WindowMaps]) -> Tensor | None:
+        """Which classes [C] the presence filter removes: those that no piece of a picture speaks for."""
+        evidence = [part.presence for part in parts if part.presence is not None]
+        return absent_by(torch.stack(evidence), self.classes.background) if evidence else None
 
     def absent(self, maps: Sequence[Tensor]) -> Tensor | None:
         """Which classes [C] prompt denoising removes: those that are sure in none of the maps of a picture."""
@@ -97,12 +112,12 @@ class Sliding:
         refiner: Refiner,
     ) -> ScoreMaps:
         """Refined scores of a picture of (H, W) pixels from those of its windows."""
-        cell = self.settings.cell
+        cell, missing = self.settings.cell, refiner.missing(parts)
         if cell == 1:
             # The published order: each window is refined by itself, upsampled, averaged pixel by pixel.
             maps = []
             for part, window in zip(parts, windows, strict=True):
-                refined = refiner(part.logits, part.keys)
+                refined = refiner(part.logits, part.keys, missing)
                 maps.append(
                     without_overhang(refined, window, part.overhang) if any(part.overhang) else refined
                 )
@@ -111,7 +126,7 @@ class Sliding:
         grid = (-(-size[0] // cell), -(-size[1] // cell))
         keys = [part.keys for part in parts if part.keys is not None]
         logits = stitch([part.logits for part in parts], cells, grid)
-        return ScoreMaps((refiner(logits, stitch(keys, cells, grid) if keys else None),))
+        return ScoreMaps((refiner(logits, stitch(keys, cells, grid) if keys else None, missing),))
 
 
 class Patchwork:
@@ -157,12 +172,13 @@ class Patchwork:
     ) -> ScoreMaps:
         """Refined scores of a picture from those [Q, 1, 1] of its patches."""
         del windows
+        missing = refiner.missing(parts)
         maps, centres, left = [], [], list(parts)
         scales = self._scales(size)
         for cut, grid in scales:
             own, left = left[: len(cut)], left[len(cut) :]
             joined = torch.stack([part.logits[:, 0, 0] for part in own], dim=1)  # [Q, P]
-            maps.append(joined.view(-1, *grid))
+            maps.append(refiner.without(joined.view(-1, *grid), missing))
             rows = [(w.top + w.height / 2) / size[0] for w in cut[:: grid[1]]]
             columns = [(w.left + w.width / 2) / size[1] for w in cut[: grid[1]]]
             centres.append(None if self.published else (rows, columns))

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from clipseg_cli.config import Protocol, ignore_value
 from clipseg_cli.data.images import resize_image, resize_nearest, target_size
 from clipseg_cli.errors import UsageError
 from clipseg_cli.ops.pamr import PAMR_DILATIONS, PixelAdaptive
 from clipseg_cli.ops.patches import SaliencyFusion
+from clipseg_cli.ops.presence import presence
 from clipseg_cli.ops.reduce import Changes, probability_maps, reduce_layers, stretched
 from clipseg_cli.pipelines.guides import read_saliency, saliency_folder
 from clipseg_cli.pipelines.layouts import Patchwork, Refiner, Sliding, WindowMaps
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from clipseg_cli.ops.reduce import Reduced, TileChange
     from clipseg_cli.ops.windows import Window
     from clipseg_cli.pipelines.score_maps import ScoreMaps
-    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method
+    from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, DenseModel, Guide, Method
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,11 @@ class Predictor:
         saliency: Saliency | None = None,
     ) -> None:
         protocol = protocol or find_protocol(config.protocol)
-        if config.key_smoothing > 0 and (method is None or not method.keys):
-            raise UsageError(f"--method {config.method} has no keys for --key-smoothing", hint="leave it out")
+        if config.key_smoothing > 0 and method is not None and method.pyramid is not None:
+            raise UsageError(
+                f"--method {config.method} has no keys for --key-smoothing: its patches never meet in one attention",
+                hint="leave out --key-smoothing, or choose another --method",
+            )
         mean, std = (
             torch.tensor(v, device=device)
             for v in (protocol.mean or backbone.mean, protocol.std or backbone.std)
@@ -105,6 +110,7 @@ class Predictor:
             keys=config.key_smoothing > 0,
             guide=guide,
             black=-mean / std,
+            whole=config.presence,
         )
         self.saliency, self.saliency_maps = saliency, saliency_folder(config)
         if (saliency or self.saliency_maps) and classes.background is None:
@@ -220,10 +226,26 @@ class Predictor:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     dense = self.reader(images)
                 logits = self.reader.logits(dense.features, self.text_embeds)  # [B, Q, h, w]
+                evidence = self._presence(dense, logits)
                 for row, i in enumerate(batch):
                     keys = None if dense.keys is None else dense.keys[row].float()
-                    found[i] = WindowMaps(logits[row], keys, dense.overhang)
+                    found[i] = WindowMaps(
+                        logits[row], keys, dense.overhang, None if evidence is None else evidence[row]
+                    )
         return [found[i] for i in range(len(crops))]
+
+    def _presence(self, dense: DenseFeatures, logits: Tensor) -> Tensor | None:
+        """What speaks for each class in each window: [B, C], or None where nobody asks."""
+        if not self.settings.presence:
+            return None
+        whole = None if dense.whole is None else dense.whole[:, :, None, None]
+        return presence(
+            logits,
+            F.interpolate(dense.tokens.float(), logits.shape[2:]),
+            None if whole is None else self.reader.logits(whole, self.text_embeds)[:, :, 0, 0],
+            self.classes.query_to_class,
+            scale=self.settings.refine_scale,
+        )
 
     def decide(
         self, maps: ScoreMaps, size: tuple[int, int], change: TileChange | None = None
@@ -257,7 +279,8 @@ class Predictor:
         s, classes = self.settings, self.classes
         repeat = s.protocol.upsample == "labels"
         size = (picture.resized.shape[0], picture.resized.shape[1]) if repeat else picture.size
-        change = self._change(picture, size)
+        pixels = torch.from_numpy(picture.resized).to(self.device).permute(2, 0, 1)
+        change = self.change(pixels, size, picture.saliency)
         labels, scores, reduced = self.decide(maps, size, change)
 
         def class_scores(class_id: int) -> NDArray[np.float32]:
@@ -285,16 +308,23 @@ class Predictor:
             class_scores=class_scores if self.class_scores else None,
         )
 
-    def _change(self, picture: Prepared, size: tuple[int, int]) -> TileChange | None:
-        """What happens to the scores of a picture at full size: PAMR, then the fusion with its saliency."""
+    def change(
+        self, pixels: Tensor, size: tuple[int, int], saliency: NDArray[np.float32] | None = None
+    ) -> TileChange | None:
+        """What happens to the scores of a picture at full size: PAMR, then the fusion with its saliency.
+
+        Args:
+            pixels: uint8 RGB [3, h, w] at network size, where the network is.
+            size: (H, W) of the labels.
+            saliency: [h, w] in [0, 1] from a file; None asks the network that finds the foreground, if there is one.
+        """
         changes: list[TileChange] = []
-        pixels = torch.from_numpy(picture.resized).to(self.device).permute(2, 0, 1)
         if self.settings.pamr:
             look = stretched(self.normalise(pixels), size)
             changes.append(PixelAdaptive(look, PAMR_DILATIONS, self.settings.pamr))
         found = None
-        if picture.saliency is not None:
-            found = torch.from_numpy(picture.saliency).to(self.device)[None]
+        if saliency is not None:
+            found = torch.from_numpy(saliency).to(self.device)[None]
         elif self.saliency is not None:
             found = self.saliency(pixels[None].float() / 255)[0]
         if found is not None:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clipseg_cli.config import REFINEMENTS
 from clipseg_cli.data.published import corruption_rows, published_rows, validation_images, zero_shot_rows
 from clipseg_cli.outputs import class_rows, write_corruption_grid, write_scores
 from clipseg_cli.pipelines.about import describe_model, versions
@@ -190,8 +191,7 @@ def _what(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
         "model": describe_model(evaluation.backbone, evaluation.predictor),
         "settings": evaluation.predictor.describe(),
         "options": {
-            "prompt_denoising": config.prompt_denoising,
-            "key_smoothing": config.key_smoothing,
+            **{name: getattr(config, name) for name in REFINEMENTS},
             "batch_size": config.batch_size,
         },
     }

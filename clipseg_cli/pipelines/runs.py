@@ -28,6 +28,8 @@ Kind = Literal["pseudolabel", "train"]
 
 _OF_A_PROTOCOL = ("short_side", "window", "stride", "templates", "background_threshold")
 _OF_A_MODEL = ("pretrained",)
+_SHORT = {"prompt_denoising": "pd", "key_smoothing": "ks", "guide": "", "saliency": ""}
+"""What stands before the value of an option in a name."""
 
 
 def newest_run(
@@ -174,9 +176,10 @@ def _differing(config: EvalConfig) -> Iterator[str]:
     """The options that make other labels, where they are not the defaults, as in "pd0.5"."""
     if config.protocol != EvalConfig.protocol:
         yield config.protocol
-    for name, value in (("pd", config.prompt_denoising), ("ks", config.key_smoothing), ("pamr", config.pamr)):
-        if value:
-            yield f"{name}{value:g}"
+    for name, value in config.refinements().items():
+        yield _SHORT.get(name, name) + (
+            "" if value is True else Path(value).stem if isinstance(value, str) else f"{value:g}"
+        )
     for name, number in (
         ("short", config.short_side),
         ("window", config.window),

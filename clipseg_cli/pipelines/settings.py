@@ -29,6 +29,7 @@ class Settings:
         softmax_scale: factor on cosines before the softmax that gives labels and scores.
         refine_scale: the same inside prompt denoising and key smoothing, where the paper fixes 100.
         prompt_denoising, key_smoothing: thresholds; 0 is off.
+        presence: drop classes that are nowhere in the picture.
         pamr: steps of pixel-adaptive refinement; 0 is off.
         background_threshold: winners less probable than this become background.
         protocol: where the rest comes from.
@@ -45,6 +46,7 @@ class Settings:
     refine_scale: float
     prompt_denoising: float
     key_smoothing: float
+    presence: bool
     pamr: int
     background_threshold: float
 
@@ -104,6 +106,7 @@ def resolve_settings(
         refine_scale=100.0,
         prompt_denoising=config.prompt_denoising,
         key_smoothing=config.key_smoothing,
+        presence=config.presence,
         pamr=config.pamr,
         background_threshold=first(config.background_threshold, protocol.background_threshold, 0.0),
     )

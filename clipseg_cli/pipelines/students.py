@@ -12,6 +12,7 @@ from clipseg_cli.config import (
     BUNDLED_MODEL,
     DEFAULT_PROTOCOL,
     OF_A_CLIP,
+    TEACHING,
     EvalConfig,
     InferenceConfig,
     Protocol,
@@ -220,11 +221,8 @@ def evaluation_of_teacher(config: EvalConfig) -> EvalConfig | None:
         short_side=None,
         window=None,
         stride=None,
-        **{key: training[key] for key in _OF_THE_TEACHER},
+        **{key: training[key] for key in TEACHING if key in training},
     )
-
-
-_OF_THE_TEACHER = tuple(name for name in OF_A_CLIP if name not in ("model", "pretrained"))
 
 
 def student_protocol(card: StudentCard) -> Protocol:

@@ -8,6 +8,7 @@ from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import RunError, UsageError
 from clipseg_cli.outputs import class_table_rows
 from clipseg_cli.pipelines.data import list_hash, unseen_ids
+from clipseg_cli.pipelines.guides import saliency_folder
 from clipseg_cli.pipelines.manifest import FILE, read_manifest
 from clipseg_cli.pipelines.runs import GOES_ON
 
@@ -36,6 +37,11 @@ def check_sources(config: TrainConfig) -> None:
         raise UsageError(
             "--labels and --teacher both say who labels",
             hint="--labels RUN reads what was written, --teacher labels each crop anew",
+        )
+    if config.teacher and saliency_folder(config):
+        raise UsageError(
+            "maps of --saliency are of whole pictures, and --teacher labels crops",
+            hint="label whole pictures with clipseg pseudolabel, and learn from that run",
         )
     if config.targets == "features" and not config.teacher:
         raise UsageError("a run holds labels and no features", hint="add --teacher to --targets features")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import ignore_value
+from clipseg_cli.config import TEACHING, ignore_value
 from clipseg_cli.models.student_files import StudentCard
 from clipseg_cli.outputs import class_table_rows
 from clipseg_cli.pipelines.about import library_versions, versions
@@ -65,13 +65,7 @@ def describe_student(
                 "background": "auto" if data.benchmark else config.background,
             },
             "labels": str(lesson.run) if lesson.run else None,
-            "method": config.method,
-            "protocol": config.protocol,
-            "templates": config.templates,
-            "guide": config.guide,
-            "saliency": config.saliency,
-            "prompt_denoising": config.prompt_denoising,
-            "key_smoothing": config.key_smoothing,
+            **{key: getattr(config, key) for key in TEACHING},
             "preset": numbers.preset,
             "iterations": numbers.iterations,
         },

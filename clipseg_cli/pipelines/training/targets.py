@@ -52,7 +52,8 @@ class Teacher:
             return filled
         size = (labels.shape[1], labels.shape[2])
         for row, maps in zip(wanted, self.predictor.maps(images[wanted]), strict=True):
-            found = self._ids[self.predictor.decide(maps, size)[0].long()]
+            change = self.predictor.change(images[row], size)
+            found = self._ids[self.predictor.decide(maps, size, change)[0].long()]
             filled[row] = torch.where(labels[row] == UNLABELLED, found, labels[row])
         return filled
 
