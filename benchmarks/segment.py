@@ -10,6 +10,8 @@ in a process of its own.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import logging
 import statistics
@@ -168,18 +170,13 @@ def make_run(
     logging.getLogger().setLevel(logging.ERROR)  # open_clip warns that the weights are random
     if options.arch != "emoji":
         save_file(open_clip.create_model(options.arch).state_dict(), weights)
-    files = [folder / "images" / f"{i:04}.jpg" for i in range(count)]
-    files[0].parent.mkdir()
-    generator = np.random.default_rng(0)
-    for file in files:
-        # Smooth noise: white noise would make JPEG decoding unlike that of photos.
-        small = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        cv2.imwrite(str(file), cv2.resize(small, (case.width, case.height), interpolation=cv2.INTER_CUBIC))
+    files = write_pictures(folder / "images", case, count)
     config = SegmentConfig(
         images=(str(files[0].parent),),
         classes=case.classes,
         background="none",
         model=options.arch,
+        method="maskclip",
         pretrained=None if options.arch == "emoji" else str(weights),
         templates=options.templates,
         out=folder / "out",
@@ -187,6 +184,18 @@ def make_run(
         batch_size=options.batch_size,
     )
     return prepare_segmentation(config), files
+
+
+def write_pictures(folder: Path, case: Case, count: int) -> list[Path]:
+    """Random pictures on disk."""
+    folder.mkdir()
+    files = [folder / f"{i:04}.jpg" for i in range(count)]
+    generator = np.random.default_rng(0)
+    for file in files:
+        # Smooth noise: white noise would make JPEG decoding unlike that of photos.
+        small = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(file), cv2.resize(small, (case.width, case.height), interpolation=cv2.INTER_CUBIC))
+    return files
 
 
 def all_windows(run: SegmentRun, files: list[Path]) -> list[torch.Tensor]:
@@ -228,7 +237,9 @@ def timed(call: Callable[[], None], device: torch.device) -> float:
 
 
 def reset_peak() -> int:
-    """Forget the peak so far; returns the bytes in use now."""
+    """Forget the peak so far; returns the bytes in use now, what loading left in the allocator given back."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return status("VmRSS")
 

@@ -171,6 +171,8 @@ class Method:
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
             right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
             picture, but cut to it where the padding is "around".
+        cost: time of a picture relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
+            ViT-B-16, CPU).
         summary: one line for `clipseg models --methods` and help texts.
         paper: arXiv id.
         reference: file@commit of the authors' code.
@@ -187,6 +189,7 @@ class Method:
     guided: bool = False
     positions: Positions = "size"
     padding: Padding = "corner"
+    cost: float = 1.0
     summary: str = ""
     paper: str = ""
     reference: str = ""

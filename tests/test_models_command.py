@@ -99,7 +99,8 @@ def test_the_slash_of_openai_finds_too(run):
     assert "ViT-B-16-quickgelu" in run("ViT-B/16-q")
 
 
-def test_table_names_tags_and_reasons(run):
+def test_table_names_tags_and_reasons(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     printed = run("ViT-L-16-SigLIP-256")
     assert "webli" in printed
     printed = run("swin")

@@ -70,7 +70,7 @@ def _show(comparison: Comparison, console: Console) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    published = f"{row.published[0]:.1f} ({row.published[1]})" if row.published else "-"
+    published = row.published
     return (
         row.method,
         row.paper.removeprefix("arXiv:"),
@@ -78,5 +78,5 @@ def _cells(row: Row) -> tuple[str, ...]:
         as_percent(row.pixel_accuracy),
         f"{row.images_per_second:.3g}",
         "-" if row.cost is None else f"x {row.cost:.2f}",
-        published,
+        f"{published.value:.1f} ({published.method}, {published.backbone})" if published else "-",
     )

@@ -99,7 +99,7 @@ def evaluate(
         if why and _first():
             console.say(why)
     if methods or models:
-        compare(config, methods or config.method, models, console)
+        compare(config, methods or config.method_name, models, console)
         return
     scored = [_evaluate(config, console)]
     if config.student and not alone:
@@ -138,6 +138,9 @@ def _check(given: dict[str, Any]) -> None:
     for name in ("dataset", "run", "predictions"):
         if not str(given.get(name, "x")).strip():  # as `--dataset "$UNSET"` gives it
             raise UsageError(f"--{name} is empty", hint=f"name a folder, or leave out --{name}")
+    for name in ("methods", "models"):
+        if not given.get(name, "x").strip(" ,"):
+            raise UsageError(f"--{name} names none", hint="as in --methods maskclip,sclip, or --methods all")
     if "run" in given and "dataset" in given:
         raise UsageError("--run brings its own data set", hint="leave out --run or --dataset")
     if "run" in given and "predictions" in given:
@@ -265,4 +268,4 @@ def _model(evaluation: Evaluation) -> str:
         name.replace("_", " ") + ("" if value is True else f" {value}")
         for name, value in config.refinements().items()
     ]
-    return f"{evaluation.model}, {config.method}" + (f" with {' and '.join(extra)}" if extra else "")
+    return f"{evaluation.model}, {config.method_name}" + (f" with {' and '.join(extra)}" if extra else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -52,16 +53,34 @@ def models(
     elif not quiet:
         with data_errors():
             _print(_method_table(rows) if methods else _model_table(rows))
-        if not methods:
+        if methods:
+            console.say(
+                "cost: time relative to plain CLIP; published: mean mIoU in % over so many benchmarks, with the "
+                "name that its source gives it"
+            )
+        else:
             readable = sum(row["dense"] for row in rows)
             console.say(f"{count(len(rows), 'architecture')}, {readable} readable densely; * on this machine")
 
 
 def _method_rows(matching: str) -> list[dict[str, Any]]:
-    from clipseg_cli.methods import METHODS
+    from clipseg_cli.data.published import published_average
+    from clipseg_cli.methods import METHODS, variants
 
     entries = [(name, METHODS.get(name)) for name in METHODS.names() if matching.lower() in name]
-    return [{"name": n, "summary": m.summary, "paper": m.paper, "reference": m.reference} for n, m in entries]
+    return [
+        {
+            "name": name,
+            "summary": method.summary,
+            "paper": method.paper,
+            "reference": method.reference,
+            "cost": method.cost,
+            "guided": method.guided,
+            "variants": list(variants(name)),
+            "published": asdict(average) if (average := published_average(name)) else None,
+        }
+        for name, method in entries
+    ]
 
 
 def _model_rows(matching: str, cached: bool) -> list[dict[str, Any]]:
@@ -92,10 +111,24 @@ def _model_rows(matching: str, cached: bool) -> list[dict[str, Any]]:
 
 
 def _method_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("method", "what it does", "paper", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("what it does", ratio=1)
+    table.add_column("paper", no_wrap=True)
+    table.add_column("cost", justify="right", no_wrap=True)
+    table.add_column("published", no_wrap=True)
     for row in rows:
-        table.add_row(row["name"], row["summary"], row["paper"])
+        name = row["name"] + (" [yellow]--guide[/yellow]" if row["guided"] else "")
+        paper = row["paper"].removeprefix("arXiv:")
+        table.add_row(name, row["summary"], paper, f"{row['cost']:.2f}", _published(row["published"]))
     return table
+
+
+def _published(average: dict[str, Any] | None) -> str:
+    """As in "42.5 of 8, naclip+pamr"."""
+    if average is None:
+        return "-"
+    return f"{average['value']:.1f} of {average['benchmarks']}, {average['method']}"
 
 
 def _model_table(rows: list[dict[str, Any]]) -> Table:

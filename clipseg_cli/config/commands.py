@@ -63,7 +63,6 @@ class InferenceConfig:
     student: str = ""
     """A run of `clipseg train`, or one of its checkpoints, instead of a CLIP; empty for the CLIP."""
     method: str = BEST
-    """Never "auto" in an instance, which has the method that it stands for."""
     guide: str = ""
     """Another network, for methods that ask for one: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE; or a head of
     CLIP-DINOiser."""
@@ -87,9 +86,10 @@ class InferenceConfig:
     max_megapixels: float = 100.0
     workers: int = 2
 
-    def __post_init__(self) -> None:
-        if self.method == BEST:
-            object.__setattr__(self, "method", best_method(self.model, self.protocol))
+    @property
+    def method_name(self) -> str:
+        """The method, or the one that "auto" stands for."""
+        return best_method(self.model, self.protocol) if self.method == BEST else self.method
 
     def refinements(self) -> dict[str, Any]:
         """Those of `REFINEMENTS` that are not left at their defaults."""

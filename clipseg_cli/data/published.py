@@ -96,6 +96,45 @@ def published_rows(benchmark: str) -> list[Published]:
     return sorted(rows, key=lambda row: row.value)
 
 
+def best_row(method: str, benchmark: str, backbone: str) -> Published | None:
+    """The published result to stand beside one's own, or None.
+
+    Args:
+        method: its name in this tool ("sc_clip").
+        benchmark: as in "voc21".
+        backbone: rows of the same one come first, then those without a refinement in their name.
+    """
+    rows = [row for row in published_rows(benchmark) if _is_of(row.method, method)]
+    return min(rows, key=lambda row: (row.backbone != backbone, "+" in row.method), default=None)
+
+
+@dataclass(frozen=True)
+class Average:
+    """Mean of the published mIoU of one method over several benchmarks, in %."""
+
+    method: str
+    backbone: str
+    value: float
+    benchmarks: int
+    source: str
+
+
+def published_average(method: str) -> Average | None:
+    """That of the publication with the most benchmarks; None where there is none."""
+    rows = [row for row in _facts()["semantic_segmentation"] if _is_of(row["method"], method)]
+    if not rows:
+        return None
+    row = max(rows, key=lambda row: len(row["mIoU"]))
+    values = list(row["mIoU"].values())
+    return Average(row["method"], row["backbone"], sum(values) / len(values), len(values), row["source"])
+
+
+def _is_of(published: str, method: str) -> bool:
+    """Whether a published name is that method, or with refinements, as in "naclip+pamr"; "maskclip+" is a student."""
+    base, *refined = published.split("+")
+    return base == method.replace("_", "-") and refined != [""]
+
+
 def validation_images(benchmark: str) -> int | None:
     """Pictures in the validation split that the published figures are about; None for an unknown benchmark."""
     return _VALIDATION_IMAGES.get(benchmark)

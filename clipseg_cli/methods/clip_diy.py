@@ -17,6 +17,7 @@ from clipseg_cli.types import Method, Pyramid
 METHOD = Method(
     None,
     pyramid=Pyramid(),
+    cost=15.3,
     summary="whole-image CLIP on overlapping patches of three sizes",
     paper="arXiv:2309.14289",
     reference="wysoczanska/clip-diy@f88932d",

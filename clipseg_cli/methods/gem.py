@@ -86,6 +86,7 @@ METHOD = Method(
     read=read,
     blocks=DEPTH - 1,
     positions="antialias",
+    cost=1.5,
     summary="self-self attention on a path beside the last six blocks",
     paper="arXiv:2312.00878",
     reference="WalBouss/GEM@5fa677c",

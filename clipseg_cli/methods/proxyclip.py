@@ -68,6 +68,7 @@ METHOD = Method(
     guided=True,
     positions="scale",
     padding="around",
+    cost=5.8,
     summary="values mixed by the similarities of a self-supervised network",
     paper="arXiv:2408.04883",
     reference="mc-lan/ProxyCLIP@e7b767f",

@@ -151,6 +151,7 @@ METHOD = Method(
     blocks=ENTIRE,
     positions="scale",
     padding="drop",
+    cost=1.1,
     summary="outliers repaired, patches gathered and attended to by CLIP's own inner features",
     paper="arXiv:2411.15869",
     reference="SuleBai/SC-CLIP@0417ba9",

@@ -37,6 +37,7 @@ def run_info(config: SegmentConfig, backbone: DenseModel, predictor: Predictor) 
     """
     model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
     options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
+    options["method"] = config.method_name
     if isinstance(backbone, StudentModel):
         options |= dict.fromkeys(OF_A_CLIP)
         if not config.classes:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _RANGES: dict[str, tuple[float, float]] = {
     "prompt_denoising": (0, 1),
     "key_smoothing": (0, 1),
+    "pamr": (0, 100),
     "short_side": (0, 16_384),
     "window": (0, 16_384),
     "stride": (1, 16_384),

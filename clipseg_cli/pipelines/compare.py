@@ -6,16 +6,16 @@ import csv
 import dataclasses
 import io
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image, resize_labels
-from clipseg_cli.data.published import published_rows
+from clipseg_cli.data.published import best_row
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.methods import METHODS, find_method
 from clipseg_cli.ops.metrics import confusion_matrix, score
@@ -26,16 +26,20 @@ from clipseg_cli.pipelines.load import plan_clip
 from clipseg_cli.pipelines.protocols import protocol_settings
 from clipseg_cli.pipelines.scoring import results_folder, size_to_score
 from clipseg_cli.utils.device import describe_device
+from clipseg_cli.utils.distributed import process_share
 from clipseg_cli.utils.files import write_bytes, write_json
+from clipseg_cli.utils.lanes import lane_count, run_in_lanes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from clipseg_cli.config import EvalConfig, Protocol
+    from clipseg_cli.data.published import Published
     from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.pipelines.predict import Predictor
     from clipseg_cli.types import Dataset, DecodedImage, Sample
@@ -75,7 +79,7 @@ class Row:
         miou, pixel_accuracy, hiou: in [0, 1]; None where undefined.
         images_per_second: pictures, their reading and the scoring left out.
         cost: time relative to plain CLIP on the same model; None if that did not take part.
-        published: mIoU in % of the same method on the same benchmark, with its backbone; None without.
+        published: of the same method on the same benchmark; None without.
     """
 
     method: str
@@ -86,7 +90,7 @@ class Row:
     hiou: float | None
     images_per_second: float
     cost: float | None
-    published: tuple[float, str] | None
+    published: Published | None
 
 
 class Picture(NamedTuple):
@@ -124,23 +128,26 @@ class Comparison:
         self.device = describe_device(contestants[0].predictor.device)
 
     def __iter__(self) -> Generator[int, None, None]:
-        """Group by group: read once, then each contestant in turn."""
+        """Some groups at a time: read once, then each contestant in turn; the next ones are read meanwhile."""
+        device = self.contestants[0].predictor.device
+        groups = [samples for _, samples in cut_into_groups(self.dataset.samples, self.config.batch_size)]
+        lanes = lane_count(device)
+        chunks = iter([groups[i : i + lanes] for i in range(0, len(groups), lanes)])
         done = 0
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="read") as pool:
-            waiting = iter(
-                [samples for _, samples in cut_into_groups(self.dataset.samples, self.config.batch_size)]
-            )
-            ahead: deque[list[Any]] = deque()
-            while True:
-                while len(ahead) < 2 and (samples := next(waiting, None)) is not None:
-                    ahead.append([pool.submit(self._read, sample) for sample in samples])
-                if not ahead:
-                    return
-                read = [future.result() for future in ahead.popleft()]
-                pictures = [one for one in read if one is not None]
+
+            def begin() -> list[list[Future[Picture | None]]]:
+                chunk = next(chunks, [])
+                return [[pool.submit(self._read, sample) for sample in samples] for samples in chunk]
+
+            ahead = begin()
+            while ahead:
+                read = [[future.result() for future in group] for group in ahead]
+                ahead = begin()
+                pictures = [[one for one in group if one is not None] for group in read]
                 for contestant in self.contestants:
                     self._compete(contestant, pictures)
-                done += len(read)
+                done += sum(map(len, read))
                 yield done
 
     def _read(self, sample: Sample) -> Picture | None:
@@ -154,17 +161,25 @@ class Comparison:
             self.failures[str(sample.source.relative)] = error.message
             return None
 
-    def _compete(self, one: Contestant, pictures: Sequence[Picture]) -> None:
+    def _compete(self, one: Contestant, groups: Sequence[Sequence[Picture]]) -> None:
+        """The labels of `clipseg eval` for some groups, in the same lanes, timed and counted."""
+        predictor = one.predictor
+
+        def label(pictures: Sequence[Picture]) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
+            prepared = [predictor.prepare(picture.image, picture.size) for picture in pictures]
+            return [result.labels for result in predictor.predict(prepared)]
+
         began = time.perf_counter()
-        prepared = [one.predictor.prepare(picture.image, picture.size) for picture in pictures]
-        labels = [result.labels for result in one.predictor.predict(prepared)]
-        if one.predictor.device.type == "cuda":
-            torch.cuda.synchronize(one.predictor.device)
+        labels = run_in_lanes([partial(label, pictures) for pictures in groups], predictor.device)
+        if predictor.device.type == "cuda":
+            torch.cuda.synchronize(predictor.device)
         one.seconds += time.perf_counter() - began
-        one.images += len(pictures)
-        classes = len(self.dataset.classes)
-        for found, picture in zip(labels, pictures, strict=True):
-            one.matrix += confusion_matrix(torch.from_numpy(found), torch.from_numpy(picture.truth), classes)
+        for found, pictures in zip(labels, groups, strict=True):
+            one.images += len(pictures)
+            for ids, picture in zip(found, pictures, strict=True):
+                one.matrix += confusion_matrix(
+                    torch.from_numpy(ids), torch.from_numpy(picture.truth), len(self.dataset.classes)
+                )
 
     def rows(self) -> list[Row]:
         """One for each contestant, the best first."""
@@ -183,7 +198,7 @@ class Comparison:
                     scores.hiou,
                     one.images / max(one.seconds, 1e-9),
                     cost,
-                    _published(one.name, one.backbone.name, self.dataset.benchmark),
+                    best_row(one.name, self.dataset.benchmark or "", one.backbone.name),
                 )
             )
         return sorted(found, key=lambda row: -row.miou)
@@ -199,8 +214,8 @@ class Comparison:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            value = row["published"]
-            writer.writerow({**row, "published": value[0] if value else None})
+            published = row["published"]
+            writer.writerow({**row, "published": published and published["value"]})
         one = self.contestants[0]
         record = {
             "rows": rows,
@@ -236,18 +251,22 @@ def open_comparison(config: EvalConfig, methods: Sequence[str], models: Sequence
     Args:
         config: the options that all have in common.
         methods: names, or "all".
-        models: names, with a tag behind a slash or none, as in "ViT-B-16/openai"; empty for that of the options.
+        models: names, each with a tag or a file or none, as in "ViT-B-16=openai"; empty for that of the options.
 
     Raises:
         ClipsegError: anything wrong with options, data set or models; or nobody can take part.
     """
+    if process_share().count > 1:
+        raise UsageError(
+            "--methods compares speeds and runs in one process", hint="start it without torchrun"
+        )
     dataset, protocol = open_data(config, "score")
     unseen = unseen_ids(dataset, config.unseen)
     names = METHODS.names() if ALL in methods else list(dict.fromkeys(methods))
     for name in names:
         find_method(name)
     notes, contestants = [], list[Contestant]()
-    out = results_folder(config, dataset)
+    out = results_folder(dataclasses.replace(config, method="several"), dataset)
     classes = len(dataset.classes)
     for model in models or [config.model]:
         architecture, _, tag = model.partition("=")
@@ -275,10 +294,3 @@ def open_comparison(config: EvalConfig, methods: Sequence[str], models: Sequence
     if not contestants:
         raise UsageError("no method can read this model", hint=notes[0] if notes else "")
     return Comparison(config, dataset, protocol, contestants, notes=notes, unseen=unseen, out=out)
-
-
-def _published(method: str, backbone: str, benchmark: str | None) -> tuple[float, str] | None:
-    """The figure of the same method, on the same backbone if there is one."""
-    rows = [row for row in published_rows(benchmark or "") if row.method == method.replace("_", "-")]
-    rows.sort(key=lambda row: row.backbone != backbone)
-    return (rows[0].value, rows[0].backbone) if rows else None

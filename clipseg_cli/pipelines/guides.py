@@ -42,12 +42,12 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
     """
     if method.guided and not config.guide:
         raise UsageError(
-            f"--method {config.method} needs another network",
+            f"--method {config.method_name} needs another network",
             hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
         )
     if config.guide and not method.guided:
         raise UsageError(
-            f"--method {config.method} asks no other network",
+            f"--method {config.method_name} asks no other network",
             hint="leave out --guide, or use --method proxyclip",
         )
     kind = config.saliency.partition("=")[0]

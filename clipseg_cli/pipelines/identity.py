@@ -49,7 +49,7 @@ def run_identity(
     return {
         "kind": "pseudolabel",
         "dataset": dataset_identity(dataset, dataset.samples),
-        "method": config.method,
+        "method": config.method_name,
         "options": {
             **{key: value for key, value in dataclasses.asdict(config).items() if key not in _ELSEWHERE},
             "unseen": [names[i] for i in unseen],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.methods import find_method
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import InferenceConfig, Protocol
     from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.types import ClassList, Method
+    from clipseg_cli.models.saliency import Saliency
+    from clipseg_cli.types import ClassList, Guide, Method
+
+
+class SecondNetworks(NamedTuple):
+    """Networks beside CLIP: what a method asks, and what finds the foreground."""
+
+    guide: Guide | None
+    saliency: Saliency | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,27 @@ class ModelPlan:
         backbone = load_backbone(self.config.model, self.config.pretrained, self.device)
         return backbone, self.predictor(backbone, classes, class_scores=class_scores)
 
-    def predictor(self, backbone: Backbone, classes: ClassList, *, class_scores: bool = False) -> Predictor:
-        """A predictor on a model that is loaded already."""
+    def second_networks(self, backbone: Backbone) -> SecondNetworks:
+        """What the method and `--saliency` ask beside CLIP.
+
+        Raises:
+            ClipsegError: weights cannot be fetched, read or fitted.
+        """
+        return SecondNetworks(
+            load_guide(self.config, self.method, backbone, self.protocol, self.device),
+            load_saliency(self.config, backbone, self.device),
+        )
+
+    def predictor(
+        self,
+        backbone: Backbone,
+        classes: ClassList,
+        *,
+        class_scores: bool = False,
+        beside: SecondNetworks | None = None,
+    ) -> Predictor:
+        """A predictor on a model that is loaded already; `beside` saves loading other networks once more."""
+        guide, saliency = beside or self.second_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -73,8 +100,8 @@ class ModelPlan:
             dtype=self.dtype,
             protocol=self.protocol,
             class_scores=class_scores,
-            guide=load_guide(self.config, self.method, backbone, self.protocol, self.device),
-            saliency=load_saliency(self.config, backbone, self.device),
+            guide=guide,
+            saliency=saliency,
         )
 
 
@@ -95,7 +122,7 @@ def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | Stude
 def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     """`plan_model` for a CLIP."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
-    method = find_method(config.method)
+    method = find_method(config.method_name)
     check_guides(config, method)
     device = pick_device(config.device)
     return ModelPlan(config, protocol, templates, method, device, pick_precision(config.precision, device))

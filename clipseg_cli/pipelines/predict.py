@@ -96,7 +96,7 @@ class Predictor:
         protocol = protocol or find_protocol(config.protocol)
         if config.key_smoothing > 0 and method is not None and method.pyramid is not None:
             raise UsageError(
-                f"--method {config.method} has no keys for --key-smoothing: its patches never meet in one attention",
+                f"--method {config.method_name} has no keys for --key-smoothing: each patch is a picture of its own",
                 hint="leave out --key-smoothing, or choose another --method",
             )
         mean, std = (

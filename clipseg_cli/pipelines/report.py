@@ -187,7 +187,7 @@ def _what(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
     if not isinstance(evaluation, Evaluation):
         return {"method": None, "model": None, "predictions": evaluation.folder.resolve()}
     return {
-        "method": None if config.student else config.method,
+        "method": None if config.student else config.method_name,
         "model": describe_model(evaluation.backbone, evaluation.predictor),
         "settings": evaluation.predictor.describe(),
         "options": {

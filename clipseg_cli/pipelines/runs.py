@@ -162,7 +162,7 @@ def evaluation_name(dataset: Dataset, config: EvalConfig, predictions: Path | No
         parts = [] if (run or student.name).startswith(parts[0] or "") else parts
         parts += [run, student.name, *_corrupted(config)]
     elif predictions is None:
-        parts += [config.model, Path(config.pretrained or "").stem, config.method]
+        parts += [config.model, Path(config.pretrained or "").stem, config.method_name]
         parts += [*_differing(config), *_corrupted(config)]
     else:
         folder = predictions.resolve()

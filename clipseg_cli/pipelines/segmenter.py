@@ -17,6 +17,7 @@ from clipseg_cli.models.student_files import read_student
 from clipseg_cli.models.student_model import StudentModel
 from clipseg_cli.pipelines.about import model_notes
 from clipseg_cli.pipelines.arguments import checked_config, checked_text, read_words
+from clipseg_cli.pipelines.guides import saliency_folder
 from clipseg_cli.pipelines.load import plan_clip
 from clipseg_cli.pipelines.pictures import decoder, require_many
 from clipseg_cli.pipelines.segment import label_all
@@ -97,8 +98,12 @@ class Segmenter:
         pretrained: str | os.PathLike[str] | None = None,
         *,
         method: str = InferenceConfig.method,
+        guide: str | os.PathLike[str] = InferenceConfig.guide,
+        saliency: str | os.PathLike[str] = InferenceConfig.saliency,
         prompt_denoising: float = InferenceConfig.prompt_denoising,
         key_smoothing: float = InferenceConfig.key_smoothing,
+        presence: bool = InferenceConfig.presence,
+        pamr: int = InferenceConfig.pamr,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
         device: str | torch.device = InferenceConfig.device,
@@ -114,8 +119,12 @@ class Segmenter:
         Args:
             model: "emoji", the small model for drawings in this package, or an architecture of open_clip.
             pretrained: a tag of open_clip, or a file of weights; None takes openai, or the first tag.
-            method: how dense features are read.
+            method: how dense features are read; "auto" is the best for the model that asks no second network.
+            guide: another network, for methods that ask for one: "dino", "dino-b8", "dinov2", a ViT of timm, NAME=FILE.
+            saliency: what decides where the background is: "none", "clip", "found", "found=HEAD,DINO".
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
+            presence: drop classes that are nowhere in the picture.
+            pamr: steps of pixel-adaptive refinement; 0 is off.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -133,8 +142,12 @@ class Segmenter:
             model=checked_text(model, "model"),
             pretrained=None if pretrained is None else checked_text(pretrained, "pretrained"),
             method=checked_text(method, "method"),
+            guide=checked_text(guide, "guide"),
+            saliency=checked_text(saliency, "saliency"),
             prompt_denoising=prompt_denoising,
             key_smoothing=key_smoothing,
+            presence=bool(presence),
+            pamr=pamr,
             templates=None if templates is None else checked_text(templates, "templates"),
             protocol=checked_text(protocol, "protocol"),
             device=str(device),
@@ -147,12 +160,18 @@ class Segmenter:
         )
         plan = plan_clip(config, find_protocol(config.protocol))
         require_readable(config.model)
+        if saliency_folder(config):
+            raise UsageError(
+                "maps of saliency are found by the names of files, and pictures in memory have none",
+                hint='use "clip" or "found", or the command line',
+            )
         backbone = load_backbone(config.model, config.pretrained, plan.device)
+        beside = plan.second_networks(backbone)
 
         def predictor(classes: ClassList, benchmark: str | None) -> Predictor:
             # Some protocols differ from benchmark to benchmark.
             own = plan_clip(config, find_protocol(config.protocol, benchmark))
-            return own.predictor(backbone, classes)
+            return own.predictor(backbone, classes, beside=beside)
 
         return cls(config, backbone, predictor, plan.device)
 

@@ -66,6 +66,7 @@ def describe_student(
             },
             "labels": str(lesson.run) if lesson.run else None,
             **{key: getattr(config, key) for key in TEACHING},
+            "method": config.method_name,
             "preset": numbers.preset,
             "iterations": numbers.iterations,
         },
