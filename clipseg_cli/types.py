@@ -108,6 +108,10 @@ class Guide(Protocol):
     def inner(self) -> int | None:
         """The block of CLIP that it looks into, from the end if below 0; None: it looks at the picture itself."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal weights."""
+
     def __call__(self, x: Tensor) -> Tensor:
         """Normalised picture [B, 3, H, W], or patches of the inner block [B, W, h, w] -> [B, Dg, hg, wg]."""
 

@@ -26,12 +26,13 @@ OTHER = {
     "std": (0.5, 0.5, 0.5),
     "templates": "single",
     "background_threshold": 0.2,
+    "area_threshold": 0.1,
     "words": "maskclip_prompt_names",
     "square": True,
     "upsample": "labels",
     "score_short_side": 448,
 }
-FREE = {"name", "source", "benchmarks", "from_benchmark", "exceptions"}
+FREE = {"name", "method", "source", "benchmarks", "from_benchmark", "exceptions"}
 
 
 def fingerprint_of(**options):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from clipseg_cli.ops.pamr import PixelAdaptive, pamr, pamr_affinity
-from clipseg_cli.ops.patches import SaliencyFusion, mean_of_scales, square_patches
+from clipseg_cli.ops.patches import SaliencyFusion, square_patches
 from clipseg_cli.ops.reduce import (
     Changes,
     Tile,
@@ -112,11 +112,6 @@ def test_square_patches_leave_the_remainder_out() -> None:
     assert grid == (3, 5) and len(windows) == 15
     assert (windows[-1].top, windows[-1].left) == (32, 64)
     assert square_patches((20, 50), 32)[1][0] == 0
-
-
-def test_scales_are_averaged_by_their_number_not_by_their_weights() -> None:
-    parts = [torch.full((2, 1, 1), 3.0), torch.full((2, 2, 2), 1.0)]
-    torch.testing.assert_close(mean_of_scales(parts, (1.0, 0.5), (5, 6)), torch.full((2, 5, 6), 1.75))
 
 
 def test_saliency_decides_between_background_and_the_rest() -> None:

@@ -26,14 +26,20 @@ from clipseg_cli.data.images import resize_image, square_input, target_size
 from clipseg_cli.methods import METHODS, clearclip, clip_diy, dinoiser, gem, naclip, proxyclip
 from clipseg_cli.models.backbones import Backbone
 from clipseg_cli.models.dense_clip import dense_reader
-from clipseg_cli.models.dinoiser_head import DinoiserHead, doubtful_background
+from clipseg_cli.models.dinoiser_head import DinoiserHead
 from clipseg_cli.ops.correlation import correlations, pool_by_correlation
 from clipseg_cli.ops.metrics import confusion_matrix, score
 from clipseg_cli.ops.pamr import PixelAdaptive, pamr, pamr_affinity
-from clipseg_cli.ops.patches import SaliencyFusion, mean_of_scales, square_patches
+from clipseg_cli.ops.patches import SaliencyFusion, square_patches
 from clipseg_cli.ops.pseudo import fill_unlabelled
 from clipseg_cli.ops.reduce import Tile, reduce_layers, reduce_maps, stretched, upsample
-from clipseg_cli.ops.refine import absent_classes, remove_classes, small_classes, smooth_by_keys
+from clipseg_cli.ops.refine import (
+    absent_classes,
+    doubtful_patches,
+    remove_classes,
+    small_classes,
+    smooth_by_keys,
+)
 from clipseg_cli.ops.saliency import least_attended_background, qkv_maps, saliency_map
 from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases
 from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
@@ -370,7 +376,13 @@ def check_clip_diy(case: dict[str, Any], given: Tensors) -> Tensors:
         found[f"sims.{patch}"] = sims
         if scale == 1:
             found |= {"pixels": pixels[:2], "embeds": embeds}
-    score = mean_of_scales(maps, o["patch_weights"], size, nearest=not o["interpolate_logits"])
+    full = [
+        upsample(one[None], size)
+        if o["interpolate_logits"]
+        else torch.nn.functional.interpolate(one[None], size)
+        for one in maps
+    ]
+    score = sum(weight * one[0] for weight, one in zip(o["patch_weights"], full, strict=True)) / len(maps)
     background = torch.arange(len(score)) == 0
     layer, everything = stretched(score, size), Tile(0, size[0], 0, size[1])
     saliency = given["saliency"][0]
@@ -398,6 +410,7 @@ def check_clip_dinoiser(case: dict[str, Any], given: Tensors) -> Tensors:
     assert dense.objectness is not None
     prob = (100 * cosine_logits(dense.features, given["text"])).softmax(dim=1)
     grid = (dense.features.shape[2], dense.features.shape[3])
+    doubtful = doubtful_patches(prob, dense.objectness, o["delta"])[:, None]
     return {
         "inter": head.seen,
         "bkg": dense.objectness,
@@ -405,7 +418,7 @@ def check_clip_dinoiser(case: dict[str, Any], given: Tensors) -> Tensors:
         "corr": correlations(head(head.seen), -2).unflatten(2, grid),  # all of them, before the threshold
         "pooled": dense.features,
         "prob": prob,
-        "prob_found": doubtful_background(prob, dense.objectness, o["delta"]),
+        "prob_found": torch.cat([torch.where(doubtful, 1.0, prob[:, :1]), prob[:, 1:]], dim=1),
     }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clipseg_cli.config import EvalConfig
     from clipseg_cli.pipelines.compare import Comparison, Row
 
-COLUMNS = ("method", "paper", "mIoU", "pixel acc.", "images/s", "cost", "published")
+COLUMNS = ("method", "mIoU", "pixel acc.", "images/s", "cost", "published")
 
 
 def compare(config: EvalConfig, methods: str, models: str, console: Console) -> None:
@@ -67,16 +67,22 @@ def _show(comparison: Comparison, console: Console) -> None:
     for model in dict.fromkeys(row.model for row in rows):
         table = [_cells(row) for row in rows if row.model == model]
         console.table(f"{model} on {comparison.device}, IoU in %", COLUMNS, table)
+    published = {row.method: row.published for row in rows if row.published}
+    if published:
+        console.say(
+            f"cost: time relative to plain CLIP; published: mIoU of {comparison.dataset.benchmark} on its own "
+            "validation split (--verbose says with which backbone)"
+        )
+    for name, known in published.items():
+        console.detail(f"  {name}: {known.method} {known.backbone}, {known.value:.1f}, {known.source}")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    published = row.published
     return (
         row.method,
-        row.paper.removeprefix("arXiv:"),
         as_percent(row.miou),
         as_percent(row.pixel_accuracy),
         f"{row.images_per_second:.3g}",
         "-" if row.cost is None else f"x {row.cost:.2f}",
-        f"{published.value:.1f} ({published.method}, {published.backbone})" if published else "-",
+        f"{row.published.value:.1f}" if row.published else "-",
     )

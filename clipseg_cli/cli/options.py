@@ -191,7 +191,7 @@ ProtocolOpt = Annotated[
     typer.Option(
         metavar="NAME",
         callback=_protocol,
-        help="default, or the exact settings of a publication: sclip, maskclip, clip-diy.",
+        help="default, or the exact settings of a publication: sclip, sclip-paper, maskclip, clip-diy.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -209,8 +209,8 @@ SaliencyOpt = Annotated[
     str,
     typer.Option(
         metavar="KIND",
-        help="What decides where the background is: none, clip (its own patches), found (DINO and FOUND's head), "
-        "found=HEAD,DINO (files), or a folder of maps.",
+        help="What decides where the background is: none, clip (its own patches), dino (what DINO attends to), found "
+        "(DINO and FOUND's head), dino=FILE, found=HEAD,DINO (files), or a folder of maps.",
         rich_help_panel=METHOD,
     ),
 ]

@@ -31,8 +31,8 @@ TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
 """How a CLIP labels, beside its weights; a student remembers it of its teacher."""
 
 BEST = "auto"
-"""Instead of a method: the best that asks no second network, judged by published averages (README) and, for the bundled
-model, by what it scores on drawn scenes."""
+"""Instead of a method: the best that asks no second network, judged by published averages (README) and, for the
+bundled model, by what it scores on drawn scenes."""
 
 
 def best_method(model: str, protocol: str) -> str:
@@ -67,7 +67,7 @@ class InferenceConfig:
     """Another network, for methods that ask for one: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE; or a head of
     CLIP-DINOiser."""
     saliency: str = "none"
-    """What decides where the background is: "none", "clip", "found", "found=HEAD" (",DINO"), or a folder of maps."""
+    """What decides where the background is: "none", "clip", "dino", "found" (these two with "=FILES"), or a folder."""
     protocol: str = "default"
     templates: str | None = None
     """None: those of the protocol."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
-import json
 import logging
 import math
 import os
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
-import torch
 
 from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError
@@ -22,6 +19,7 @@ from clipseg_cli.models import architectures, hub
 from clipseg_cli.models.architectures import Normalisation
 from clipseg_cli.models.checkpoints import read_checkpoint
 from clipseg_cli.models.dense_clip import dense_reader, with_overrides
+from clipseg_cli.models.fingerprints import fingerprint
 from clipseg_cli.models.fitting import fit_weights
 from clipseg_cli.models.towers import patch_of
 from clipseg_cli.models.whole_image import WholeReader
@@ -30,6 +28,7 @@ from clipseg_cli.utils.registry import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import torch
     from torch import Tensor, nn
 
     from clipseg_cli.models.dense_clip import DenseTransformer
@@ -164,18 +163,6 @@ def load_backbone(model: str, pretrained: str | None, device: torch.device) -> B
         logit_scale=min(float(net.logit_scale.detach().float().exp().mean()), MAX_LOGIT_SCALE),
         words=source.words,
     )
-
-
-def fingerprint(model: nn.Module, config: Mapping[str, Any]) -> str:
-    """16 hex digits over all weights in order of their names, and over what turns them into a function.
-
-    The configuration belongs to it because the same weights with another activation give other features.
-    """
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for key, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
-    return digest.hexdigest()[:16]
 
 
 def _find_source(name: str, pretrained: str | None) -> _Source:

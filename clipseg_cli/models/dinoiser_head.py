@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 from torch import nn
+
+from clipseg_cli.models.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,11 @@ class DinoiserHead(nn.Module):
         head.load_state_dict(own)
         return head.eval().requires_grad_(False)
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal weights."""
+        return fingerprint(self, {"inner": self.inner})
+
     def forward(self, x: Tensor) -> Tensor:
         """Patches of the inner block [B, W, h, w] -> features [B, Dg, h, w]."""
         found: Tensor = self.obj_proj(x)
@@ -53,21 +59,3 @@ class DinoiserHead(nn.Module):
         """The same -> logits [B, 1, h, w], above 0 for objects."""
         found: Tensor = self.bkg_decoder(F.normalize(x, dim=1))
         return found
-
-
-def doubtful_background(prob: Tensor, objectness: Tensor, delta: float, background: int = 0) -> Tensor:
-    """Patches of which neither words nor the head are sure become background.
-
-    Args:
-        prob: [B, C, h, w] probabilities.
-        objectness: [B, 1, h, w] logits.
-        delta: a largest probability below it counts as unsure.
-        background: id of the class whose probability becomes 1 there; the others stay.
-
-    Returns:
-        [B, C, h, w].
-    """
-    unsure = (prob.amax(dim=1) < delta) & (objectness[:, 0].sigmoid() <= 0.5)  # [B, h, w]
-    found = prob.clone()
-    found[:, background] = torch.where(unsure, 1.0, prob[:, background])
-    return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.ops.saliency import saliency_map
+from clipseg_cli.ops.saliency import least_attended_background, saliency_map
 from clipseg_cli.ops.spectral import fiedler_vector, foreground
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 class Saliency(Protocol):
     """Pictures -> how probably each pixel is foreground."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal weights."""
 
     def __call__(self, image: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> [B, 1, h, w] in [0, 1], of any size."""
@@ -62,10 +67,42 @@ class Found:
         device = vit._mean.device
         return cls(vit, weight.float().to(device), bias.float().to(device))
 
+    @property
+    def fingerprint(self) -> str:
+        """That of the network and of the head."""
+        head = hashlib.sha256(self.weight.cpu().numpy().tobytes() + self.bias.cpu().numpy().tobytes())
+        return f"{self.vit.fingerprint}-{head.hexdigest()[:16]}"
+
     def __call__(self, image: Tensor) -> Tensor:
         """At the size of the pictures."""
         logits = F.conv2d(self.vit.last_block(image).k.float(), self.weight, self.bias)
         return saliency_map(logits, self.vit.patch, (image.shape[2], image.shape[3]))
+
+
+class LeastAttended:
+    """What DINO looks at, without any head: all but the patches like the one that its class token attends to least.
+
+    FOUND's head was trained on these masks (arXiv:2212.07834, section 3.1).
+
+    Args:
+        vit: a self-supervised network; the paper takes DINO ViT-S/8.
+    """
+
+    def __init__(self, vit: SelfSupervisedViT) -> None:
+        self.vit = vit
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the network."""
+        return self.vit.fingerprint
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """At the size of the pictures; 0 or 1 but for a seam."""
+        last = self.vit.last_block(image)
+        behind = least_attended_background(last.k.float(), last.cls_attention.float(), last.heads)
+        maps = 1 - behind[:, None].float()
+        full = F.interpolate(maps, scale_factor=self.vit.patch, mode="bilinear", align_corners=False)
+        return full[..., : image.shape[2], : image.shape[3]]
 
 
 class ClipCut:
@@ -85,6 +122,7 @@ class ClipCut:
         threshold: float = 0.2,
     ) -> None:
         self.reader, self.threshold = reader, threshold
+        self.fingerprint = "clip"  # that of CLIP stands in every record anyway
         self._mean, self._std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
 
     def __call__(self, image: Tensor) -> Tensor:

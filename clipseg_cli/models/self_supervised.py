@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from clipseg_cli.errors import ModelError, UsageError
 from clipseg_cli.models import hub
 from clipseg_cli.models.checkpoints import read_checkpoint
+from clipseg_cli.models.fingerprints import fingerprint
 from clipseg_cli.ops.saliency import qkv_maps
 from clipseg_cli.utils.registry import did_you_mean
 
@@ -60,6 +61,11 @@ class SelfSupervisedViT:
         self.patch: int = net.patch_embed.patch_size[0]
         device = next(net.parameters()).device
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal weights."""
+        return fingerprint(self.net, {"kind": type(self.net).__name__})
 
     def features(self, image: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] -> patches behind the last LayerNorm, [B, W, ceil(H / p), ceil(W / p)]."""
@@ -111,6 +117,11 @@ class SelfSupervisedGuide:
         self.vit, self.values = vit, values
         device = vit._mean.device
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the network."""
+        return self.vit.fingerprint
 
     def __call__(self, x: Tensor) -> Tensor:
         """Pictures normalised for CLIP [B, 3, H, W] -> [B, W, h, w]."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
-from clipseg_cli.ops.reduce import layer_tile, upsample
+from clipseg_cli.ops.reduce import layer_tile
 from clipseg_cli.ops.windows import Window
 
 if TYPE_CHECKING:
@@ -35,32 +34,6 @@ def square_patches(size: tuple[int, int], side: int, stride: int = 2) -> tuple[l
     rows, columns = (max(0, (length - side) // step + 1) for length in size)
     found = [Window(r * step, c * step, side, side) for r in range(rows) for c in range(columns)]
     return found, (rows, columns)
-
-
-def mean_of_scales(
-    maps: Sequence[Tensor], weights: Sequence[float], size: tuple[int, int], *, nearest: bool = False
-) -> Tensor:
-    """Weighted maps of all scales, each stretched over the whole picture, by their number.
-
-    As published it is not divided by the sum of the weights.
-
-    Args:
-        maps: [Q, h, w] of each scale.
-        weights: one for each scale.
-        size: (H, W) of the result.
-        nearest: repeat cells instead of interpolating between them.
-
-    Returns:
-        [Q, H, W].
-
-    Source: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py, forward.
-    """
-    total = torch.zeros(maps[0].shape[0], *size, device=maps[0].device)
-    for one, weight in zip(maps, weights, strict=True):
-        whole = one[None].float()
-        full = F.interpolate(whole, size) if nearest else upsample(whole, size)
-        total.add_(full[0], alpha=weight)
-    return total / len(maps)
 
 
 class SaliencyFusion:

@@ -57,6 +57,22 @@ def remove_classes(logits: Tensor, absent: Tensor, query_to_class: Sequence[int]
     return logits.masked_fill(words[:, None, None], REMOVED)
 
 
+def doubtful_patches(prob: Tensor, objectness: Tensor, delta: float = 0.99) -> Tensor:
+    """Patches of which neither the words nor a head that knows objects are sure; they become background.
+
+    Args:
+        prob: [B, C, h, w] probabilities.
+        objectness: [B, 1, h, w] logits of being an object.
+        delta: a largest probability below it counts as unsure.
+
+    Returns:
+        [B, h, w] bool.
+
+    Source: wysoczanska/clip_dinoiser@a954aae, models/clip_dinoiser/clip_dinoiser.py (arXiv:2312.12359).
+    """
+    return (prob.amax(dim=1) < delta) & (objectness[:, 0].sigmoid() <= 0.5)
+
+
 def small_classes(labels: Tensor, num_classes: int, share: float, background: int = 0) -> Tensor:
     """Which classes cover too little of the foreground to be believed.
 

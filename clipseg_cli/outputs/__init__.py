@@ -6,7 +6,7 @@ from clipseg_cli.outputs._contact import write_contact_sheet
 from clipseg_cli.outputs._curves import draw_curves
 from clipseg_cli.outputs._grid import thumbnail, write_corruption_grid
 from clipseg_cli.outputs._names import safe_name
-from clipseg_cli.outputs._predictions import PredictionRow, write_predictions
+from clipseg_cli.outputs._predictions import PredictionRow, write_label_sheet, write_predictions
 from clipseg_cli.outputs._run import class_table_rows, json_safe, write_run_info
 from clipseg_cli.outputs._scores import class_rows, write_scores
 from clipseg_cli.types import Writer
@@ -27,6 +27,7 @@ __all__ = [
     "voc_palette",
     "write_contact_sheet",
     "write_corruption_grid",
+    "write_label_sheet",
     "write_predictions",
     "write_run_info",
     "write_scores",

@@ -1,4 +1,4 @@
-"""Sample predictions of a training run: each picture beside what was taught there, what is predicted and the truth."""
+"""Sheets of pictures beside label maps of them: samples of a training run, or what several methods say."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from clipseg_cli.types import ClassList
 
+    LabelRow = tuple[str, NDArray[np.uint8], Sequence[NDArray[np.integer] | None]]
+
 _COLUMNS = ("taught", "prediction", "ground truth")
 _GREY = np.full((1, 3), 176, np.uint8)  # stripes on white: no label
 _LETTERS = 14
@@ -50,13 +52,26 @@ class PredictionRow(NamedTuple):
 
 
 def write_predictions(rows: Sequence[PredictionRow], classes: ClassList, path: Path) -> Path:
-    """Write the sheet as PNG: a row for each picture, with a legend of the classes that occur.
+    """`write_label_sheet` of a training run.
+
+    Args:
+        rows: plain tuples of the same five are fine.
+        classes, path: as there.
+    """
+    return write_label_sheet([(row[0], row[1], row[2:]) for row in rows], _COLUMNS, classes, path)
+
+
+def write_label_sheet(
+    rows: Sequence[LabelRow], columns: Sequence[str], classes: ClassList, path: Path
+) -> Path:
+    """Write a sheet as PNG: a row for each picture, with a legend of the classes that occur.
 
     Labels have the colours of label files, which are those of PASCAL VOC up to 255 classes; where there is none the
     sheet is striped. A column that is empty in all rows is left out.
 
     Args:
-        rows: plain tuples of the same five are fine.
+        rows: (name, picture uint8 [H, W, 3], labels [H, W] or None for each column).
+        columns: names of the label maps.
         classes: what the labels mean.
         path: of the file.
 
@@ -64,17 +79,16 @@ def write_predictions(rows: Sequence[PredictionRow], classes: ClassList, path: P
         OutputError: the file cannot be written.
         ShapeError: labels are not of the size of their picture.
     """
-    rows = [PredictionRow(*row) for row in rows]
     total = len(classes)
     colors = voc_palette()[:total] if total <= IGNORE_INDEX else class_colors(total, classes.background)
     colors = np.concatenate([colors, _GREY])  # the last is that of no label
-    maps = [[_ids(row, labels, total) for labels in row[2:]] for row in rows]
-    shown = [i for i in range(len(_COLUMNS)) if any(row[i] is not None for row in maps)]
+    maps = [[_ids(name, image, labels, total) for labels in given] for name, image, given in rows]
+    shown = [i for i in range(len(columns)) if any(row[i] is not None for row in maps)]
     cells = []
-    for row, ids in zip(rows, maps, strict=True):
-        small = thumbnail(row.image)
+    for (_, image, _), ids in zip(rows, maps, strict=True):
+        small = thumbnail(image)
         cells.append([small, *(_painted(ids[i], colors, small.shape[:2]) for i in shown)])
-    sheet = draw_grid(cells, [row.name for row in rows], ["image", *(_COLUMNS[i] for i in shown)])
+    sheet = draw_grid(cells, [name for name, _, _ in rows], ["image", *(columns[i] for i in shown)])
     present = sum(
         (np.bincount(ids.ravel(), minlength=total + 1) for row in maps for ids in row if ids is not None),
         start=np.zeros(total + 1, np.int64),
@@ -86,14 +100,14 @@ def write_predictions(rows: Sequence[PredictionRow], classes: ClassList, path: P
     return write_bytes(path, buffer.getvalue())
 
 
-def _ids(row: PredictionRow, labels: NDArray[np.integer] | None, total: int) -> NDArray[np.uint16] | None:
+def _ids(
+    name: str, image: NDArray[np.uint8], labels: NDArray[np.integer] | None, total: int
+) -> NDArray[np.uint16] | None:
     """Labels [H, W] with `total` for each that is no class."""
     if labels is None:
         return None
-    if labels.shape != row.image.shape[:2]:
-        raise ShapeError(
-            f"{row.name}: labels of {labels.shape} for a picture of {row.image.shape[:2]} pixels"
-        )
+    if labels.shape != image.shape[:2]:
+        raise ShapeError(f"{name}: labels of {labels.shape} for a picture of {image.shape[:2]} pixels")
     return np.where((labels < 0) | (labels >= total), total, labels).astype(np.uint16)
 
 

@@ -7,19 +7,20 @@ import dataclasses
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from clipseg_cli.data.datasets import read_label
-from clipseg_cli.data.images import read_image, resize_labels
+from clipseg_cli.data.images import read_image, resize_image, resize_labels
 from clipseg_cli.data.published import best_row
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.methods import METHODS, find_method
 from clipseg_cli.ops.metrics import confusion_matrix, score
-from clipseg_cli.outputs import json_safe
+from clipseg_cli.outputs import json_safe, write_label_sheet
 from clipseg_cli.pipelines.about import describe_model, versions
 from clipseg_cli.pipelines.data import cut_into_groups, list_hash, open_data, unseen_ids
 from clipseg_cli.pipelines.load import plan_clip
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from clipseg_cli.config import EvalConfig, Protocol
@@ -48,6 +48,11 @@ ALL = "all"
 PLAIN = "vanilla"
 """The method whose time is 1."""
 
+SHOWN = 4
+"""Pictures on the sheet."""
+
+SHEET = "methods.png"
+
 
 @dataclass
 class Contestant:
@@ -58,6 +63,7 @@ class Contestant:
         model: as in "ViT-B-16 / openai".
         seconds: that its pictures took, from pixels to labels.
         matrix: [C, C + 1] pixels.
+        shown: its labels of the first pictures, for the sheet.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Contestant:
     matrix: torch.Tensor
     seconds: float = 0.0
     images: int = 0
+    shown: list[NDArray[np.integer]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ class Comparison:
         self.contestants, self.unseen, self.out = list(contestants), unseen, out
         self.notes, self.failures = (*dataset.notes, *notes), dict[str, str]()
         self.total = len(dataset.samples)
+        self._shown: list[Picture] = []
         self.device = describe_device(contestants[0].predictor.device)
 
     def __iter__(self) -> Generator[int, None, None]:
@@ -145,6 +153,7 @@ class Comparison:
                 read = [[future.result() for future in group] for group in ahead]
                 ahead = begin()
                 pictures = [[one for one in group if one is not None] for group in read]
+                self._shown += [one for group in pictures for one in group][: SHOWN - len(self._shown)]
                 for contestant in self.contestants:
                     self._compete(contestant, pictures)
                 done += sum(map(len, read))
@@ -176,6 +185,7 @@ class Comparison:
         one.seconds += time.perf_counter() - began
         for found, pictures in zip(labels, groups, strict=True):
             one.images += len(pictures)
+            one.shown += found[: SHOWN - len(one.shown)]
             for ids, picture in zip(found, pictures, strict=True):
                 one.matrix += confusion_matrix(
                     torch.from_numpy(ids), torch.from_numpy(picture.truth), len(self.dataset.classes)
@@ -204,7 +214,7 @@ class Comparison:
         return sorted(found, key=lambda row: -row.miou)
 
     def write(self) -> list[Path]:
-        """`methods.csv` and `methods.json` in the folder of the run.
+        """`methods.csv`, `methods.json` and the sheet `methods.png` in the folder of the run.
 
         Raises:
             OutputError: one cannot be written.
@@ -242,7 +252,27 @@ class Comparison:
         return [
             write_bytes(self.out / "methods.csv", text.getvalue().encode()),
             write_json(self.out / "methods.json", json_safe(record)),
+            *self._draw(),
         ]
+
+    def _draw(self) -> list[Path]:
+        """The first pictures beside their ground truth and what each contestant says, the best first."""
+        order = {(row.method, row.model): (i, row.miou) for i, row in enumerate(self.rows())}
+        ranked = sorted(self.contestants, key=lambda one: order[one.name, one.model][0])
+        several = len({one.model for one in ranked}) > 1
+        columns = ["ground truth"]
+        for one in ranked:
+            name = f"{one.backbone.name} {one.name}" if several else one.name
+            columns.append(f"{name} {100 * order[one.name, one.model][1]:.1f}")
+        rows = []
+        for i, picture in enumerate(self._shown):
+            height, width = picture.size
+            image = resize_image(picture.image.pixels, (height, width), antialias=True)
+            maps = [np.where(picture.truth < 0, len(self.dataset.classes), picture.truth)]
+            rows.append(
+                (str(picture.image.source.relative), image, [*maps, *(one.shown[i] for one in ranked)])
+            )
+        return [write_label_sheet(rows, columns, self.dataset.classes, self.out / SHEET)] if rows else []
 
 
 def open_comparison(config: EvalConfig, methods: Sequence[str], models: Sequence[str]) -> Comparison:

@@ -14,7 +14,7 @@ from clipseg_cli.methods import find_method
 from clipseg_cli.models import hub
 from clipseg_cli.models.checkpoints import read_checkpoint
 from clipseg_cli.models.dinoiser_head import DinoiserHead
-from clipseg_cli.models.saliency import ClipCut, Found
+from clipseg_cli.models.saliency import ClipCut, Found, LeastAttended
 from clipseg_cli.models.self_supervised import SelfSupervisedGuide, load_self_supervised
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from clipseg_cli.models.saliency import Saliency
     from clipseg_cli.types import Guide, Method
 
-FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6/data/weights/decoder_weights.pt"
+FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6854faff1b5d4be300d54cad6f277/data/weights/decoder_weights.pt"
 """The commit in it fixes the content."""
+
+KINDS = ("none", "clip", "dino", "found")
+"""What decides where the foreground is, beside folders of maps."""
 
 MAP_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 
@@ -51,9 +54,9 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
             hint="leave out --guide, or use --method proxyclip",
         )
     kind = config.saliency.partition("=")[0]
-    if kind not in ("none", "clip", "found") and not _folder(config.saliency).is_dir():
+    if kind not in KINDS and not _folder(config.saliency).is_dir():
         raise UsageError(
-            f"unknown saliency '{config.saliency}'", hint="none, clip, found, found=HEAD, or a folder of maps"
+            f"unknown saliency '{config.saliency}'", hint=f"{', '.join(KINDS)}, or a folder of maps"
         )
 
 
@@ -89,10 +92,12 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
     if kind == "clip":
         reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
         return ClipCut(reader, backbone.mean, backbone.std)
-    if kind != "found":
+    if kind not in ("dino", "found"):
         return None
-    head, _, dino = files.partition(",")
+    head, _, dino = files.partition(",") if kind == "found" else ("", "", files)
     vit = load_self_supervised(f"dino={dino}" if dino else "dino", device)
+    if kind == "dino":
+        return LeastAttended(vit)
     path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
     return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
 
@@ -100,7 +105,7 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
 def saliency_folder(config: InferenceConfig) -> Path | None:
     """The folder of `--saliency DIR`, or None."""
     folder = _folder(config.saliency)
-    known = config.saliency.partition("=")[0] in ("none", "clip", "found")
+    known = config.saliency.partition("=")[0] in KINDS
     return None if known or not folder.is_dir() else folder
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ from clipseg_cli.ops.pamr import PAMR_DILATIONS, PixelAdaptive
 from clipseg_cli.ops.patches import SaliencyFusion
 from clipseg_cli.ops.presence import presence
 from clipseg_cli.ops.reduce import Changes, probability_maps, reduce_layers, stretched
+from clipseg_cli.ops.refine import doubtful_patches, small_classes
 from clipseg_cli.pipelines.guides import read_saliency, saliency_folder
 from clipseg_cli.pipelines.layouts import Patchwork, Refiner, Sliding, WindowMaps
 from clipseg_cli.pipelines.settings import find_protocol, resolve_settings
@@ -112,7 +114,7 @@ class Predictor:
             black=-mean / std,
             whole=config.presence,
         )
-        self.saliency, self.saliency_maps = saliency, saliency_folder(config)
+        self.guide, self.saliency, self.saliency_maps = guide, saliency, saliency_folder(config)
         if (saliency or self.saliency_maps) and classes.background is None:
             raise UsageError(
                 f"--saliency {config.saliency} decides what is background, and there is none among the classes",
@@ -225,7 +227,7 @@ class Predictor:
                 images = torch.stack([crops[i] for i in batch])  # [B, 3, H, W]
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     dense = self.reader(images)
-                logits = self.reader.logits(dense.features, self.text_embeds)  # [B, Q, h, w]
+                logits = self._grounded(self.reader.logits(dense.features, self.text_embeds), dense)
                 evidence = self._presence(dense, logits)
                 for row, i in enumerate(batch):
                     keys = None if dense.keys is None else dense.keys[row].float()
@@ -233,6 +235,16 @@ class Predictor:
                         logits[row], keys, dense.overhang, None if evidence is None else evidence[row]
                     )
         return [found[i] for i in range(len(crops))]
+
+    def _grounded(self, logits: Tensor, dense: DenseFeatures) -> Tensor:
+        """Cosines [B, Q, h, w], those of the background 1 where neither words nor the guide see a thing."""
+        if dense.objectness is None or self.classes.background is None:
+            return logits
+        prob = (self.settings.refine_scale * logits).softmax(dim=1)
+        objectness = F.interpolate(dense.objectness.float(), logits.shape[2:])
+        doubtful = doubtful_patches(prob, objectness)
+        behind = torch.eq(self._class_of, self.classes.background)
+        return logits.masked_fill(doubtful[:, None] & behind[:, None, None], 1.0)
 
     def _presence(self, dense: DenseFeatures, logits: Tensor) -> Tensor | None:
         """What speaks for each class in each window: [B, C], or None where nobody asks."""
@@ -262,9 +274,16 @@ class Predictor:
         """
         s, classes = self.settings, self.classes
         # Smoothed maps are probabilities already; the published code still compares them as they are.
-        layers = self._scaled(maps).at(size)
-        reduced = reduce_layers(layers, probabilities=s.key_smoothing > 0, change=change)
-        labels, scores = self._class_of[reduced.winner], reduced.score
+        reduce = partial(
+            reduce_layers, self._scaled(maps).at(size), probabilities=s.key_smoothing > 0, change=change
+        )
+        reduced = reduce()
+        labels = self._class_of[reduced.winner]
+        if s.area_threshold > 0 and classes.background is not None:
+            small = small_classes(labels, len(classes), s.area_threshold, classes.background)
+            reduced = reduce(excluded=small[self._class_of.long()])
+            labels = self._class_of[reduced.winner]
+        scores = reduced.score
         if s.background_threshold > 0 and classes.background is not None:
             unsure = (scores < s.background_threshold) & (labels != classes.background)
             labels = labels.masked_fill(unsure, classes.background)
@@ -333,8 +352,10 @@ class Predictor:
         return Changes(changes) if changes else None
 
     def describe(self) -> dict[str, object]:
-        """The settings in force, for the record beside the results."""
-        return dataclasses.asdict(self.settings)
+        """The settings in force, for the record beside the results; of other networks their fingerprints."""
+        beside = {"guide": self.guide, "saliency": self.saliency}
+        prints = {name: network.fingerprint for name, network in beside.items() if network is not None}
+        return {**dataclasses.asdict(self.settings), **({"beside": prints} if prints else {})}
 
 
 def _windows_of(image: Tensor, windows: Sequence[Window]) -> list[Tensor]:

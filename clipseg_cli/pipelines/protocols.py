@@ -67,6 +67,7 @@ def protocol_settings(
         ("layer norm eps", protocol.ln_eps or MODEL, "of the image tower"),
         ("key norm", protocol.key_norm, "axis over which key smoothing normalises"),
         ("background below", threshold, "probability under which the background wins, if there is one"),
+        ("area above", protocol.area_threshold or "-", "share of the foreground that a class needs"),
         ("scored at", protocol.score_short_side or "own size", "short side of the ground truth, nearest"),
     ]
 

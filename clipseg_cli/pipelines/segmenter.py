@@ -121,7 +121,7 @@ class Segmenter:
             pretrained: a tag of open_clip, or a file of weights; None takes openai, or the first tag.
             method: how dense features are read; "auto" is the best for the model that asks no second network.
             guide: another network, for methods that ask for one: "dino", "dino-b8", "dinov2", a ViT of timm, NAME=FILE.
-            saliency: what decides where the background is: "none", "clip", "found", "found=HEAD,DINO".
+            saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO".
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
             presence: drop classes that are nowhere in the picture.
             pamr: steps of pixel-adaptive refinement; 0 is off.
@@ -163,7 +163,7 @@ class Segmenter:
         if saliency_folder(config):
             raise UsageError(
                 "maps of saliency are found by the names of files, and pictures in memory have none",
-                hint='use "clip" or "found", or the command line',
+                hint='use "clip", "dino" or "found", or the command line',
             )
         backbone = load_backbone(config.model, config.pretrained, plan.device)
         beside = plan.second_networks(backbone)

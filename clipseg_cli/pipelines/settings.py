@@ -32,6 +32,7 @@ class Settings:
         presence: drop classes that are nowhere in the picture.
         pamr: steps of pixel-adaptive refinement; 0 is off.
         background_threshold: winners less probable than this become background.
+        area_threshold: classes that cover at most this share of the foreground are dropped; 0 is off.
         protocol: where the rest comes from.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     presence: bool
     pamr: int
     background_threshold: float
+    area_threshold: float
 
 
 def resolve_settings(
@@ -109,6 +111,7 @@ def resolve_settings(
         presence=config.presence,
         pamr=config.pamr,
         background_threshold=first(config.background_threshold, protocol.background_threshold, 0.0),
+        area_threshold=protocol.area_threshold,
     )
 
 

@@ -1,0 +1,26 @@
+"""What tells one set of weights from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+
+def fingerprint(model: nn.Module, config: Mapping[str, Any]) -> str:
+    """16 hex digits over all weights in order of their names, and over what turns them into a function.
+
+    The configuration belongs to it because the same weights with another activation give other features.
+    """
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
