@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = ("mIoU", "mIoU_seen", "mIoU_unseen", "hIoU", "pixel_accuracy")
+METHOD = "maskclip"
+"""That of the paper, which the student is named after."""
+
 UNSEEN = "pottedplant,sheep,sofa,train,tvmonitor"
 TEACHERS = {
     "teacher": (),
@@ -68,8 +71,8 @@ class Bench:
         """Pseudo labels of the training pictures, of both kinds."""
         for kind in ("free", "seen"):
             keep = ("--keep-labels", "seen", "--unseen", self.options.unseen) if kind == "seen" else ()
-            self.run("pseudolabel", self.options.dataset, "--model", self.options.model, *keep,
-                     "--out", self.labels(kind).parent, "--name", kind)  # fmt: skip
+            self.run("pseudolabel", self.options.dataset, "--model", self.options.model, "--method", METHOD,
+                     *keep, "--out", self.labels(kind).parent, "--name", kind)  # fmt: skip
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
         """Name -> options of `clipseg train`."""
@@ -112,7 +115,7 @@ class Bench:
         """Row -> the figures of each seed."""
         rows = {}
         for name, extra in TEACHERS.items():
-            what = ("--model", self.options.model, *extra)
+            what = ("--model", self.options.model, "--method", METHOD, *extra)
             rows[name] = [self.score(name.replace(" ", ""), data, what)]
         for row in self.rows():
             rows[row] = [

@@ -94,9 +94,7 @@ def unreadable_config(config: Mapping[str, Any]) -> str:
     """
     vision = config["vision_cfg"]
     if trunk := vision.get("timm_model_name"):
-        return (
-            "" if trunk.startswith(READABLE_TRUNKS) else f"attention bound to one grid of positions ({trunk})"
-        )
+        return "" if trunk.startswith(READABLE_TRUNKS) else "attention bound to one grid of positions"
     if vision.get("attentional_pool") not in (None, False, True):  # parallel or cascade
         return "two poolings by attention"
     if vision.get("block_type") == "custom" or any(vision.get(option) for option in OTHER_BLOCKS):

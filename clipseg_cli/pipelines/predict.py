@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +21,9 @@ from clipseg_cli.errors import UsageError
 from clipseg_cli.ops.pamr import PAMR_DILATIONS, PixelAdaptive
 from clipseg_cli.ops.patches import SaliencyFusion
 from clipseg_cli.ops.presence import presence
-from clipseg_cli.ops.reduce import Changes, probability_maps, reduce_layers, stretched
-from clipseg_cli.ops.refine import doubtful_patches, small_classes
+from clipseg_cli.ops.reduce import Changes, stretched
+from clipseg_cli.ops.refine import doubtful_patches
+from clipseg_cli.pipelines.deciding import Decider
 from clipseg_cli.pipelines.guides import read_saliency, saliency_folder
 from clipseg_cli.pipelines.layouts import Patchwork, Refiner, Sliding, WindowMaps
 from clipseg_cli.pipelines.settings import find_protocol, resolve_settings
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import InferenceConfig
     from clipseg_cli.models.saliency import Saliency
-    from clipseg_cli.ops.reduce import Reduced, TileChange
+    from clipseg_cli.ops.reduce import TileChange
     from clipseg_cli.ops.windows import Window
     from clipseg_cli.pipelines.score_maps import ScoreMaps
     from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, DenseModel, Guide, Method
@@ -128,15 +128,12 @@ class Predictor:
             else Patchwork(pyramid, backbone.image_size, published=protocol.square)
         )
         self.refiner = Refiner(self.settings, classes)
+        self.decide = Decider(self.settings, classes, device)
         self.classes, self.text_embeds = classes, text_embeds
         self.device, self.dtype = device, dtype
         self.batch_size = config.batch_size
         self.class_scores = class_scores
         self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
-        # The type of the label map itself, so that a 12-megapixel map is never held as int64.
-        narrow = ignore_value(len(classes)) < 256
-        dtype_of_labels = torch.uint8 if narrow else torch.int32
-        self._class_of = torch.tensor(classes.query_to_class, device=device, dtype=dtype_of_labels)
 
     def prepare(self, image: DecodedImage, size: tuple[int, int] | None = None) -> Prepared:
         """Resize and plan the windows; touches no model, so that a thread can do it.
@@ -243,7 +240,7 @@ class Predictor:
         prob = (self.settings.refine_scale * logits).softmax(dim=1)
         objectness = F.interpolate(dense.objectness.float(), logits.shape[2:])
         doubtful = doubtful_patches(prob, objectness)
-        behind = torch.eq(self._class_of, self.classes.background)
+        behind = self.decide.words_of(self.classes.background)
         return logits.masked_fill(doubtful[:, None] & behind[:, None, None], 1.0)
 
     def _presence(self, dense: DenseFeatures, logits: Tensor) -> Tensor | None:
@@ -259,44 +256,8 @@ class Predictor:
             scale=self.settings.refine_scale,
         )
 
-    def decide(
-        self, maps: ScoreMaps, size: tuple[int, int], change: TileChange | None = None
-    ) -> tuple[Tensor, Tensor, Reduced]:
-        """One label a pixel from refined scores, with the words they were decided by.
-
-        Args:
-            maps: of the picture.
-            size: (H, W) of the labels.
-            change: what happens to the scores at full size first.
-
-        Returns:
-            labels [H, W] class ids, scores [H, W] float32 in [0, 1], and what class maps can be made from.
-        """
-        s, classes = self.settings, self.classes
-        # Smoothed maps are probabilities already; the published code still compares them as they are.
-        reduce = partial(
-            reduce_layers, self._scaled(maps).at(size), probabilities=s.key_smoothing > 0, change=change
-        )
-        reduced = reduce()
-        labels = self._class_of[reduced.winner]
-        if s.area_threshold > 0 and classes.background is not None:
-            small = small_classes(labels, len(classes), s.area_threshold, classes.background)
-            reduced = reduce(excluded=small[self._class_of.long()])
-            labels = self._class_of[reduced.winner]
-        scores = reduced.score
-        if s.background_threshold > 0 and classes.background is not None:
-            unsure = (scores < s.background_threshold) & (labels != classes.background)
-            labels = labels.masked_fill(unsure, classes.background)
-            scores = torch.where(unsure, 1 - scores, scores)
-        return labels, scores, reduced
-
-    def _scaled(self, maps: ScoreMaps) -> ScoreMaps:
-        s = self.settings
-        return maps if s.key_smoothing > 0 else maps.each(lambda one: one * s.softmax_scale)
-
     def _label(self, picture: Prepared, maps: ScoreMaps) -> Segmentation:
-        s, classes = self.settings, self.classes
-        repeat = s.protocol.upsample == "labels"
+        classes, repeat = self.classes, self.settings.protocol.upsample == "labels"
         size = (picture.resized.shape[0], picture.resized.shape[1]) if repeat else picture.size
         pixels = torch.from_numpy(picture.resized).to(self.device).permute(2, 0, 1)
         change = self.change(pixels, size, picture.saliency)
@@ -304,18 +265,8 @@ class Predictor:
 
         def class_scores(class_id: int) -> NDArray[np.float32]:
             with torch.inference_mode():
-                words = (self._class_of == class_id).nonzero()[:, 0].tolist()
-                if not words:
-                    return np.zeros(picture.size, dtype=np.float32)
-                found = probability_maps(
-                    self._scaled(maps).at(size),
-                    reduced.log_total,
-                    words,
-                    probabilities=s.key_smoothing > 0,
-                    change=change,
-                )
-                best = found.amax(dim=0)
-                return resize_nearest(best.clamp_(max=1).cpu().numpy(), picture.size)
+                found = self.decide.class_map(maps, reduced, class_id, change)
+                return resize_nearest(found.cpu().numpy(), picture.size)
 
         narrow = ignore_value(len(classes)) < 256
         found = labels.cpu().numpy().astype(np.uint8 if narrow else np.uint16, copy=False)
@@ -347,7 +298,7 @@ class Predictor:
         elif self.saliency is not None:
             found = self.saliency(pixels[None].float() / 255)[0]
         if found is not None:
-            behind = torch.eq(self._class_of, self.classes.background or 0)
+            behind = self.decide.words_of(self.classes.background or 0)
             changes.append(SaliencyFusion(stretched(found, size), behind))
         return Changes(changes) if changes else None
 
