@@ -16,7 +16,7 @@ from clipseg_cli.errors import ImageError, ModelError, UsageError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models import self_supervised
 from clipseg_cli.models.dense_clip import dense_reader
-from clipseg_cli.models.saliency import ClipCut, Found
+from clipseg_cli.models.saliency import MOST_PATCHES, ClipCut, Found, LeastAttended, bounded
 from clipseg_cli.models.self_supervised import SelfSupervisedGuide, SelfSupervisedViT, load_self_supervised
 from clipseg_cli.ops.spectral import fiedler_vector, foreground
 from clipseg_cli.pipelines.guides import check_guides, read_saliency
@@ -68,6 +68,16 @@ def test_sides_are_padded_to_whole_patches() -> None:
     saliency = head(pictures(30, 41))
     assert saliency.shape == (2, 1, 30, 41)
     assert 0 <= saliency.min() < saliency.max() <= 1
+
+
+@torch.inference_mode()
+def test_what_dino_attends_to_is_all_but_its_least_attended_kind_of_patch() -> None:
+    vit = small()
+    image = pictures(40, 64)
+    found, last = LeastAttended(vit)(image), vit.last_block(image)
+    assert found.shape == (2, 1, 40, 64)
+    least = last.cls_attention[:, :, 1:]
+    assert (found.amin(dim=(1, 2, 3)) == 0).all() and found.max() <= 1 and least.shape == (2, 3, 40)
 
 
 @torch.inference_mode()
@@ -180,6 +190,17 @@ def test_clip_cuts_its_own_patches(tiny_clip) -> None:
     found = ClipCut(reader, MEAN, STD)(pictures(side, side + reader.patch))
     assert found.shape == (2, 1, 4, 5)
     assert 0 <= found.min() < found.max() <= 1
+
+
+@torch.inference_mode()
+def test_very_large_pictures_are_seen_smaller(tiny_clip) -> None:
+    """Or every patch would be compared with a hundred thousand others."""
+    reader = dense_reader(tiny_clip.model.visual, METHODS.get("maskclip"))
+    found = ClipCut(reader, MEAN, STD)(pictures(400, 640, batch=1))
+    assert 900 < found.shape[2] * found.shape[3] <= MOST_PATCHES
+    assert abs(found.shape[3] / found.shape[2] - 1.6) < 0.1
+    assert bounded(pictures(40, 64), 40 * 64).shape == (2, 3, 40, 64)
+    assert bounded(pictures(1, 4000, batch=1), 1000, 8).shape == (1, 3, 8, 2000)
 
 
 # Options

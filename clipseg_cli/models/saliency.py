@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from clipseg_cli.models.self_supervised import SelfSupervisedViT
 
 
+MOST_PIXELS = 1 << 20
+"""A DINO sees larger pictures smaller: what it takes grows with the square of their pixels."""
+
+MOST_PATCHES = 1024
+"""The same for the normalised cut, which compares every patch with every other; where there is something in a picture
+shows at this size."""
+
+
 class Saliency(Protocol):
     """Pictures -> how probably each pixel is foreground."""
 
@@ -74,7 +82,8 @@ class Found:
         return f"{self.vit.fingerprint}-{head.hexdigest()[:16]}"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """At the size of the pictures."""
+        """At the size of the pictures, or of what is left of very large ones."""
+        image = bounded(image, MOST_PIXELS)
         logits = F.conv2d(self.vit.last_block(image).k.float(), self.weight, self.bias)
         return saliency_map(logits, self.vit.patch, (image.shape[2], image.shape[3]))
 
@@ -97,7 +106,8 @@ class LeastAttended:
         return self.vit.fingerprint
 
     def __call__(self, image: Tensor) -> Tensor:
-        """At the size of the pictures; 0 or 1 but for a seam."""
+        """At the size of the pictures, or of what is left of very large ones; 0 or 1 but for a seam."""
+        image = bounded(image, MOST_PIXELS)
         last = self.vit.last_block(image)
         behind = least_attended_background(last.k.float(), last.cls_attention.float(), last.heads)
         maps = 1 - behind[:, None].float()
@@ -126,7 +136,18 @@ class ClipCut:
         self._mean, self._std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
 
     def __call__(self, image: Tensor) -> Tensor:
-        """On the grid of CLIP."""
+        """On the grid of CLIP, of at most `MOST_PATCHES` patches."""
+        image = bounded(image, MOST_PATCHES * self.reader.patch**2, self.reader.patch)
         tokens = self.reader((image - self._mean.to(image)) / self._std.to(image)).tokens.float()
         centred = tokens - tokens.mean(dim=(2, 3), keepdim=True)
         return torch.stack([foreground(fiedler_vector(one, self.threshold)) for one in centred])[:, None]
+
+
+def bounded(image: Tensor, pixels: int, multiple: int = 1) -> Tensor:
+    """[B, 3, H, W] as it is, or made smaller so that it has at most so many pixels, its sides multiples of a number."""
+    height, width = image.shape[2:]
+    if height * width <= pixels:
+        return image
+    scale = (pixels / (height * width)) ** 0.5
+    size = [max(multiple, int(side * scale / multiple) * multiple) for side in (height, width)]
+    return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
