@@ -2,7 +2,7 @@
 
 The folder holds `images/`, `labels/` (index PNG, class number = line of `classes.txt`) and `classes.txt`:
 
-    clipseg segment scenes/images --classes scenes/classes.txt --background none --model emoji --out pred
+    clipseg segment scenes/images -c scenes/classes.txt --background none --model emoji --method maskclip --out pred
     python -m training.evaluate --pred pred --scenes scenes
 """
 

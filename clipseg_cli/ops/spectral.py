@@ -32,8 +32,8 @@ def fiedler_vector(features: Tensor, threshold: float = 0.2) -> Tensor:
     scale = degree.rsqrt()
     laplacian = torch.eye(len(degree), device=degree.device) - scale[:, None] * alike * scale
     # The generalised problem (D - E) x = l D x is the ordinary one of the symmetric Laplacian, x = D^-1/2 y.
-    _, vectors = torch.linalg.eigh(laplacian)
-    cut = scale * vectors[:, 1]
+    _, vectors = torch.linalg.eigh(laplacian.double())
+    cut = scale * vectors[:, 1].float()
     return F.normalize(cut, dim=0).view(features.shape[1:])
 
 

@@ -297,30 +297,47 @@ def open_comparison(config: EvalConfig, methods: Sequence[str], models: Sequence
         find_method(name)
     notes, contestants = [], list[Contestant]()
     out = results_folder(dataclasses.replace(config, method="several"), dataset)
-    classes = len(dataset.classes)
     for model in models or [config.model]:
         architecture, _, tag = model.partition("=")
-        backbone: Backbone | None = None
-        for name in names:
-            own = dataclasses.replace(
-                config, model=architecture, pretrained=tag or config.pretrained, method=name
-            )
-            if not find_method(name).guided:
-                own = dataclasses.replace(own, guide="")
-            try:
-                plan = plan_clip(own, protocol)
-                if backbone is None:
-                    backbone, predictor = plan.load(plan.words_for(dataset.classes))
-                else:
-                    predictor = plan.predictor(backbone, plan.words_for(dataset.classes))
-            except ClipsegError as error:
-                if ALL not in methods:
-                    raise
-                notes.append(f"{name} on {architecture} takes no part: {error.message}")
-                continue
-            matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
-            label = f"{backbone.name} / {backbone.pretrained}"
-            contestants.append(Contestant(name, label, own, backbone, predictor, plan.templates, matrix))
+        own = dataclasses.replace(config, model=architecture, pretrained=tag or config.pretrained)
+        able, unable = _contestants_of(own, names, dataset, protocol, strict=ALL not in methods)
+        contestants += able
+        notes += [f"{name} on {architecture} takes no part: {why.message}" for name, why in unable.items()]
     if not contestants:
         raise UsageError("no method can read this model", hint=notes[0] if notes else "")
     return Comparison(config, dataset, protocol, contestants, notes=notes, unseen=unseen, out=out)
+
+
+def _contestants_of(
+    config: EvalConfig, names: Sequence[str], dataset: Dataset, protocol: Protocol, *, strict: bool
+) -> tuple[list[Contestant], dict[str, ClipsegError]]:
+    """The methods that can read one model, which is loaded once, and why the others cannot.
+
+    Raises:
+        ClipsegError: the model itself cannot be loaded, or, if strict, a method cannot read it.
+    """
+    able, unable, plans = [], dict[str, ClipsegError](), []
+    for name in names:
+        guide = config.guide if find_method(name).guided else ""
+        try:
+            plans.append(plan_clip(dataclasses.replace(config, method=name, guide=guide), protocol))
+        except ClipsegError as error:
+            if strict:
+                raise
+            unable[name] = error
+    backbone = plans[0].backbone() if plans else None
+    classes = len(dataset.classes)
+    for plan in plans:
+        assert backbone is not None
+        own: Any = plan.config
+        try:
+            predictor = plan.predictor(backbone, dataset.classes)
+        except ClipsegError as error:
+            if strict:
+                raise
+            unable[own.method] = error
+            continue
+        matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
+        label = f"{backbone.name} / {backbone.pretrained}"
+        able.append(Contestant(own.method, label, own, backbone, predictor, plan.templates, matrix))
+    return able, unable

@@ -58,9 +58,17 @@ class ModelPlan:
             ModelError: weights cannot be fetched, read or fitted, or the tower cannot be read densely.
             UsageError: options that exclude each other.
         """
-        require_readable(self.config.model)
-        backbone = load_backbone(self.config.model, self.config.pretrained, self.device)
+        backbone = self.backbone()
         return backbone, self.predictor(backbone, classes, class_scores=class_scores)
+
+    def backbone(self) -> Backbone:
+        """The weights of the CLIP.
+
+        Raises:
+            ModelError: they cannot be fetched, read or fitted, or the tower cannot be read densely.
+        """
+        require_readable(self.config.model)
+        return load_backbone(self.config.model, self.config.pretrained, self.device)
 
     def second_networks(self, backbone: Backbone) -> SecondNetworks:
         """What the method and `--saliency` ask beside CLIP.
