@@ -132,6 +132,15 @@ def test_methods_are_those_of_the_registry(run):
     listed = json.loads(run("--methods", "--json"))
     assert [m["name"] for m in listed] == METHODS.names()
     assert all(m["summary"] for m in listed)
+    known = {m["name"]: m for m in listed}
+    assert known["maskclip"]["published"]["value"] == pytest.approx(
+        30.25
+    )  # not MaskCLIP+, which is a student
+    assert known["naclip"]["published"]["method"] == "naclip+pamr"
+    assert known["vanilla"]["published"] is None and known["vanilla"]["cost"] == 1
+    assert (
+        known["clip_diy"]["cost"] > 5 and known["proxyclip"]["guided"] and "kk" in known["naclip"]["variants"]
+    )
     assert "maskclip" in run("--methods")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clipseg_cli import Segmenter
-from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig
+from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig, SegmentConfig, TrainConfig
+from clipseg_cli.errors import UsageError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models import self_supervised
+from clipseg_cli.pipelines.segment import plan_segmentation
+from clipseg_cli.pipelines.training.checks import check_sources
+from clipseg_cli.pipelines.training.targets import Teacher
+from clipseg_cli.types import DecodedImage, ImageSource
 
 EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu")
 SAMPLE = "samples/cars.png"
@@ -216,3 +222,33 @@ def test_the_area_rule_drops_small_classes(cli, make_image, tmp_path):
     things = sum(share for name, share in ruled.items() if name != "background")
     assert len(ruled) < len(base)
     assert all(share > 0.08 * things for name, share in ruled.items() if name != "background")
+
+
+def test_a_teacher_refines_crops_as_segment_refines_pictures(tiny_clip):
+    config = SegmentConfig(
+        classes="cat,dog",
+        model=tiny_clip.name,
+        pretrained=str(tiny_clip.weights),
+        templates="single",
+        device="cpu",
+        short_side=0,
+        pamr=2,
+        saliency="clip",
+    )
+    plan, classes = plan_segmentation(config)
+    _, predictor = plan.load(classes)
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    pixels = np.array(Image.fromarray(coarse).resize((88, 72), Image.Resampling.BICUBIC))
+    image = DecodedImage(ImageSource(None, PurePosixPath("crop")), pixels)
+    (wanted,) = predictor.predict([predictor.prepare(image)])
+    crop = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    unlabelled = torch.full((1, 72, 88), -1, dtype=torch.int32)
+    found = Teacher(predictor, [0, 1, 2]).fill(crop, unlabelled)
+    assert np.array_equal(found[0].numpy(), wanted.labels)
+    assert len(np.unique(wanted.labels)) > 1
+
+
+def test_maps_of_whole_pictures_cannot_teach_crops(tmp_path):
+    config = TrainConfig(teacher=True, dataset="anywhere", saliency=str(tmp_path))
+    with pytest.raises(UsageError, match="maps of --saliency are of whole pictures"):
+        check_sources(config)
