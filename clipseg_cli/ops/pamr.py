@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PAMR_DILATIONS = (8, 16)
 """As NACLIP has them; its own number of steps is 10."""
 
+WORDS_AT_ONCE = 8
+
 CONTRAST = 0.1
 """Share of the local standard deviation by which two pixels count as different."""
 
@@ -36,11 +38,13 @@ def pamr_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
     Returns:
         [8 * len(dilations), H, W]; sums to 1 over the neighbours.
     """
-    around = _neighbours(image, dilations)  # [3, 8n, H, W]
-    centres = image[:, None].expand(-1, len(dilations), -1, -1)
-    spread = torch.cat([around, centres], dim=1).std(dim=1, keepdim=True)  # unbiased, [3, 1, H, W]
-    unlike = (around - image[:, None]).abs() / (1e-8 + CONTRAST * spread)
-    return (-unlike.mean(dim=0)).softmax(dim=0)
+    unlike = image.new_zeros(8 * len(dilations), *image.shape[1:])
+    for channel in image.split(1):  # [1, H, W]; one after the other, since the neighbours take room
+        around = _neighbours(channel, dilations)[0]  # [8n, H, W]
+        centres = channel.expand(len(dilations), -1, -1)
+        spread = torch.cat([around, centres]).std(dim=0)  # unbiased, [H, W]
+        unlike += around.sub_(channel).abs_().div_(1e-8 + CONTRAST * spread)
+    return unlike.div_(-len(image)).softmax(dim=0)
 
 
 def pamr(maps: Tensor, affinity: Tensor, dilations: Sequence[int], steps: int) -> Tensor:
@@ -80,11 +84,15 @@ class PixelAdaptive:
 
     def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
         """[rows, columns, n] -> the same, whichever words these are."""
-        del words
         pixels = layer_tile(self.image, tile).permute(2, 0, 1)  # [3, rows, columns]
         affinity = pamr_affinity(pixels, self.dilations)
-        maps = scores.permute(2, 0, 1).contiguous()
-        return pamr(maps, affinity, self.dilations, self.steps).permute(1, 2, 0)
+        for start in range(
+            0, len(words), WORDS_AT_ONCE
+        ):  # words do not meet, and each needs room for its copies
+            some = slice(start, start + WORDS_AT_ONCE)
+            maps = scores[..., some].permute(2, 0, 1).contiguous()
+            scores[..., some] = pamr(maps, affinity, self.dilations, self.steps).permute(1, 2, 0)
+        return scores
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Tensor:
