@@ -29,10 +29,8 @@ from benchmarks.segment import MIB, SMALL, peak, reset_peak, timed, write_pictur
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import read_image
 from clipseg_cli.methods import METHODS, find_method
-from clipseg_cli.models.backbones import load_backbone
-from clipseg_cli.pipelines.load import plan_clip
+from clipseg_cli.pipelines.load import ModelPlan
 from clipseg_cli.pipelines.segment import plan_segmentation
-from clipseg_cli.pipelines.settings import find_protocol
 from clipseg_cli.types import ImageSource
 
 if TYPE_CHECKING:
@@ -116,9 +114,9 @@ def prepare(
             device=options.device,
             **way.options,
         )
-        plan = plan_clip(config, find_protocol(config.protocol))
-        _, classes = plan_segmentation(config)
-        backbone = backbone or load_backbone(config.model, config.pretrained, plan.device)
+        plan, classes = plan_segmentation(config)
+        assert isinstance(plan, ModelPlan)
+        backbone = backbone or plan.backbone()
         predictors[way.label] = plan.predictor(backbone, classes)
         pictures[way.label] = [predictors[way.label].prepare(image) for image in images]
     return predictors, pictures
@@ -150,7 +148,7 @@ def peak_memory(predictor: Predictor, pictures: list[Prepared]) -> dict[str, int
 
 
 def show(options: argparse.Namespace, seconds: dict[str, float], chosen: list[Way]) -> None:
-    """The table, and the same as JSON for whoever draws it."""
+    """The table; each peak is measured now, in a process of its own."""
     title = f"{options.arch}, {SMALL.label}, random weights, {torch.get_num_threads()} threads"
     table = Table(title=title)
     for column in ("method", "images/s", "time, plain CLIP = 1", "peak, MiB", "paper"):

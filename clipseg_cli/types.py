@@ -150,11 +150,13 @@ class Pyramid:
         parts: side of the patches of each scale, as a part of the short side of the picture.
         weights: of the scales.
         stride: patches follow each other by a side divided by this; 2 overlaps them by half.
+        nearest: where grids are stretched as published, repeat their cells instead of interpolating.
     """
 
     parts: tuple[float, ...] = (1.0, 0.5, 0.25)
     weights: tuple[float, ...] = (1.0, 1.0, 1.0)
     stride: int = 2
+    nearest: bool = False
 
 
 @dataclass(frozen=True)

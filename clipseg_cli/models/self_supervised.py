@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,7 +63,7 @@ class SelfSupervisedViT:
         device = next(net.parameters()).device
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Equal for equal weights."""
         return fingerprint(self.net, {"kind": type(self.net).__name__})

@@ -187,4 +187,4 @@ class Patchwork:
             refiner.without(one, absent) * (weight / len(scales))
             for one, weight in zip(maps, self.pyramid.weights, strict=True)
         ]
-        return ScoreMaps(tuple(weighted), tuple(centres))
+        return ScoreMaps(tuple(weighted), tuple(centres), self.pyramid.nearest)

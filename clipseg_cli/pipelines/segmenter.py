@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig
 from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.models.backbones import load_backbone
-from clipseg_cli.models.catalogue import require_readable
 from clipseg_cli.models.student_files import read_student
 from clipseg_cli.models.student_model import StudentModel
 from clipseg_cli.pipelines.about import model_notes
@@ -159,13 +157,12 @@ class Segmenter:
             max_megapixels=max_megapixels,
         )
         plan = plan_clip(config, find_protocol(config.protocol))
-        require_readable(config.model)
         if saliency_folder(config):
             raise UsageError(
                 "maps of saliency are found by the names of files, and pictures in memory have none",
                 hint='use "clip", "dino" or "found", or the command line',
             )
-        backbone = load_backbone(config.model, config.pretrained, plan.device)
+        backbone = plan.backbone()
         beside = plan.second_networks(backbone)
 
         def predictor(classes: ClassList, benchmark: str | None) -> Predictor:
