@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from training.loader import collate
-from training.net import PATCH, TinyClip, normalise
+from training.net import PATCH, TinyClip, normalise, read_exported
 from training.scenes import Scene, heldout_vocabulary, load_vocabulary, paste
 from training.style import transform
 from training.textures import PAINTERS
@@ -32,7 +31,7 @@ SIZE, SIDE = 224, 92
 def load_exported(folder: Path) -> TinyClip:
     """The exported model in our own faster form."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_cfg"]
-    state = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+    state = read_exported(folder)
     tokens = state.pop("token_embedding.weight")
     model = TinyClip(list(range(len(tokens))), config)
     model.load_state_dict({f"clip.{key}": value for key, value in state.items()} | {"tokens": tokens})

@@ -14,7 +14,10 @@ VOC_OBJECTS = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dog", "horse",
     "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""The PASCAL VOC things in VOC order; a dining table has no emoji."""
+"""The PASCAL VOC things in VOC order, without the dining table, which has no emoji."""
+
+DINING_TABLE = ("dining table", "table", "dinner table", "kitchen table", "laid table")
+"""The words of the tables that are drawn from shapes."""
 
 BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "sky": ("sky", "blue sky", "cloudy sky"),
@@ -30,6 +33,10 @@ BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "ground": ("ground", "soil", "dirt", "earth ground"),
     "tiles": ("tiles", "tiled floor", "tiled wall"),
     "background": ("background", "plain background", "plain wall", "wall", "paper background"),
+    "stone wall": ("stone wall", "cobblestones", "stone pavement"),
+    "bushes": ("bushes", "hedge", "foliage", "undergrowth"),
+    "fabric": ("fabric", "cloth", "carpet", "rug"),
+    "concrete": ("concrete", "cement", "plaster wall"),
 }
 """Painted surfaces: name -> every word for it."""
 

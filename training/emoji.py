@@ -1,7 +1,7 @@
 """Train the bundled model: `python -m training.emoji --minutes 60`.
 
-Everything is drawn on the fly; nothing but the artwork is downloaded. The schedule follows the clock: the
-learning rate falls to zero when the minutes are over, and the weights are exported then (and every few minutes
+Every step reads the tower in two or three of the tool's ways, and lets the class token name the picture. Everything is
+drawn on the fly; nothing but the artwork is downloaded. The schedule follows the clock: the learning rate falls to zero when the minutes are over, and the weights are exported then (and every few minutes
 before).
 """
 
@@ -20,14 +20,14 @@ import torch
 
 from training.concepts import all_words
 from training.loader import Loader
-from training.losses import compute, scale_at, window
-from training.measure import evaluate, fixed_scenes
-from training.net import GRID, MODEL_CFG, PATCH, TinyClip, check_parity, export
+from training.losses import compute, draw_readings, scale_at, window
+from training.measure import READ_BY, evaluate, fixed_scenes
+from training.net import GRID, INFERENCE_SCALE, MODEL_CFG, PATCH, TinyClip, begin_with, check_parity, export
 from training.optim import make_optimisers
 from training.scenes import heldout_vocabulary, load_vocabulary
 from training.words import TextSampler
 
-WARM_UP_STEPS = 60
+WARM_UP_STEPS = 100
 EMA_EVERY, EMA_DECAY = 8, 0.97
 CLIP_NORM = 1.0
 COLUMNS = (
@@ -41,6 +41,7 @@ COLUMNS = (
     "train_things",
     "heldout",
     "heldout_things",
+    *READ_BY,
 )
 
 
@@ -57,8 +58,10 @@ class Run:
         gap = check_parity(self.model)
         if gap > 1e-4:
             raise RuntimeError(f"our forward differs from open_clip's by {gap:.1e}")
+        if args.start:
+            begin_with(self.model, args.start)
         self.model.to(self.device)
-        self.optimisers = make_optimisers(self.model)
+        self.optimisers = make_optimisers(self.model, args.rate)
         self.base_rates = [o.param_groups[0]["lr"] for o in self.optimisers]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = np.random.default_rng(args.seed)
@@ -84,9 +87,9 @@ class Run:
             optimiser.param_groups[0]["lr"] = float(base * rate)
             optimiser.zero_grad(set_to_none=True)
         offset = window(GRID, batch.images.shape[1] // PATCH, self.rng)
-        losses = compute(
-            self.model, self.texts, batch, self.vocabulary.related, offset, scale_at(self.progress)
-        )
+        scale = INFERENCE_SCALE if self.args.start else scale_at(self.progress)
+        methods = draw_readings(self.rng, batch.images.shape[1])
+        losses = compute(self.model, self.texts, batch, self.vocabulary.related, offset, scale, methods)
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         for optimiser in self.optimisers:
@@ -109,11 +112,14 @@ class Run:
         own = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         scores = {name: evaluate(self.model, self.texts, scenes) for name, scenes in self.test_scenes.items()}
+        few = self.test_scenes["heldout"][: self.args.eval_scenes // 3]
+        by = {name: evaluate(self.model, self.texts, few, method=name) for name in READ_BY}
         self.model.load_state_dict(own)
         row: dict[str, Any] = {"minute": f"{self.seconds / 60:.1f}", "step": self.step, "scenes": self.scenes}
         row |= {name: f"{value:.3f}" for name, value in self.recent.items()}
         for name, score in scores.items():
             row |= {name: f"{score.everything:.4f}", f"{name}_things": f"{score.things:.4f}"}
+        row |= {name: f"{score.everything:.4f}" for name, score in by.items()}
         return row
 
     def save(self) -> None:
@@ -195,6 +201,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, default=Path("runs/emoji"), help="checkpoint, log and exported model"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--start", type=Path, help="folder of an exported model to begin with")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=4, help="minutes between checkpoints")
     parser.add_argument("--measure-every", type=float, default=4, help="minutes between measurements")

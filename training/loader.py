@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 PATCH = 8
 MAX_INSTANCES = 9
-BATCH_AT = {96: 24, 160: 9, 224: 5}
-EARLY_MIX = {96: 0.85, 160: 0.15}
-LATE_MIX = {96: 0.6, 160: 0.2, 224: 0.2}
-LATE_FROM = 0.8
+BATCH_AT = {96: 32, 160: 11, 224: 6}
+SCENES, CROPS = False, True
+EARLY_MIX = {(SCENES, 96): 0.62, (SCENES, 160): 0.1, (SCENES, 224): 0.06,
+             (CROPS, 96): 0.12, (CROPS, 160): 0.04, (CROPS, 224): 0.06}  # fmt: skip
+LATE_MIX = {(SCENES, 96): 0.42, (SCENES, 160): 0.12, (SCENES, 224): 0.16,
+            (CROPS, 96): 0.1, (CROPS, 160): 0.06, (CROPS, 224): 0.14}  # fmt: skip
+"""Share of the batches of each kind and side: at first, and from `LATE_FROM` of the run on."""
+
+LATE_FROM = 0.7
+CROPPED_SIDE, CROPS_A_SCENE, SMALLEST_CROP = 224, 4, 0.22
+"""Crops are cut as CLIP-DIY does: squares of a quarter of the picture's side to all of it, seen at one size."""
 
 
 @dataclass
 class Batch:
-    """Scenes of one size. B scenes, N patches, K = MAX_INSTANCES.
+    """Scenes of one size, or crops of scenes. B scenes, N patches, K = MAX_INSTANCES.
 
     Attributes:
         images: [B, S, S, 3] uint8.
@@ -36,6 +43,8 @@ class Batch:
         is_thing: [B, N] True where that instance is a thing, not a surface.
         cover: [B, K, N] share of each patch that each instance covers, 0..1.
         labels: [B, K] concept number of each instance, -1 for none.
+        thing_instances: [B, K] True where an instance is a thing.
+        crops: True where the pictures are crops.
     """
 
     images: NDArray[np.uint8]
@@ -44,9 +53,11 @@ class Batch:
     is_thing: NDArray[np.bool_]
     cover: NDArray[np.float32]
     labels: NDArray[np.int64]
+    thing_instances: NDArray[np.bool_]
+    crops: bool = False
 
 
-def collate(scenes: list[Scene], first_surface: int) -> Batch:
+def collate(scenes: list[Scene], first_surface: int, *, crops: bool = False) -> Batch:
     """Stack scenes of one size; concepts from `first_surface` on are painted surfaces."""
     count, size = len(scenes), scenes[0].image.shape[0]
     h = size // PATCH
@@ -66,7 +77,31 @@ def collate(scenes: list[Scene], first_surface: int) -> Batch:
         patch_labels < first_surface,
         cover,
         labels,
+        (labels >= 0) & (labels < first_surface),
+        crops,
     )
+
+
+def cut(rng: np.random.Generator, scene: Scene, side: int) -> Scene:
+    """A random square of a scene, at another size; small ones are enlarged, and blurred by it."""
+    whole = scene.image.shape[0]
+    part = max(8, round(whole * float(np.exp(rng.uniform(np.log(SMALLEST_CROP), 0)))))
+    y, x = rng.integers(0, whole - part + 1, 2)
+    at = slice(y, y + part), slice(x, x + part)
+    flavour = cv2.INTER_AREA if part > side else (cv2.INTER_CUBIC, cv2.INTER_LINEAR)[int(rng.integers(2))]
+    image = cv2.resize(scene.image[at], (side, side), interpolation=flavour)
+    instances = cv2.resize(scene.instances[at], (side, side), interpolation=cv2.INTER_NEAREST)
+    return Scene(np.asarray(image, np.uint8), np.asarray(instances, np.uint8), scene.labels)
+
+
+def make_batch(maker: SceneMaker, first_surface: int, side: int, *, crops: bool) -> Batch:
+    """A fresh batch of scenes, or of crops of larger ones."""
+    count = BATCH_AT[side]
+    if not crops:
+        return collate([maker.make(side) for _ in range(count)], first_surface)
+    scenes = [maker.make(CROPPED_SIDE) for _ in range(-(-count // CROPS_A_SCENE))]
+    cuts = [cut(maker.rng, scenes[i // CROPS_A_SCENE], side) for i in range(count)]
+    return collate(cuts, first_surface, crops=True)
 
 
 def _work(queue: Any, progress: Synchronized[float], seed: int) -> None:
@@ -77,8 +112,8 @@ def _work(queue: Any, progress: Synchronized[float], seed: int) -> None:
     maker = SceneMaker(vocabulary, seed, SceneStyle())
     while True:
         mix = EARLY_MIX if progress.value < LATE_FROM else LATE_MIX
-        size = int(maker.rng.choice(list(mix), p=list(mix.values())))
-        queue.put(collate([maker.make(size) for _ in range(BATCH_AT[size])], first_surface))
+        crops, side = list(mix)[int(maker.rng.choice(len(mix), p=list(mix.values())))]
+        queue.put(make_batch(maker, first_surface, side, crops=crops))
 
 
 class Loader:

@@ -1,4 +1,7 @@
-"""What is learnt: patches, regions and whole pictures, each against the step's texts."""
+"""What is learnt: patches and regions in several readings, and what a whole picture shows, against the step's texts.
+
+Letters: B images, N patches, K instances, D embedding, T texts, C concepts.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,22 @@ if TYPE_CHECKING:
 
 THING_WEIGHT = 3.0
 REGION_WEIGHT = 0.8
-GLOBAL_WEIGHT = 0.1
+SCENE_WEIGHT, CROP_WEIGHT = 0.3, 1.0
+"""Of what the class token says of a scene, and of a crop as CLIP-DIY cuts it."""
+
+CENTRE = 0.3
+"""The class token names what is near the middle: the width of a Gaussian, in sides of the picture."""
+
+READINGS = (
+    (("maskclip", "vanilla", "sclip"), (0.45, 0.35, 0.2)),
+    (("clearclip", "naclip"), (0.5, 0.5)),
+    (("sc_clip", "gem", ""), (0.3, 0.1, 0.6)),
+)
+"""Each step reads the last block by one method of each group, drawn with these probabilities: with residual and MLP,
+without, and those that reach into earlier blocks."""
+
+COSTLY, COSTLY_UP_TO = "gem", 160
+"""GEM attends six times as often as the others: it is left out where pictures have more pixels a side than this."""
 
 
 @dataclass
@@ -31,6 +49,12 @@ class Losses:
     patch: float
     region: float
     pooled: float
+
+
+def draw_readings(rng: np.random.Generator, side: int) -> tuple[str, ...]:
+    """The methods by which a step reads pictures of `side` pixels."""
+    drawn = [str(rng.choice(names, p=shares)) for names, shares in READINGS]
+    return tuple(name for name in drawn if name and not (name == COSTLY and side > COSTLY_UP_TO))
 
 
 def scale_at(progress: float) -> float:
@@ -44,6 +68,14 @@ def window(model_grid: int, grid: int, rng: np.random.Generator) -> tuple[int, i
     return int(y), int(x)
 
 
+def central(grid: int) -> Tensor:
+    """[N] how much each patch of a square grid counts for the class token; the mean is 1."""
+    place = (torch.arange(grid) + 0.5) / grid - 0.5
+    line = torch.exp(-0.5 * (place / CENTRE) ** 2)
+    weight = torch.outer(line, line).flatten()
+    return weight / weight.mean()
+
+
 def compute(
     model: TinyClip,
     texts: TextSampler,
@@ -51,43 +83,51 @@ def compute(
     related: NDArray[np.bool_],
     offset: tuple[int, int],
     scale: float,
+    methods: tuple[str, ...] = ("maskclip",),
 ) -> Losses:
-    """One forward pass and the weighted sum of the three terms."""
+    """One forward pass and the weighted sum of the terms."""
     device = model.tokens.device
     candidates = texts.candidates(batch.labels)
     text = normalise(model.encode_text(texts.tokens(candidates).to(device)))  # [T, D]
-    dense, pooled = model.encode_image(torch.from_numpy(batch.images).to(device).permute(0, 3, 1, 2), offset)
-    dense = normalise(dense)  # [B, N, D]
+    pixels = torch.from_numpy(batch.images).to(device).permute(0, 3, 1, 2)
+    readings, pooled = model.readings(pixels, methods, offset)
     column = np.zeros(len(related), np.int64)
     column[candidates] = np.arange(len(candidates))
+    position = torch.from_numpy(column).to(device)
     blocked = torch.from_numpy(related[:, candidates]).to(device)  # [C, T]
 
-    def entropy(features: Tensor, labels: Tensor, extra: Tensor | None = None) -> Tensor:
+    def entropy(features: Tensor, labels: Tensor) -> Tensor:
+        target = position[labels]
+        mask = blocked[labels].scatter(1, target[:, None], False)
         logits = scale * features @ text.T
-        mask = blocked[labels] if extra is None else blocked[labels] | extra
-        target = torch.from_numpy(column).to(device)[labels]
-        mask.scatter_(1, target[:, None], False)
         return F.cross_entropy(logits.masked_fill(mask, float("-inf")), target, reduction="none")
 
     labels = torch.from_numpy(batch.patch_labels).to(device).flatten()
     weights = torch.from_numpy(np.where(batch.is_thing, THING_WEIGHT, 1.0) * batch.patch_weights).to(device)
     weights = weights.float().flatten()
-    patch = (entropy(dense.flatten(0, 1), labels) * weights).sum() / weights.sum()
-
-    cover = torch.from_numpy(batch.cover).to(device)
+    cover = torch.from_numpy(batch.cover).to(device)  # [B, K, N]
     area = cover.sum(-1)
-    scene, slot = torch.nonzero(
-        (area > 1.5) & (torch.from_numpy(batch.labels).to(device) >= 0), as_tuple=True
-    )
-    named = torch.from_numpy(batch.labels).to(device)[scene, slot]
-    means = (cover / area.clamp(min=1e-3)[..., None]) @ dense  # [B, K, D]
-    region = entropy(normalise(means[scene, slot]), named).mean()
+    instances = torch.from_numpy(batch.labels).to(device)  # [B, K]
+    scene, slot = torch.nonzero((area > 1.5) & (instances >= 0), as_tuple=True)
+    named = instances[scene, slot]
+    shares = cover / area.clamp(min=1e-3)[..., None]
 
-    # The pooled embedding should like everything shown: one term each, the others not held against it.
-    shown = torch.zeros(len(batch.images), len(candidates), dtype=torch.bool, device=device)
-    shown[scene, torch.from_numpy(column).to(device)[named]] = True
-    share = area[scene, slot].sqrt()
-    whole = (entropy(normalise(pooled)[scene], named, shown[scene]) * share).sum() / share.sum()
+    patch, region = pixels.new_zeros((), dtype=torch.float32), pixels.new_zeros((), dtype=torch.float32)
+    for features in readings.values():
+        dense = normalise(features)  # [B, N, D]
+        patch = patch + (entropy(dense.flatten(0, 1), labels) * weights).sum() / weights.sum()
+        region = region + entropy(normalise((shares @ dense)[scene, slot]), named).mean()
+    patch, region = patch / len(readings), region / len(readings)
 
-    total = patch + REGION_WEIGHT * region + GLOBAL_WEIGHT * whole
+    # Everything shown is right for the whole picture, by its size and nearness to the middle.
+    counts = (cover * central(round(cover.shape[-1] ** 0.5)).to(device)).sum(-1)
+    counts = counts * torch.from_numpy(np.where(batch.thing_instances, THING_WEIGHT, 1.0)).to(device)
+    counts = torch.where(instances >= 0, counts, 0.0).float()
+    target = torch.zeros(len(pixels), len(candidates), device=device)
+    target.scatter_add_(1, position[instances.clamp(min=0)], counts / counts.sum(-1, keepdim=True))
+    rivals = (blocked[instances.clamp(min=0)] & (instances >= 0)[..., None]).any(1) & (target == 0)
+    logits = (scale * normalise(pooled) @ text.T).masked_fill(rivals, -1e4)
+    whole = F.cross_entropy(logits, target)
+
+    total = patch + REGION_WEIGHT * region + (CROP_WEIGHT if batch.crops else SCENE_WEIGHT) * whole
     return Losses(total, float(patch.detach()), float(region.detach()), float(whole.detach()))

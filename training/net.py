@@ -1,7 +1,8 @@
 """A tiny CLIP with open_clip's parameters and our own, faster forward pass.
 
 `TinyClip` holds a plain `open_clip.model.CLIP` and runs the same mathematics with bf16 matrix products and manual
-attention, which on a CPU is several times faster than the module's own forward. `check_parity` compares them.
+attention, which on a CPU is several times faster than the module's own forward. `check_parity` compares them. Dense
+features come from the tool's own methods, so that what is trained is what the tool reads.
 
 Letters: B images, N patches, W width, D embedding, T texts, L text length.
 """
@@ -9,6 +10,7 @@ Letters: B images, N patches, W width, D embedding, T texts, L text length.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,13 +18,21 @@ import torch
 import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clipseg_cli.methods import METHODS
+from clipseg_cli.models.dense_clip import DenseTransformer
+from clipseg_cli.ops.attention import merge_heads, split_heads
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from clipseg_cli.types import Positions
 
 PATCH = 8
 GRID = 28
@@ -47,6 +57,12 @@ PREPROCESS_CFG: dict[str, Any] = {
     "resize_mode": "shortest",
 }
 INFERENCE_SCALE = 100.0
+SHARPNESS = 4.0
+"""Factor on the first LayerNorm of every image block, taken back in the weights behind it.
+
+Nothing changes by it but GEM, which takes the length of the normed tokens as the sharpness of its attention: at width
+192 that is half of what it is in a ViT-B, and every patch would attend to all others alike. A power of two is exact.
+"""
 
 
 class TinyClip(nn.Module):
@@ -83,16 +99,32 @@ class TinyClip(nn.Module):
         Returns:
             [B, N, D] and [B, D], float32, not normalised.
         """
-        visual: Any = self.clip.visual
-        x = self._embed(pixels, offset)
-        blocks = list(visual.transformer.resblocks)
-        heads = blocks[0].attn.num_heads
-        for block in blocks[:-1]:
-            x = self._block(block, x, heads)
-        dense, pooled = self._last_block(blocks[-1], x, heads)
-        both = torch.cat([pooled, dense], dim=1)  # [B, 1 + N, W]
-        both = self._norm(visual.ln_post, both) @ visual.proj.to(self.compute)
-        return both[:, 1:].float(), both[:, 0].float()
+        features, pooled = self.readings(pixels, ("maskclip",), offset)
+        return features["maskclip"], pooled
+
+    def readings(
+        self, pixels: Tensor, methods: tuple[str, ...], offset: tuple[int, int] = (0, 0)
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Dense features as several methods of the tool read them, and the pooled embedding.
+
+        The blocks that the methods share are computed once.
+
+        Args:
+            pixels: [B, 3, H, W] uint8, sides multiples of the patch and at most 224.
+            methods: names of the tool's registry.
+            offset: which window of the position grid to use, in patches.
+
+        Returns:
+            [B, N, D] for each method, and [B, D]; float32, not normalised.
+        """
+        tower = FastTower(self, pixels, offset)
+        found = {}
+        with fast_attention(on=not pixels.is_cuda):
+            for name in methods:
+                reader = DenseTransformer(tower, METHODS.get(name))
+                found[name] = reader(pixels).features.float().flatten(2).mT
+            pooled = tower.pooled_embedding()
+        return found, pooled.float()
 
     def encode_text(self, ids: Tensor) -> Tensor:
         """Embeddings of padded token ids [T, L], end of text last: [T, D], float32, not normalised."""
@@ -101,15 +133,108 @@ class TinyClip(nn.Module):
         length = ids.shape[1]
         x = self.tokens[self.row[ids]].to(compute) + clip.positional_embedding[:length].to(compute)
         mask = torch.full((length, length), float("-inf"), device=ids.device, dtype=compute).triu(1)
-        for block in clip.transformer.resblocks:
-            x = self._block(block, x, block.attn.num_heads, mask)
+        for block in (FastBlock(self, block) for block in clip.transformer.resblocks):
+            q, k, v = block.qkv(block.normed(x))
+            x = block.feed(x + block.project(_plain_products(q, k, v, mask)))
         x = x[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
         text: Tensor = self._norm(clip.ln_final, x) @ clip.text_projection.to(compute)
         return text.float()
 
+    def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
+        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+
+
+class FastBlock:
+    """A block of open_clip's under the tool's names (`types.Block`), with weights cast once and every result kept.
+
+    Several methods that read the same tokens therefore pay for them once. It lives for one forward pass.
+    """
+
+    def __init__(self, model: TinyClip, block: Any) -> None:
+        cast = model.compute
+        self.model, self.heads = model, block.attn.num_heads
+        attn, mlp, first, second = block.attn, block.mlp, block.ln_1, block.ln_2
+        self.norms = [
+            ((first.weight * SHARPNESS).to(cast), (first.bias * SHARPNESS).to(cast), first.eps),
+            (second.weight.to(cast), second.bias.to(cast), second.eps),
+        ]
+        self.joined = (attn.in_proj_weight / SHARPNESS).to(cast), attn.in_proj_bias.to(cast)
+        self.out = attn.out_proj.weight.to(cast), attn.out_proj.bias.to(cast)
+        self.up, self.down = (
+            (layer.weight.to(cast), layer.bias.to(cast)) for layer in (mlp.c_fc, mlp.c_proj)
+        )
+        self.kept: dict[tuple[str, int], tuple[Tensor, Any]] = {}
+
+    def _once(self, what: str, x: Tensor, make: Callable[[Tensor], Any]) -> Any:
+        key = what, id(x)
+        if key not in self.kept:
+            self.kept[key] = x, make(x)  # x is kept too, so that its id is not given to another
+        return self.kept[key][1]
+
+    def _norm(self, which: int, x: Tensor) -> Tensor:
+        weight, bias, eps = self.norms[which]
+        return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """As it was trained."""
+
+        def whole(x: Tensor) -> Tensor:
+            q, k, v = self.qkv(self.normed(x))
+            return self.feed(x + self.project(F.scaled_dot_product_attention(q, k, v)))
+
+        return self._once("block", x, whole)  # type: ignore[no-any-return]
+
+    def normed(self, x: Tensor) -> Tensor:
+        """Before the attention."""
+        return self._once("normed", x, lambda x: self._norm(0, x))  # type: ignore[no-any-return]
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values."""
+
+        def split(x: Tensor) -> tuple[Tensor, ...]:
+            return tuple(split_heads(part, self.heads) for part in F.linear(x, *self.joined).chunk(3, -1))
+
+        return self._once("qkv", x, split)  # type: ignore[no-any-return]
+
+    def project(self, mixed: Tensor) -> Tensor:
+        """Output projection."""
+        return F.linear(merge_heads(mixed), *self.out)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """There is no layer scale."""
+        return x
+
+    def feed(self, x: Tensor) -> Tensor:
+        """MLP and its residual."""
+        return x + F.linear(F.gelu(F.linear(self._norm(1, x), *self.up)), *self.down)
+
+    def inner(self, x: Tensor) -> Tensor:
+        """Between attention and MLP."""
+        q, k, v = self.qkv(self.normed(x))
+        return self._norm(1, x + self.project(F.scaled_dot_product_attention(q, k, v)))
+
+
+class FastTower:
+    """The image tower under the tool's names (`models.towers.Tower`), for one batch of pictures.
+
+    Args:
+        model: whose weights are read.
+        pixels: [B, 3, H, W] uint8.
+        offset: which window of the position grid is used, in patches.
+    """
+
+    patch, prefix = PATCH, 1
+
+    def __init__(self, model: TinyClip, pixels: Tensor, offset: tuple[int, int]) -> None:
+        self.visual: Any = model.clip.visual
+        self.compute = model.compute
+        self.all = [FastBlock(model, block) for block in self.visual.transformer.resblocks]
+        self.depth = len(self.all)
+        self.tokens = self._embed(pixels, offset)
+
     def _embed(self, pixels: Tensor, offset: tuple[int, int]) -> Tensor:
-        visual: Any = self.clip.visual
-        compute = self.compute
+        visual, compute = self.visual, self.compute
         b, _, height, width = pixels.shape
         h, w = height // PATCH, width // PATCH
         mean = torch.tensor(OPENAI_DATASET_MEAN, device=pixels.device).view(3, 1, 1) * 255
@@ -125,46 +250,58 @@ class TinyClip(nn.Module):
         return self._norm(visual.ln_pre, x)
 
     def _norm(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
-        weight, bias = norm.weight.to(x.dtype), norm.bias.to(x.dtype)
-        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+        return F.layer_norm(
+            x, norm.normalized_shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps
+        )
 
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.linear(x, weight.to(self.compute), bias.to(self.compute))
+    def embed(self, image: Tensor, grid: tuple[int, int], positions: Positions) -> Tensor:
+        """The tokens of the batch; its grid is never larger than that of the positions."""
+        del image, grid, positions
+        return self.tokens
 
-    def _mlp(self, block: Any, x: Tensor) -> Tensor:
-        hidden = F.gelu(self._linear(self._norm(block.ln_2, x), block.mlp.c_fc.weight, block.mlp.c_fc.bias))
-        y: Tensor = x + self._linear(hidden, block.mlp.c_proj.weight, block.mlp.c_proj.bias)
-        return y
+    def blocks(self, grid: tuple[int, int]) -> list[FastBlock]:
+        """The same for every grid."""
+        del grid
+        return self.all
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-        """Multi-head attention: q [B, M, W] looks at k, v [B, N, W]."""
+    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The last LayerNorm, and the projection behind it."""
+        tokens = self._norm(self.visual.ln_post, tokens)
+        return tokens, tokens @ self.visual.proj.to(self.compute)
 
-        def split(t: Tensor) -> Tensor:
-            per_head: Tensor = t.unflatten(-1, (heads, -1)).transpose(1, 2)
-            return per_head
+    def pooled(self, x: Tensor) -> Tensor:
+        """The class token in the space of the words: [B, D]."""
+        return self.ending(x[:, :1])[1][:, 0]
 
-        if q.is_cuda:
-            out = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask)
-        else:
-            scale = (q.shape[-1] // heads) ** -0.5
-            scores = split(q) * scale @ split(k).transpose(-1, -2)
-            out = (scores if mask is None else scores + mask).softmax(-1) @ split(v)
-        return out.transpose(1, 2).flatten(2)
+    def pooled_embedding(self) -> Tensor:
+        """The embedding of each picture [B, D]; of the last block only the class token is computed."""
+        x = self.tokens
+        for block in self.all[:-1]:
+            x = block(x)
+        last = self.all[-1]
+        q, k, v = last.qkv(last.normed(x))
+        return self.pooled(
+            last.feed(x[:, :1] + last.project(F.scaled_dot_product_attention(q[:, :, :1], k, v)))
+        )
 
-    def _block(self, block: Any, x: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-        attn = block.attn
-        q, k, v = self._linear(self._norm(block.ln_1, x), attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
-        out = self._attend(q, k, v, heads, mask)
-        return self._mlp(block, x + self._linear(out, attn.out_proj.weight, attn.out_proj.bias))
 
-    def _last_block(self, block: Any, x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        """The value path for the patches, ordinary attention for the class token: [B, N, W], [B, 1, W]."""
-        attn = block.attn
-        q, k, v = self._linear(self._norm(block.ln_1, x), attn.in_proj_weight, attn.in_proj_bias).chunk(3, -1)
-        pooled = self._attend(q[:, :1], k, v, heads)
-        out = torch.cat([pooled, v[:, 1:]], dim=1)
-        y = self._mlp(block, x + self._linear(out, attn.out_proj.weight, attn.out_proj.bias))
-        return y[:, 1:], y[:, :1]
+@contextmanager
+def fast_attention(*, on: bool) -> Iterator[None]:
+    """Attention as two products and a softmax: in bf16 on a CPU three times as fast as torch's own, there and back."""
+    original = F.scaled_dot_product_attention
+    if on:
+        F.scaled_dot_product_attention = _plain_products
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = original
+
+
+def _plain_products(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
+) -> Tensor:
+    scores = q * (q.shape[-1] ** -0.5 if scale is None else scale) @ k.transpose(-1, -2)
+    return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ v
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -172,12 +309,14 @@ def normalise(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def dense_logits(model: TinyClip, images: NDArray[np.uint8], text: Tensor) -> Tensor:
+def dense_logits(
+    model: TinyClip, images: NDArray[np.uint8], text: Tensor, method: str = "maskclip"
+) -> Tensor:
     """Cosine x 100 of every pixel of square images [B, S, S, 3] with unit text [T, D]: [B, T, S, S]."""
     device = text.device
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     size = images.shape[1]
-    dense, _ = model.encode_image(pixels)
+    dense = model.readings(pixels, (method,))[0][method]
     h = size // PATCH
     logits = INFERENCE_SCALE * normalise(dense) @ text.T  # [B, N, T]
     grid = logits.transpose(1, 2).unflatten(-1, (h, h))
@@ -200,13 +339,45 @@ def export(model: TinyClip, values: dict[str, Tensor], folder: Path) -> None:
     """Write `config.json` and `model.safetensors` (fp16) as open_clip reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": MODEL_CFG, "preprocess_cfg": PREPROCESS_CFG}
-    half = {key: value.half().contiguous() for key, value in full_state(model, values).items()}
+    state = sharpened(full_state(model, values), SHARPNESS)
+    half = {key: value.half().contiguous() for key, value in state.items()}
     half["logit_scale"] = model.clip.logit_scale.detach().float().cpu()
     temporary = folder / "model.safetensors.part"
-    save_file(half, temporary, metadata={"format": "pt"})
+    save_file(half, temporary, metadata={"format": "pt", "sharpness": f"{SHARPNESS:g}"})
     temporary.chmod(0o644)
     temporary.replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def sharpened(state: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """The same network with the first norm of each image block so many times as long; see `SHARPNESS`."""
+    found = dict(state)
+    for key in state:
+        if key.startswith("visual.transformer.resblocks"):
+            if ".ln_1." in key:
+                found[key] = state[key] * factor
+            elif key.endswith("in_proj_weight"):
+                found[key] = state[key] / factor
+    return found
+
+
+def read_exported(folder: Path) -> dict[str, Tensor]:
+    """open_clip's state dict of an exported model, in fp32, as it is trained."""
+    path = folder / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        factor = float((file.metadata() or {}).get("sharpness", 1))
+    return sharpened({key: value.float() for key, value in load_file(path).items()}, 1 / factor)
+
+
+@torch.no_grad()
+def begin_with(model: TinyClip, folder: Path) -> None:
+    """Take over the weights of an exported model; tokens that it never saw keep their random rows."""
+    state = read_exported(folder)
+    table = state.pop("token_embedding.weight")[model.token_ids]
+    seen = table.abs().sum(1) > 0
+    own = {f"clip.{key}": value for key, value in state.items()}
+    own["tokens"] = torch.where(seen[:, None], table, model.tokens.detach())
+    model.load_state_dict(own, strict=True)
 
 
 @torch.no_grad()

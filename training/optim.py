@@ -40,28 +40,40 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
+        """Update every matrix that has a gradient; those of one shape are orthogonalised together."""
         for group in self.param_groups:
+            alike: dict[tuple[int, int, int], list[tuple[nn.Parameter, Tensor]]] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(buffer, group["momentum"])
                 rows, columns = p.shape
                 parts = 3 if rows == 3 * columns else 1
-                update = orthogonalise(update.view(parts, rows // parts, columns)).view(rows, columns)
-                scale = max(1.0, rows / parts / columns) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.to(p.dtype), alpha=-group["lr"] * scale)
+                update = p.grad.lerp(buffer, group["momentum"]).view(parts, rows // parts, columns)
+                alike.setdefault((parts, *update.shape[1:]), []).append((p, update))
+            for (_, rows, columns), pairs in alike.items():
+                updates = orthogonalise(torch.stack([update for _, update in pairs])).float()
+                scale = max(1.0, rows / columns) ** 0.5
+                for (p, _), update in zip(pairs, updates, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(update.view(p.shape), alpha=-group["lr"] * scale)
 
 
-def make_optimisers(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon over the matrices inside transformer blocks, AdamW over everything else that learns."""
+def make_optimisers(model: nn.Module, share: float = 1.0) -> list[torch.optim.Optimizer]:
+    """Muon over the matrices inside transformer blocks, AdamW over everything else that learns.
+
+    Args:
+        model: what learns.
+        share: of the usual rates; less than 1 for weights that have learnt before.
+    """
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
         (matrices if "resblocks" in name and p.ndim == 2 else rest).append(p)
-    return [Muon(matrices), torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.02)]
+    return [
+        Muon(matrices, 0.015 * share),
+        torch.optim.AdamW(rest, lr=1e-3 * share, betas=(0.9, 0.98), weight_decay=0.02),
+    ]

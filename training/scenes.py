@@ -26,6 +26,7 @@ from training.concepts import (
     BACKGROUNDS,
     COLOURS,
     COMMON,
+    DINING_TABLE,
     EVALUATED_BACKGROUNDS,
     VOC_OBJECTS,
     Concept,
@@ -33,13 +34,15 @@ from training.concepts import (
     read_things,
     surfaces,
 )
-from training.style import recolour, restyle, spoil, transform
-from training.textures import ABOVE, BELOW, PAINTERS, Image, Rng
+from training.style import light, recolour, restyle, spoil, transform
+from training.textures import ABOVE, BELOW, PAINTERS, Image, Rng, noise
+from training.voc_table import draw_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TEXTURE_SIDE = 256
+TABLES = 60
 STYLED_SHARE = 0.7
 """Share of the things whose style is changed; the others look as their artist drew them."""
 
@@ -87,6 +90,8 @@ def load_vocabulary(families: tuple[str, ...] = TRAIN_FAMILIES, side: int = SPRI
     )
     bank = {t.name: bank[t.name] for t in things_kept}
     _add_potted_plants(bank)
+    things_kept.append(Concept(DINING_TABLE[0], DINING_TABLE))
+    bank[DINING_TABLE[0]] = _dining_tables(families)
     variants = coloured_variants(things_kept)
     for variant in variants:
         bank[variant.name] = {
@@ -110,6 +115,19 @@ def _add_potted_plants(bank: SpriteBank) -> None:
                 continue
             for sprite in sprites[:2]:
                 bank["potted plant"].setdefault(family, []).append(_pot(rng, sprite))
+
+
+def _dining_tables(families: tuple[str, ...]) -> dict[str, list[Sprite]]:
+    """Drawn tables, others for art that is held out."""
+    rng = np.random.default_rng(len(families))
+    return {"drawn": [_smaller(draw_table(rng)) for _ in range(TABLES)]}
+
+
+def _smaller(sprite: Sprite) -> Sprite:
+    """At the size of the other drawings."""
+    scale = SPRITE_SIDE / max(sprite.shape[:2])
+    size = round(sprite.shape[1] * scale), round(sprite.shape[0] * scale)
+    return np.asarray(cv2.resize(sprite, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _pot(rng: Rng, plant: Sprite) -> Sprite:
@@ -172,14 +190,15 @@ class SceneMaker:
         self.style = style or SceneStyle()
         self.rng = np.random.default_rng(seed)
         self.textures: dict[str, list[Image]] = {}
-        voc = [vocabulary.index[name] for name in VOC_OBJECTS]
+        names = VOC_OBJECTS if self.style.voc_only else (*VOC_OBJECTS, DINING_TABLE[0])
+        voc = [vocabulary.index[name] for name in names]
         self.voc = np.array(voc)
         others = sorted(set(vocabulary.drawable()) - set(voc))
         self.others = np.array(others)
         counts = [sum(map(len, vocabulary.bank[vocabulary.concepts[i].name].values())) for i in others]
         weights = np.minimum(np.sqrt(counts), 6.0) * [taste(vocabulary.concepts[i]) for i in others]
         self.other_weights = weights / weights.sum()
-        voc_counts = [sum(map(len, vocabulary.bank[name].values())) for name in VOC_OBJECTS]
+        voc_counts = [sum(map(len, vocabulary.bank[name].values())) for name in names]
         voc_weights = np.clip(np.array(voc_counts, float) ** 0.4, 2.0, 6.0)  # many drawings: harder to learn
         self.voc_weights = (
             np.ones(len(voc)) / len(voc) if self.style.voc_only else voc_weights / voc_weights.sum()
@@ -189,11 +208,15 @@ class SceneMaker:
         """One square scene of `size` pixels."""
         scene = self._surfaces(size)
         rng, style = self.rng, self.style
+        if style.augment and rng.random() < 0.25:
+            self._spread(scene)
         expected = style.density * size / 224
         count = int(np.clip(rng.poisson(expected - 1) + 1, 1, 7))
         sides = np.sort(np.exp(rng.uniform(np.log(style.low), np.log(style.high), count)))[::-1]
         for side in np.minimum(sides, size):
             self._place(scene, float(side))
+        if style.augment and rng.random() < 0.3:
+            scene.image = light(rng, scene.image)
         if style.augment and rng.random() < 0.4:
             scene.image = spoil(rng, scene.image)
         return scene
@@ -233,6 +256,16 @@ class SceneMaker:
         scene.instances[:] = below
         scene.labels = [index[top], index[low]]
         return scene
+
+    def _spread(self, scene: Scene) -> None:
+        """A patch of one more surface in the open: a puddle, a rug, a bush."""
+        rng, size = self.rng, scene.image.shape[0]
+        names = [n for n in BACKGROUNDS if self.vocabulary.index[n] not in scene.labels]
+        name = names[int(rng.integers(len(names)))]
+        inside = noise(rng, size, size, rng.uniform(1.5, 4), octaves=2) > rng.uniform(0.6, 0.8)
+        scene.image = np.where(inside[..., None], self._texture(name, size), scene.image)
+        scene.instances[inside] = len(scene.labels)
+        scene.labels.append(self.vocabulary.index[name])
 
     def _below(self, size: int) -> NDArray[np.bool_]:
         """The part of the picture under a horizon, sometimes a slanting or wavy one."""
@@ -279,11 +312,7 @@ class SceneMaker:
     def _spot(self, scene: Scene, h: int, w: int) -> tuple[int, int] | None:
         """A top-left corner that keeps at least two thirds in the picture and hides little that is there."""
         size = scene.image.shape[0]
-        grounds = (
-            2
-            if len(scene.labels) > 1 and scene.labels[1] >= len(self.vocabulary.concepts) - len(PAINTERS)
-            else 1
-        )
+        grounds = sum(label >= len(self.vocabulary.concepts) - len(PAINTERS) for label in scene.labels[:3])
         for attempt in range(8):
             out_y, out_x = (h // 6, w // 6) if self.style.augment else (h // 12, w // 12)
             y = int(self.rng.integers(-out_y, max(size - h + out_y, 1 - out_y)))

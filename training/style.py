@@ -91,6 +91,8 @@ def restyle(rng: Rng, sprite: Sprite, hue: str) -> Sprite:
         rgb = _shade(rng, rgb)
     if rng.random() < 0.15:
         rgb = _ink(rng, rgb)
+    if rng.random() < 0.12:
+        rgb = _grain(rng, rgb)
     if rng.random() < 0.1:
         alpha = cv2.erode(alpha, np.ones((3, 3), np.uint8))
     out = np.dstack([rgb, alpha])
@@ -136,6 +138,25 @@ def _shade(rng: Rng, rgb: Pixels) -> Pixels:
         cx, cy = rng.uniform(-0.6, 0.6, 2)
         light = light + depth * np.exp(-((xs - cx) ** 2 + (ys - cy) ** 2) * 3).astype(np.float32)
     lit: Pixels = np.clip(rgb * light[..., None], 0, 255).astype(np.uint8)
+    return lit
+
+
+def _grain(rng: Rng, rgb: Pixels) -> Pixels:
+    """As if painted on canvas, felt or paper: smooth noise of one size over the drawing."""
+    h, w = rgb.shape[:2]
+    size = rng.uniform(1.0, 6.0)
+    small = rng.normal(1, rng.uniform(0.04, 0.2), (max(2, int(h / size)), max(2, int(w / size))))
+    grain = cv2.resize(small.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
+    rough: Pixels = np.clip(rgb * grain[..., None], 0, 255).astype(np.uint8)
+    return rough
+
+
+def light(rng: Rng, image: Pixels) -> Pixels:
+    """Uneven light over a whole picture: a slope, and a bright or dark place."""
+    h, w = image.shape[:2]
+    coarse = 1 + rng.normal(0, 0.22, (3, 3))
+    field = cv2.resize(coarse.astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+    lit: Pixels = np.clip(image * np.clip(field, 0.3, 1.7)[..., None], 0, 255).astype(np.uint8)
     return lit
 
 

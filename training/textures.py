@@ -246,6 +246,69 @@ def background(rng: Rng, h: int, w: int) -> Image:
     return finish(picture)
 
 
+def stone_wall(rng: Rng, h: int, w: int) -> Image:
+    """Rounded stones of one rock with dark joints, a wall or a pavement."""
+    side = max(5.0, min(h, w) * rng.uniform(0.06, 0.16))
+    seeds = np.ones((h, w), np.uint8)
+    count = max(4, int(h * w / side**2))
+    seeds[rng.integers(0, h, count), rng.integers(0, w, count)] = 0
+    far, cell = cv2.distanceTransformWithLabels(
+        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )  # the nearest seed of every pixel: Voronoi cells
+    tones = colour(rng, (10, 60), (0.0, 0.25), (0.4, 0.75)) * rng.uniform(0.75, 1.2, (cell.max() + 1, 1))
+    edge = cv2.morphologyEx(cell.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
+    joint = cv2.GaussianBlur(edge.astype(np.float32), (0, 0), max(0.6, side / 14))
+    light = 1.1 - 0.35 * np.clip(far / side, 0, 1) + 0.3 * (noise(rng, h, w, 30, octaves=2) - 0.5)
+    light = light * (1 - np.clip(joint * 1.5, 0, 0.75))
+    return finish(tones[cell].astype(np.float32) * light[..., None].astype(np.float32))
+
+
+def bushes(rng: Rng, h: int, w: int) -> Image:
+    """Leaves of many greens in front of dark gaps."""
+    dark, light = (
+        colour(rng, (90, 140), (0.5, 0.9), (0.08, 0.3)),
+        colour(rng, (70, 130), (0.4, 0.85), (0.5, 0.8)),
+    )
+    depth = noise(rng, h, w, rng.uniform(3, 8), octaves=2)
+    leaves = noise(rng, h, w, rng.uniform(20, 40), stretch=rng.uniform(0.5, 2), octaves=2)
+    crisp = np.clip((leaves - 0.45) * rng.uniform(2, 5) + 0.5, 0, 1)
+    picture = blend(dark, light, np.clip(0.65 * crisp + 0.5 * depth - 0.1, 0, 1).astype(np.float32))
+    if rng.random() < 0.25:  # in blossom
+        spots = noise(rng, h, w, rng.uniform(18, 30), octaves=1) > rng.uniform(0.8, 0.9)
+        picture[spots] = colour(rng, (280, 420), (0.1, 0.7), (0.85, 1.0))
+    return finish(picture)
+
+
+def fabric(rng: Rng, h: int, w: int) -> Image:
+    """Woven cloth, plain or plaid, in soft folds."""
+    base = colour(rng, (0, 360), (0.1, 0.8), (0.3, 0.9))
+    picture = np.empty((h, w, 3), np.float32)
+    picture[:] = base
+    ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
+    if rng.random() < 0.5:
+        for line in (ys, xs):
+            period, tone = min(h, w) * rng.uniform(0.06, 0.2), colour(rng, (0, 360), (0.0, 0.8), (0.2, 1.0))
+            band = (line % period < period * rng.uniform(0.15, 0.5)).astype(np.float32)
+            picture = blend(picture, tone, band * np.float32(rng.uniform(0.3, 0.6)))
+    thread = rng.uniform(1.6, 4)
+    weave = 1 + 0.12 * np.sin(2 * np.pi * xs / thread) * np.sin(2 * np.pi * ys / thread)
+    folds = 0.85 + 0.3 * noise(rng, h, w, rng.uniform(1.5, 5), stretch=rng.uniform(0.3, 3), octaves=2)
+    return finish(picture * (weave * folds)[..., None])
+
+
+def concrete(rng: Rng, h: int, w: int) -> Image:
+    """Pale grey or ochre plaster with stains, pores and sometimes joints."""
+    tone = colour(rng, (20, 60), (0.0, 0.22), (0.55, 0.92))
+    stains = noise(rng, h, w, rng.uniform(1.5, 6), octaves=4)
+    picture = tone * (0.8 + 0.3 * stains + 0.06 * (rng.random((h, w), dtype=np.float32) - 0.5))[..., None]
+    picture[rng.random((h, w), dtype=np.float32) > 0.996] *= 0.6
+    if rng.random() < 0.4:
+        side = max(8, int(min(h, w) * rng.uniform(0.25, 0.6)))
+        picture[::side] *= 0.7
+        picture[:, ::side] *= 0.7
+    return finish(picture)
+
+
 PAINTERS: dict[str, Painter] = {
     "sky": sky,
     "grass": grass,
@@ -260,9 +323,24 @@ PAINTERS: dict[str, Painter] = {
     "ground": ground,
     "tiles": tiles,
     "background": background,
+    "stone wall": stone_wall,
+    "bushes": bushes,
+    "fabric": fabric,
+    "concrete": concrete,
 }
 """Surface name -> painter."""
 
-ABOVE = ("sky", "night sky", "sunset", "brick wall", "background", "tiles", "wood")
-BELOW = ("grass", "water", "sand", "snow", "road", "ground", "wood", "tiles")
+ABOVE = (
+    "sky",
+    "night sky",
+    "sunset",
+    "brick wall",
+    "background",
+    "tiles",
+    "wood",
+    "stone wall",
+    "bushes",
+    "concrete",
+)
+BELOW = ("grass", "water", "sand", "snow", "road", "ground", "wood", "tiles", "fabric", "concrete", "bushes")
 """Which surfaces naturally lie over which."""

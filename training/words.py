@@ -11,7 +11,7 @@ from open_clip import get_tokenizer
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from training.concepts import BACKGROUNDS, VOC_OBJECTS, Concept
+from training.concepts import BACKGROUNDS, DINING_TABLE, VOC_OBJECTS, Concept
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ SCENE_TEMPLATES = (
     "a photo of a big {}.", "a photo of a medium {}.", "a photo of a small {}.", "itap of a {}.",
 )  # fmt: skip
 TEMPLATES = (*(str(t("{}")) for t in OPENAI_IMAGENET_TEMPLATES), *SCENE_TEMPLATES)
-TEXTS_PER_STEP = 88
+TEXTS_PER_STEP = 160
 FAVOUR = 5.0
 """How much more often an evaluated concept serves as a wrong answer."""
 
@@ -37,7 +37,7 @@ class TextSampler:
         self.tokenizer = get_tokenizer("ViT-B-32", context_length=context_length)
         self.rng = np.random.default_rng(seed)
         self.progress = 0.0
-        favoured = set(VOC_OBJECTS) | set(BACKGROUNDS)
+        favoured = {*VOC_OBJECTS, DINING_TABLE[0], *BACKGROUNDS}
         weights = np.array([FAVOUR if c.name in favoured else 0.4 if c.colour else 1.0 for c in concepts])
         self.weights = weights / weights.sum()
         self.siblings: dict[str, list[int]] = {}
