@@ -1,8 +1,13 @@
-"""Pretrain a ResNet for `clipseg train --init FILE`: `python -m training.backbone --backbone resnet10t --minutes 20`.
+"""Pretrain a ResNet for students: `python -m training.backbone --backbone resnet10t --minutes 30`.
 
 What ImageNet is to the students of the papers, on the generator's own pictures: one thing on a painted surface, and
 which of the concepts it is. There are no masks and no boxes; as in ImageNet, the classes that a zero-shot experiment
 calls unseen are among the concepts.
+
+`--out FILE` receives the weights without the classifier, in fp32, every few minutes and at the end; beside it lie a log
+(.csv) and what `--resume` goes on from (.checkpoint.pt). The learning rate follows the clock: it falls to zero when the
+minutes are over, and only then the weights are at their best. `--package FILE` trains nothing: it writes the weights in
+`--out` as the package ships them, in fp16.
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 
 from training.scenes import Scene, SceneMaker, SceneStyle, load_vocabulary
 
@@ -36,6 +42,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDES = (64, 80, 96, 112)
 BATCH = 64
 RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 100
+KEPT = 0.98
+"""Of the averages in the log, from one step to the next."""
 
 
 class ThingMaker(SceneMaker):
@@ -69,79 +77,157 @@ def loss_of(logits: Tensor, labels: Tensor, related: Tensor) -> Tensor:
     return F.cross_entropy(logits.masked_fill(rivals, -1e4), labels, label_smoothing=0.0)
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train until the minutes are over, then write the weights without the classifier."""
-    torch.manual_seed(args.seed)
-    vocabulary = load_vocabulary()
-    net = timm.create_model(args.backbone, num_classes=len(vocabulary.concepts)).to(
-        memory_format=torch.channels_last
-    )
-    if args.start:
-        missing, _ = net.load_state_dict(load_file(args.start), strict=False)
-        print(f"from {args.start}, without {missing}", file=sys.stderr)
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}], lr=RATE
-    )
-    related = torch.from_numpy(vocabulary.related)
-    mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+class Run:
+    """One pretraining: network, optimiser and clock; saved and loaded as a whole."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        torch.manual_seed(args.seed)
+        self.vocabulary = load_vocabulary()
+        self.related = torch.from_numpy(self.vocabulary.related)
+        self.net = timm.create_model(args.backbone, num_classes=len(self.vocabulary.concepts)).to(
+            memory_format=torch.channels_last
+        )
+        if args.start:
+            missing, _ = self.net.load_state_dict(load_file(args.start), strict=False)
+            print(f"from {args.start}, without {missing}", file=sys.stderr)
+        decayed = [p for p in self.net.parameters() if p.ndim > 1]
+        others = [p for p in self.net.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
+            lr=RATE,
+        )
+        self.mean, self.std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        self.step, self.seconds = 0, 0.0
+        self.recent = [0.0, 0.0]  # loss and accuracy, averaged over the last steps
+
+    @property
+    def progress(self) -> float:
+        """The share of the minutes that is over."""
+        return min(self.seconds / (60.0 * float(self.args.minutes)), 1.0)
+
+    def train_step(self, pictures: Tensor, labels: Tensor) -> None:
+        """One batch: uint8 pictures [B, 3, S, S], concept numbers [B]."""
+        for group in self.optimiser.param_groups:
+            warm = min(1.0, (self.step + 1) / WARM_UP)
+            group["lr"] = RATE * warm * 0.5 * (1 + math.cos(math.pi * self.progress))
+        image = ((pictures.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if torch.rand(()) < 0.5:
+            image = image.flip(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+            logits = self.net(image)
+        loss = loss_of(logits.float(), labels, self.related)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.step += 1
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        for i, value in enumerate((loss.detach(), accuracy)):
+            self.recent[i] = KEPT * self.recent[i] + (1 - KEPT) * float(value)
+
+    def row(self) -> tuple[str | int, ...]:
+        """Where the run stands, for the log."""
+        weight = 1 - KEPT**self.step
+        averages = (f"{value / weight:.3f}" for value in self.recent)
+        return (f"{self.seconds / 60:.1f}", self.step, self.step * BATCH, *averages)
+
+    def save(self) -> None:
+        """Weights and checkpoint, each written beside and renamed."""
+        classifier = self.net.default_cfg["classifier"]
+        weights = {
+            k: v.contiguous() for k, v in self.net.state_dict().items() if not k.startswith(f"{classifier}.")
+        }
+        state = {
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "counters": [self.step, self.seconds],
+            "recent": self.recent,
+        }
+        out, checkpoint = self.args.out, checkpoint_of(self.args.out)
+        part = out.with_suffix(".part")
+        save_file(weights, part, metadata={"backbone": self.args.backbone})
+        part.replace(out)
+        torch.save(state, part)
+        part.replace(checkpoint)
+
+    def load(self) -> None:
+        """Go on from the checkpoint."""
+        state = torch.load(checkpoint_of(self.args.out), weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["counters"]
+        self.recent = state["recent"]
+        torch.manual_seed(self.args.seed + self.step)
+
+
+def checkpoint_of(out: Path) -> Path:
+    """What a run into `out` goes on from."""
+    return out.with_suffix(".checkpoint.pt")
+
+
+def train(run: Run) -> None:
+    """Train until the minutes are over; log and save on the way."""
+    args, last_save = run.args, run.seconds
     queue: Queue[tuple[Tensor, Tensor]] = Queue(8)
     for worker in range(args.workers):
-        Thread(target=batches, args=(vocabulary, args.seed * 100 + worker, queue), daemon=True).start()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    start, step, recent = time.monotonic(), 0, (0.0, 0.0)
-    with args.out.with_suffix(".csv").open("w", newline="") as file:
+        seed = args.seed * 100 + worker + 7919 * run.step  # other pictures than before an interruption
+        Thread(target=batches, args=(run.vocabulary, seed, queue), daemon=True).start()
+    with args.out.with_suffix(".csv").open("a" if run.step else "w", newline="", encoding="utf-8") as file:
         log = csv.writer(file)
-        log.writerow(("minute", "step", "pictures", "loss", "accuracy"))
-        while (done := (time.monotonic() - start) / (60 * args.minutes)) < 1:
-            for group in optimiser.param_groups:
-                group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
-            pictures, labels = queue.get()
-            image = ((pictures.float() - mean) / std).contiguous(memory_format=torch.channels_last)
-            if torch.rand(()) < 0.5:
-                image = image.flip(3)
-            with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-                logits = net(image)
-            loss = loss_of(logits.float(), labels, related)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            accuracy = float((logits.argmax(1) == labels).float().mean())
-            recent = (0.98 * recent[0] + 0.02 * float(loss.detach()), 0.98 * recent[1] + 0.02 * accuracy)
-            step += 1
-            if step % 200 == 0:
-                weight = 1 - 0.98**step
-                row = (
-                    f"{(time.monotonic() - start) / 60:.1f}",
-                    step,
-                    step * BATCH,
-                    f"{recent[0] / weight:.3f}",
-                    f"{recent[1] / weight:.3f}",
-                )
-                log.writerow(row)
+        if not run.step:
+            log.writerow(("minute", "step", "pictures", "loss", "accuracy"))
+        while run.progress < 1:
+            start = time.monotonic()
+            run.train_step(*queue.get())
+            run.seconds += time.monotonic() - start
+            if run.step % 200 == 0:
+                log.writerow(run.row())
                 file.flush()
-                print(*row, flush=True)
-    classifier = net.default_cfg["classifier"]
-    weights = {k: v.contiguous() for k, v in net.state_dict().items() if not k.startswith(f"{classifier}.")}
-    save_file(weights, args.out, metadata={"backbone": args.backbone})
+                print(*run.row(), flush=True)
+            if run.seconds - last_save > 60 * args.save_every:
+                last_save = run.seconds
+                run.save()
+    run.save()
     print(f"wrote {args.out}", file=sys.stderr)
+
+
+def package(out: Path, target: Path) -> None:
+    """Write the weights of a run as the package ships them: fp16, with the name of the backbone."""
+    with safe_open(out, "pt") as file:
+        facts = file.metadata()
+    half = {k: v.half() for k, v in load_file(out).items() if v.is_floating_point()}
+    if wrong := [k for k, v in half.items() if not v.isfinite().all()]:
+        raise SystemExit(f"{out}: no fp16 can hold {', '.join(wrong)}")
+    target.write_bytes(save(half, {**facts, "made_by": "python -m training.backbone"}))
+    print(f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m training.backbone", description="Pretrain a ResNet.")
     parser.add_argument("--backbone", default="resnet10t", help="a ResNet of timm")
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument(
+        "--minutes", type=float, default=30, help="length of the run; the schedule follows the clock"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/backbone/resnet10t.safetensors"))
     parser.add_argument("--start", type=Path, help="weights of an earlier run to begin with")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
+    parser.add_argument("--save-every", type=float, default=4, help="minutes between checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="threads that compose pictures")
     parser.add_argument("--no-bf16", dest="bf16", action="store_false")
+    parser.add_argument("--package", type=Path, metavar="FILE", help="only write --out as fp16 to FILE")
     args = parser.parse_args()
+    if args.package:
+        package(args.out, args.package)
+        return
     torch.set_num_threads(args.threads)
-    train(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    run = Run(args)
+    if args.resume and checkpoint_of(args.out).exists():
+        run.load()
+    train(run)
 
 
 if __name__ == "__main__":
