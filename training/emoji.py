@@ -1,8 +1,8 @@
 """Train the bundled model: `python -m training.emoji --minutes 60`.
 
 Every step reads the tower in two or three of the tool's ways, and lets the class token name the picture. Everything is
-drawn on the fly; nothing but the artwork is downloaded. The schedule follows the clock: the learning rate falls to zero when the minutes are over, and the weights are exported then (and every few minutes
-before).
+drawn on the fly; nothing but the artwork is downloaded. The schedule follows the clock: the learning rate falls to zero
+when the minutes are over, and the weights are exported then (and every few minutes before).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ LATE_MIX = {(SCENES, 96): 0.42, (SCENES, 160): 0.12, (SCENES, 224): 0.16,
             (CROPS, 96): 0.1, (CROPS, 160): 0.06, (CROPS, 224): 0.14}  # fmt: skip
 """Share of the batches of each kind and side: at first, and from `LATE_FROM` of the run on."""
 
-LATE_FROM = 0.7
+LATE_FROM = 0.5
 CROPPED_SIDE, CROPS_A_SCENE, SMALLEST_CROP = 224, 4, 0.22
 """Crops are cut as CLIP-DIY does: squares of a quarter of the picture's side to all of it, seen at one size."""
 

@@ -32,13 +32,17 @@ CENTRE = 0.3
 READINGS = (
     (("maskclip", "vanilla", "sclip"), (0.45, 0.35, 0.2)),
     (("clearclip", "naclip"), (0.5, 0.5)),
-    (("sc_clip", "gem", ""), (0.3, 0.1, 0.6)),
 )
 """Each step reads the last block by one method of each group, drawn with these probabilities: with residual and MLP,
-without, and those that reach into earlier blocks."""
+and without."""
 
-COSTLY, COSTLY_UP_TO = "gem", 160
-"""GEM attends six times as often as the others: it is left out where pictures have more pixels a side than this."""
+DEEPER = {"small": (("sc_clip", "gem", ""), (0.25, 0.12, 0.63)), "large": (("sc_clip", ""), (0.6, 0.4))}
+"""Methods that reach into earlier blocks, of which a step reads by one at most. SC-CLIP compares all patches of a
+picture, so that it has to learn on as many as it will see; GEM attends six times as often as others, and learns on small
+pictures."""
+
+SMALL = 160
+"""Pixels a side up to which a picture is small."""
 
 
 @dataclass
@@ -53,8 +57,9 @@ class Losses:
 
 def draw_readings(rng: np.random.Generator, side: int) -> tuple[str, ...]:
     """The methods by which a step reads pictures of `side` pixels."""
-    drawn = [str(rng.choice(names, p=shares)) for names, shares in READINGS]
-    return tuple(name for name in drawn if name and not (name == COSTLY and side > COSTLY_UP_TO))
+    groups = (*READINGS, DEEPER["small" if side <= SMALL else "large"])
+    drawn = (str(rng.choice(names, p=shares)) for names, shares in groups)
+    return tuple(name for name in drawn if name)
 
 
 def scale_at(progress: float) -> float:
