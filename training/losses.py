@@ -38,8 +38,8 @@ and without."""
 
 DEEPER = {"small": (("sc_clip", "gem", ""), (0.25, 0.12, 0.63)), "large": (("sc_clip", ""), (0.6, 0.4))}
 """Methods that reach into earlier blocks, of which a step reads by one at most. SC-CLIP compares all patches of a
-picture, so that it has to learn on as many as it will see; GEM attends six times as often as others, and learns on small
-pictures."""
+picture, so that it has to learn on as many as it will see; GEM attends six times as often as others, and learns on
+small pictures."""
 
 SMALL = 160
 """Pixels a side up to which a picture is small."""
