@@ -30,18 +30,24 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
+from training.optim import orthogonalise
 from training.scenes import Scene, SceneMaker, SceneStyle, load_vocabulary
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
+    from collections.abc import Iterable
 
-    from training.scenes import Vocabulary
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIDES = (64, 80, 96, 112)
-BATCH = 64
-RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 100
+SIDES, LATE_SIDES = (48, 64, 80), (64, 80, 96, 112)
+LATE = 0.65
+"""Share of the minutes after which the pictures are larger."""
+
+BATCH = 128
+RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 50
+FILTER_RATE, FILTER_MOMENTUM = 0.05, 0.9
 KEPT = 0.98
 """Of the averages in the log, from one step to the next."""
 
@@ -59,12 +65,33 @@ class ThingMaker(SceneMaker):
                 return scene.image, scene.labels[-1]
 
 
-def batches(vocabulary: Vocabulary, seed: int, queue: Queue[tuple[Tensor, Tensor]]) -> None:
+class Filters(torch.optim.Optimizer):
+    """Muon over convolutions: each a matrix of one row for each output channel."""
+
+    def __init__(self, params: Iterable[nn.Parameter]) -> None:
+        super().__init__(params, {"lr": FILTER_RATE})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every filter that has a gradient."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - FILTER_MOMENTUM)
+                update = p.grad.lerp(buffer, FILTER_MOMENTUM).reshape(len(p), -1)
+                scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+                p.mul_(1 - group["lr"] * WEIGHT_DECAY)
+                p.add_(orthogonalise(update).to(p).reshape(p.shape), alpha=-group["lr"] * scale)
+
+
+def batches(run: Run, seed: int, queue: Queue[tuple[Tensor, Tensor]]) -> None:
     """Fill the queue with uint8 pictures [B, 3, S, S] and concept numbers [B], for ever."""
     cv2.setNumThreads(1)
-    maker = ThingMaker(vocabulary, seed, SceneStyle(voc_share=0.4))
+    maker = ThingMaker(run.vocabulary, seed, SceneStyle(voc_share=0.4))
     while True:
-        side = int(maker.rng.choice(SIDES))
+        side = int(maker.rng.choice(SIDES if run.progress < LATE else LATE_SIDES))
         things = [maker.thing(side) for _ in range(BATCH)]
         pictures = torch.from_numpy(np.stack([image for image, _ in things])).permute(0, 3, 1, 2)
         queue.put((pictures, torch.tensor([label for _, label in things])))
@@ -91,12 +118,14 @@ class Run:
         if args.start:
             missing, _ = self.net.load_state_dict(load_file(args.start), strict=False)
             print(f"from {args.start}, without {missing}", file=sys.stderr)
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        others = [p for p in self.net.parameters() if p.ndim <= 1]
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
-            lr=RATE,
-        )
+        of = [[p for p in self.net.parameters() if p.ndim == n] for n in (4, 2, 1)]
+        filters, matrices, vectors = of
+        rest = [
+            {"params": matrices, "weight_decay": WEIGHT_DECAY},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimisers = [Filters(filters), torch.optim.AdamW(rest, lr=RATE)]
+        self.rates = [FILTER_RATE, RATE]
         self.mean, self.std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
         self.step, self.seconds = 0, 0.0
         self.recent = [0.0, 0.0]  # loss and accuracy, averaged over the last steps
@@ -108,18 +137,20 @@ class Run:
 
     def train_step(self, pictures: Tensor, labels: Tensor) -> None:
         """One batch: uint8 pictures [B, 3, S, S], concept numbers [B]."""
-        for group in self.optimiser.param_groups:
-            warm = min(1.0, (self.step + 1) / WARM_UP)
-            group["lr"] = RATE * warm * 0.5 * (1 + math.cos(math.pi * self.progress))
+        share = min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.progress))
+        for optimiser, rate in zip(self.optimisers, self.rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * share
         image = ((pictures.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         if torch.rand(()) < 0.5:
             image = image.flip(3)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             logits = self.net(image)
         loss = loss_of(logits.float(), labels, self.related)
-        self.optimiser.zero_grad()
+        self.net.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
         accuracy = (logits.argmax(1) == labels).float().mean()
         for i, value in enumerate((loss.detach(), accuracy)):
@@ -139,7 +170,7 @@ class Run:
         }
         state = {
             "net": self.net.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
             "counters": [self.step, self.seconds],
             "recent": self.recent,
         }
@@ -154,7 +185,8 @@ class Run:
         """Go on from the checkpoint."""
         state = torch.load(checkpoint_of(self.args.out), weights_only=True)
         self.net.load_state_dict(state["net"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         self.step, self.seconds = state["counters"]
         self.recent = state["recent"]
         torch.manual_seed(self.args.seed + self.step)
@@ -171,7 +203,7 @@ def train(run: Run) -> None:
     queue: Queue[tuple[Tensor, Tensor]] = Queue(8)
     for worker in range(args.workers):
         seed = args.seed * 100 + worker + 7919 * run.step  # other pictures than before an interruption
-        Thread(target=batches, args=(run.vocabulary, seed, queue), daemon=True).start()
+        Thread(target=batches, args=(run, seed, queue), daemon=True).start()
     with args.out.with_suffix(".csv").open("a" if run.step else "w", newline="", encoding="utf-8") as file:
         log = csv.writer(file)
         if not run.step:
@@ -180,7 +212,7 @@ def train(run: Run) -> None:
             start = time.monotonic()
             run.train_step(*queue.get())
             run.seconds += time.monotonic() - start
-            if run.step % 200 == 0:
+            if run.step % 100 == 0:
                 log.writerow(run.row())
                 file.flush()
                 print(*run.row(), flush=True)
