@@ -290,3 +290,40 @@ def test_each_thread_computes_alone_and_leaves_the_others_theirs():
         assert later == [2]
     finally:
         torch.set_num_threads(before)
+
+
+MIXED = dataclasses.replace(SPEC, mix=0.5, background=0)
+
+
+def test_mixed_crops_depend_on_seed_and_number_alone():
+    whole = take(6, Noise(5), MIXED)
+    assert equal(whole, take(6, Noise(5), MIXED, workers=1))
+    assert equal(whole[3:], take(3, Noise(5), MIXED, start=3))
+    halves = [take(6, Noise(5), MIXED, rank=(rank, 2)) for rank in range(2)]
+    assert equal(
+        whole,
+        [
+            Batch(*(torch.cat(parts) for parts in zip(*pair, strict=True)))
+            for pair in zip(*halves, strict=True)
+        ],
+    )
+
+
+def test_about_as_many_crops_are_mixed_as_is_asked_for():
+    """The others are what they are without."""
+    plain, mixed = take(25, Noise(5)), take(25, Noise(5), MIXED)
+    same = [
+        bool(torch.equal(a, b))
+        for one, other in zip(plain, mixed, strict=True)
+        for a, b in zip(one.images, other.images, strict=True)
+    ]
+    assert 35 <= sum(same) <= 65
+
+
+def test_a_picture_that_cannot_be_laid_over_is_named_and_the_crop_is_taken_without():
+    source = Damaged(3, {1})
+    share = Share(0, 1)
+    spec = dataclasses.replace(MIXED, mix=1.0)
+    with Batches(source, spec, batch_size=6, share=share, seed=0, workers=1) as batches:
+        next(batches)
+        assert batches.failures == {"picture 1": "picture 1: damaged"}

@@ -42,6 +42,8 @@ class CropSpec:
         distort: vary brightness, contrast, saturation and hue.
         fill: RGB of the padding.
         ignore: label of the padding, and of pixels that count for nothing.
+        mix: probability that things of another picture are laid over a crop.
+        background: label that is no thing.
     """
 
     crop: int
@@ -53,6 +55,8 @@ class CropSpec:
     distort: bool = True
     fill: tuple[int, int, int] = (0, 0, 0)
     ignore: int = 255
+    mix: float = 0.0
+    background: int | None = None
 
 
 class Crop(NamedTuple):
@@ -105,6 +109,22 @@ def augment(image: Tensor, labels: Tensor, rng: np.random.Generator, spec: CropS
         image = vision.pad(image, border, fill=list(spec.fill))
         labels = vision.pad(labels, border, fill=spec.ignore)
     return Crop(image, labels, padded)
+
+
+def mix(crop: Crop, other: Crop, rng: np.random.Generator, spec: CropSpec) -> Crop:
+    """Half of the classes of another crop, laid over this one: ClassMix (arXiv:2007.07936, section 3.1).
+
+    Args:
+        crop, other: of one size and with equally many label maps, the last of which says where the classes are.
+        rng: every random number comes from here.
+        spec: with the labels that are no classes of things.
+    """
+    labels = other.labels[-1]
+    things = [c for c in labels.unique().tolist() if c >= 0 and c not in (spec.ignore, spec.background)]
+    taken = rng.permutation(things)[: (len(things) + 1) // 2]
+    mask = torch.isin(labels, torch.tensor(taken.tolist(), dtype=labels.dtype))  # [S, S]
+    image = torch.where(mask, other.image, crop.image)
+    return Crop(image, torch.where(mask, other.labels, crop.labels), crop.padded)
 
 
 def distort(image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from clipseg_cli.errors import ClipsegError, DatasetError, ImageError, RunError, UsageError
-from clipseg_cli.ops.augment import augment
+from clipseg_cli.ops.augment import augment, mix
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -177,9 +177,21 @@ class Batches:
                 failures[self.source.name(index)] = error.message
                 continue
             rng = np.random.default_rng([self.seed, number, 1])
-            return _Item(augment(image, labels, rng, self.spec), failures)
+            crop = augment(image, labels, rng, self.spec)
+            if self.spec.mix and rng.random() < self.spec.mix:
+                crop = self._mixed(crop, int(rng.integers(len(order))), rng, failures)
+            return _Item(crop, failures)
         name, sentence = next(iter(failures.items()))
         raise RunError(f"none of {len(order)} pictures can be read; {name}: {sentence}")
+
+    def _mixed(self, crop: Crop, index: int, rng: np.random.Generator, failures: dict[str, str]) -> Crop:
+        """With things of another picture, if that can be read."""
+        try:
+            image, labels = self._read(index)
+        except ClipsegError as error:
+            failures[self.source.name(index)] = error.message
+            return crop
+        return mix(crop, augment(image, labels, rng, self.spec), rng, self.spec)
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
         """The picture uint8 [3, H, W] and its one or two label maps int32 [K, H, W]."""
