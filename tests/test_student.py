@@ -438,7 +438,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     assert "no such weight file" in message(initialise, student, "nowhere.pth")
     assert "no such weight file" in message(initialise, student, "x" * 5000 + "/y")
     assert "did you mean 'imagenet'" in message(initialise, student, "imagnet")
-    assert "known: imagenet, none" in message(initialise, student, "")
+    assert "known: auto, emoji, imagenet, none" in message(initialise, student, "")
 
 
 def test_imagenet_weights_come_from_the_cache_without_network(no_network, weights):

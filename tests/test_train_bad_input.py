@@ -82,7 +82,11 @@ def refused(done, code, message, hint, tmp_path):
         (("--head", "deeplabv3"), "unknown --head 'deeplabv3'", "deeplabv3plus"),
         (("--setting", "zeroshot"), "unknown --setting 'zeroshot'", "zero-shot"),
         (("--targets", "feature"), "unknown --targets 'feature'", "features"),
-        (("--init", "imagnet"), "--init imagnet: neither 'imagenet' nor 'none' nor a file", "imagenet"),
+        (
+            ("--init", "imagnet"),
+            "--init imagnet: neither a file nor one of auto, emoji, imagenet, none",
+            "imagenet",
+        ),
         (("--accumulate", "3"), "a batch of 2 cannot be divided into 1 x 3 parts", "--batch-size 3"),
         (("--device", "quantum"), None, ""),
     ],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 [bold]Examples[/bold]
+  clipseg train
   clipseg train --preset quick --init none
   clipseg train --labels runs/pseudolabel/VOC2012-voc21-train-ViT-B-16
   clipseg train --teacher --dataset voc/ --benchmark voc20 --prompt-denoising 0.5 --key-smoothing 1.0

@@ -96,8 +96,8 @@ PresetOpt = Annotated[
     typer.Option(
         metavar="NAME",
         callback=_one_of("--preset", *RECIPES),
-        help="The paper's numbers for voc, context or coco-stuff; or quick, for little data and a CPU. "
-        "Left out: that of the benchmark.",
+        help="The paper's numbers for voc, context or coco-stuff; quick, for little data and a CPU; or emoji, for "
+        "labels of the bundled model. Left out: that of the model that labels, else of the benchmark.",
         show_default=False,
         rich_help_panel=SCHEDULE,
     ),
@@ -206,8 +206,9 @@ HeadOpt = Annotated[
 InitOpt = Annotated[
     str,
     typer.Option(
-        metavar="imagenet|none|FILE",
-        help="First weights of the backbone.",
+        metavar="auto|emoji|imagenet|none|FILE",
+        help="First weights of the backbone. auto: emoji (in the package; they know drawings) for labels of the "
+        "bundled model, else imagenet.",
         rich_help_panel=STUDENT,
     ),
 ]

@@ -1,6 +1,7 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
 from clipseg_cli.config.commands import (
+    AUTO,
     BEST,
     OF_A_CLIP,
     REFINEMENTS,
@@ -16,6 +17,7 @@ from clipseg_cli.config.commands import (
 )
 from clipseg_cli.config.constants import (
     BACKGROUND_WORDS,
+    BUNDLED_BACKBONE,
     BUNDLED_MODEL,
     IGNORE_INDEX,
     IGNORE_INDEX_16,
@@ -36,6 +38,7 @@ from clipseg_cli.config.protocols import (
 from clipseg_cli.config.recipes import (
     COCO_STUFF_RECIPE,
     CONTEXT_RECIPE,
+    EMOJI_RECIPE,
     QUICK_RECIPE,
     RECIPES,
     VOC_RECIPE,
@@ -44,13 +47,16 @@ from clipseg_cli.config.recipes import (
 )
 
 __all__ = [
+    "AUTO",
     "BACKGROUND_WORDS",
     "BEST",
+    "BUNDLED_BACKBONE",
     "BUNDLED_MODEL",
     "CLIP_DIY_PROTOCOL",
     "COCO_STUFF_RECIPE",
     "CONTEXT_RECIPE",
     "DEFAULT_PROTOCOL",
+    "EMOJI_RECIPE",
     "IGNORE_INDEX",
     "IGNORE_INDEX_16",
     "MASKCLIP_PROTOCOL",

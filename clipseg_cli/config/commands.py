@@ -12,6 +12,9 @@ from clipseg_cli.config.protocols import PROTOCOLS
 if TYPE_CHECKING:
     from clipseg_cli.config.recipes import Head
 
+AUTO = "auto"
+"""Instead of first weights for a student: those that fit who labels and the backbone."""
+
 Setting = Literal["annotation-free", "zero-shot", "supervised"]
 
 REFINEMENTS = ("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr")
@@ -182,12 +185,13 @@ class TrainConfig(DataConfig):
             classes; "supervised" all of it, to compare with.
         targets: "labels" are pseudo labels; "features" is distillation: the student's features learn to equal
             the teacher's (L1), and labels come from the ground truth alone.
-        preset: name of a recipe; None takes that of the benchmark, or "voc".
+        preset: name of a recipe; None takes that of the model that labels, else of the benchmark, or "voc".
         backbone, head, crop, step_images, iterations, rate, weight_decay: of the recipe, overruled.
         guided: iterations in which the teacher labels; None takes the recipe's share of them.
         self_from: iteration with which self-training begins, counted from 0; None: when `guided` are over, or as
             the recipe says; a number that is not reached switches it off. Where the two overlap, each counts half.
-        init: "imagenet", "none", or a file of weights of the backbone.
+        init: "auto", "emoji" (the weights in the package), "imagenet", "none", or a file of weights of the backbone;
+            "auto" takes those in the package where the bundled model labels and they fit, else those of ImageNet.
         normalise: classify features of unit length (times 100) instead of features as they are.
         centre: classify by the words less their mean; None asks the recipe.
         distill: weight of the distillation.
@@ -216,7 +220,7 @@ class TrainConfig(DataConfig):
     weight_decay: float | None = None
     guided: int | None = None
     self_from: int | None = None
-    init: str = "imagenet"
+    init: str = AUTO
     normalise: bool = False
     centre: bool | None = None
     distill: float = 1.0

@@ -18,6 +18,9 @@ PLAIN_BACKGROUND = "background"
 
 BUNDLED_MODEL = "emoji"
 
+BUNDLED_BACKBONE = "resnet10t"
+"""The one that the package has weights of, for students of the bundled model."""
+
 
 def ignore_value(classes: int) -> int:
     """The label value for "ignore" beside so many class ids: 255, or 65535 where ids need 16 bits."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
+
+from clipseg_cli.config.constants import BUNDLED_BACKBONE, BUNDLED_MODEL
 
 Head = Literal["deeplabv2", "deeplabv3plus"]
 
@@ -22,9 +25,11 @@ class Recipe:
         crop: side of the square crop, in pixels.
         scale: range of the random scale.
         max_share: a crop is drawn again (up to ten times) while one class has more than this share of it.
+        mix: probability that things of another picture are laid over a crop; see `ops.augment.mix`.
         batch_size: crops in one iteration, over all processes.
         iterations, zero_shot_iterations: of the annotation-free setting; of those with ground truth.
         rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
+        backbone_share: of the learning rate, for the backbone: less where few pictures would spoil what it knows.
         optimiser: "sgd", as published, or "adamw", which learns more in few iterations.
         centre: classify by the words less their mean; see `StudentShape`.
         momentum: of SGD.
@@ -32,6 +37,8 @@ class Recipe:
         guided: share of the iterations in which the teacher labels.
         self_from: share of the iterations behind which self-training begins; None: behind those that are guided.
         validations: how often the student is scored on the way.
+        bf16: compute in it on a CPU that does so natively, unless the user names a precision.
+        models: for whose labels this is the default, whatever the benchmark.
         benchmarks: for which this is the default.
         source: where these numbers come from.
     """
@@ -45,6 +52,7 @@ class Recipe:
     crop: int = 512
     scale: tuple[float, float] = (0.5, 2.0)
     max_share: float = 0.75
+    mix: float = 0.0
     batch_size: int = 16
     iterations: int = 2000
     zero_shot_iterations: int = 20_000
@@ -52,6 +60,7 @@ class Recipe:
     zero_shot_rate: float = 0.01
     min_rate: float = 1e-4
     power: float = 0.9
+    backbone_share: float = 1.0
     optimiser: Literal["sgd", "adamw"] = "sgd"
     centre: bool = False
     momentum: float = 0.9
@@ -60,6 +69,8 @@ class Recipe:
     guided: float = 0.1
     self_from: float | None = None
     validations: int = 10
+    bf16: bool = False
+    models: tuple[str, ...] = ()
     benchmarks: tuple[str, ...] = ()
     source: str = ""
 
@@ -118,4 +129,17 @@ QUICK_RECIPE = Recipe(
     source="this tool: small pictures, a small network, minutes on a CPU",
 )
 
-RECIPES = {r.name: r for r in (VOC_RECIPE, CONTEXT_RECIPE, COCO_STUFF_RECIPE, QUICK_RECIPE)}
+EMOJI_RECIPE = dataclasses.replace(
+    QUICK_RECIPE,
+    name="emoji",
+    backbone=BUNDLED_BACKBONE,
+    iterations=800,
+    zero_shot_iterations=800,
+    mix=0.5,
+    validations=4,
+    bf16=True,
+    models=(BUNDLED_MODEL,),
+    source="this tool: what trains the best student of the bundled model in minutes",
+)
+
+RECIPES = {r.name: r for r in (VOC_RECIPE, CONTEXT_RECIPE, COCO_STUFF_RECIPE, QUICK_RECIPE, EMOJI_RECIPE)}

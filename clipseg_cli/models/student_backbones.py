@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 
+from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError
 from clipseg_cli.models import hub
+from clipseg_cli.models.architectures import bundled_file
 from clipseg_cli.models.backbones import WEIGHT_SUFFIXES
 from clipseg_cli.models.checkpoints import read_checkpoint
 from clipseg_cli.utils.registry import did_you_mean
@@ -42,6 +44,9 @@ FIRST_STRIDE = 4
 
 WAYS_OUT = "two ways out: weights from a file with --init FILE, or random ones with --init none"
 IMAGENET, RANDOM = "imagenet", "none"
+
+BUNDLED_WEIGHTS = "student.safetensors"
+"""Of `BUNDLED_BACKBONE`, beside the bundled model; its metadata name the backbone too."""
 
 _DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ("basic", (1, 1, 1, 1)): 10,
@@ -105,9 +110,9 @@ def initialise(student: Student, init: str) -> str:
 
     Args:
         student: changed in place.
-        init: "imagenet" for the weights that timm publishes; "none" for the random ones it has; or a file of
-            any layout that `read_checkpoint` reads, of a classifier of timm or torchvision, of a student, or
-            of a network of mmsegmentation.
+        init: "emoji" for the weights in the package, which know drawings; "imagenet" for those that timm publishes;
+            "none" for the random ones it has; or a file of any layout that `read_checkpoint` reads, of a classifier of
+            timm or torchvision, of a student, or of a network of mmsegmentation.
 
     Returns:
         What was taken, for the log.
@@ -119,12 +124,34 @@ def initialise(student: Student, init: str) -> str:
     name = student.shape.backbone
     if init == RANDOM:
         return f"{name} with random weights"
+    if init == BUNDLED_MODEL:
+        _fit_bundled(student)
+        return f"{name} with the weights in the package"
     if init == IMAGENET:
         path, source = _imagenet_file(name)
     else:
         path, source = _local_file(init), init
     _fit(student.backbone, read_checkpoint(path).tensors, name, source)
     return f"{name} with weights of {source}"
+
+
+def _fit_bundled(student: Student) -> None:
+    """The weights that `training/backbone.py` made for students of the bundled model."""
+    name, path = student.shape.backbone, bundled_file(BUNDLED_WEIGHTS)
+    if name != BUNDLED_BACKBONE:
+        raise UsageError(
+            f"--init {BUNDLED_MODEL}: the package has weights of {BUNDLED_BACKBONE}, not of {name}",
+            hint=f"--backbone {BUNDLED_BACKBONE}, or --init {IMAGENET}",
+        )
+    hint = f"install the package again; or {WAYS_OUT.partition(': ')[2]}"
+    if not path.is_file():
+        raise ModelError(
+            f"the first weights for students are missing in this installation ({path})", hint=hint
+        )
+    try:
+        _fit(student.backbone, read_checkpoint(path).tensors, name, str(path))
+    except ModelError as error:
+        raise ModelError(error.message, hint=hint) from error
 
 
 def _imagenet_file(name: str) -> tuple[Path, str]:
@@ -150,9 +177,9 @@ def _local_file(init: str) -> Path:
         return path  # reading it says what is wrong with a folder
     if len(path.parts) > 1 or path.suffix.lower() in WEIGHT_SUFFIXES:
         raise ModelError(f"{init}: no such weight file", hint=f"--init {IMAGENET} needs no file")
+    known = (AUTO, BUNDLED_MODEL, IMAGENET, RANDOM)
     raise UsageError(
-        f"--init {init}: neither '{IMAGENET}' nor '{RANDOM}' nor a file",
-        hint=did_you_mean(init, (IMAGENET, RANDOM)),
+        f"--init {init}: neither a file nor one of {', '.join(known)}", hint=did_you_mean(init, known)
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import InferenceConfig
+from clipseg_cli.config import AUTO, BUNDLED_MODEL, RECIPES, InferenceConfig
 from clipseg_cli.errors import RunError
 from clipseg_cli.outputs import safe_name
 from clipseg_cli.pipelines.data import subset_classes
@@ -73,7 +73,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     numbers = resolve_numbers(config, lesson.dataset.benchmark, share.count)
     check_crops(numbers)
     device = pick_device(config.device)
-    dtype = pick_precision(config.precision, device)
+    dtype = pick_precision(config.precision, device, cpu_bf16=RECIPES[numbers.preset].bf16)
     folder = config.out / (config.name or default_name(config, lesson, numbers))
     with ExitStack() as stack:
         stack.enter_context(rendezvous(share, cuda=device.type == "cuda"))
@@ -89,7 +89,8 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
         state = _begin(folder, before, identity, student, optimiser, card)
         finished = before is not None and before.complete and state.iteration == numbers.iterations
         student.to(device)
-        notes = [*lesson.notes, *_notes(lesson, numbers, share.count, init)]
+        notes = [*lesson.notes, *_chosen(config, lesson, numbers), init]
+        notes += _notes(lesson, numbers, share.count)
         if finished:
             notes.append(f"nothing is left to do: {folder} is finished")
         elif before is not None:
@@ -229,8 +230,17 @@ def _begin(
     return state
 
 
-def _notes(lesson: Lesson, numbers: Numbers, ranks: int, init: str) -> Iterator[str]:
-    yield init
+def _chosen(config: TrainConfig, lesson: Lesson, numbers: Numbers) -> Iterator[str]:
+    """What the user left open, and for whose sake it was decided as it was."""
+    made = [] if config.preset else [f"--preset {numbers.preset}"]
+    made += [f"--init {numbers.init}"] if config.init == AUTO else []
+    if made:
+        by_model = config.model == BUNDLED_MODEL
+        sake = f"labels by {config.model}" if by_model else lesson.dataset.benchmark
+        yield "chosen" + (f" for {sake}" if sake else "") + f": {', '.join(made)}"
+
+
+def _notes(lesson: Lesson, numbers: Numbers, ranks: int) -> Iterator[str]:
     images = len(lesson.samples)
     if ranks > images:
         yield f"there are more processes ({ranks}) than images ({images}): every batch repeats some"

@@ -37,18 +37,33 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
+def pick_precision(name: str, device: torch.device, *, cpu_bf16: bool = False) -> torch.dtype:
     """`auto` is bf16 on a CUDA device that computes in it, else fp32.
+
+    Args:
+        name: "auto" or one of `PRECISIONS`.
+        device: on which it is computed.
+        cpu_bf16: `auto` takes bf16 also on a CPU that computes in it.
 
     Raises:
         UsageError: not a known precision.
     """
     if name == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        bf16 = (
+            torch.cuda.is_bf16_supported()
+            if device.type == "cuda"
+            else cpu_bf16 and device.type == "cpu" and _cpu_computes_bf16()
+        )
         return torch.bfloat16 if bf16 else torch.float32
     if name not in PRECISIONS:
         raise UsageError(f"unknown precision '{name}'", hint=did_you_mean(name, ("auto", *PRECISIONS)))
     return PRECISIONS[name]
+
+
+def _cpu_computes_bf16() -> bool:
+    """Whether it has instructions for products of bf16 (AVX512-BF16 or AMX), and does not merely imitate them."""
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 def describe_device(device: torch.device) -> str:

@@ -34,8 +34,8 @@ def build_student(
     """A student with its first weights, on the CPU, and a sentence on where they came from.
 
     Args:
-        config: with `init`, `normalise` and `seed`.
-        numbers: with backbone and head.
+        config: with `normalise` and `seed`.
+        numbers: with backbone, its first weights, and head.
         classes: with one word for a background, which is learnt.
         text_embeds: [Q, D], unit rows.
 
@@ -48,7 +48,7 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = Student(shape, text_embeds.cpu(), classes.query_to_class, classes.background)
-    return student, initialise(student, config.init)
+    return student, initialise(student, numbers.init)
 
 
 def check_crops(numbers: Numbers) -> None:
@@ -66,14 +66,20 @@ def check_crops(numbers: Numbers) -> None:
 
 
 def build_optimiser(student: Student, numbers: Numbers) -> torch.optim.Optimizer:
-    """The optimiser over all parameters, normalisation and background too, as published."""
+    """The optimiser over all parameters, normalisation and background too, as published.
+
+    Each of its groups has a `share`, the factor on the learning rate.
+    """
+    backbone = set(student.backbone.parameters())
+    others = [p for p in student.parameters() if p not in backbone]
+    groups = [
+        {"params": [*student.backbone.parameters()], "share": numbers.backbone_share},
+        {"params": others, "share": 1.0},
+    ]
     if numbers.optimiser == "adamw":
-        return torch.optim.AdamW(student.parameters(), lr=numbers.rate, weight_decay=numbers.weight_decay)
+        return torch.optim.AdamW(groups, lr=numbers.rate, weight_decay=numbers.weight_decay)
     return torch.optim.SGD(
-        student.parameters(),
-        lr=numbers.rate,
-        momentum=numbers.momentum,
-        weight_decay=numbers.weight_decay,
+        groups, lr=numbers.rate, momentum=numbers.momentum, weight_decay=numbers.weight_decay
     )
 
 

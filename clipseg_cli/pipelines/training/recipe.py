@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from clipseg_cli.config import RECIPES, VOC_RECIPE
+from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL, RECIPES, VOC_RECIPE
 from clipseg_cli.errors import UsageError
 from clipseg_cli.utils.registry import did_you_mean
 
@@ -21,6 +21,7 @@ class Numbers:
 
     Attributes:
         preset: name of the recipe.
+        init: first weights of the backbone: "emoji", "imagenet", "none" or a file.
         batch_size: crops in one iteration, over all processes.
         accumulate: parts of a batch that go through the network one after the other.
         rate, min_rate, power: the learning rate falls from the one to the other.
@@ -33,6 +34,7 @@ class Numbers:
     """
 
     preset: str
+    init: str
     backbone: str
     head: Head
     short_side: int
@@ -40,12 +42,14 @@ class Numbers:
     crop: int
     scale: tuple[float, float]
     max_share: float
+    mix: float
     batch_size: int
     accumulate: int
     iterations: int
     rate: float
     min_rate: float
     power: float
+    backbone_share: float
     optimiser: Literal["sgd", "adamw"]
     centre: bool
     momentum: float
@@ -61,14 +65,16 @@ class Numbers:
         return (self.rate - self.min_rate) * left + self.min_rate
 
 
-def find_recipe(name: str | None, benchmark: str | None) -> Recipe:
-    """The recipe of that name, else that of the benchmark, else that of VOC.
+def find_recipe(name: str | None, benchmark: str | None, model: str = "") -> Recipe:
+    """The recipe of that name, else that of the model that labels, else that of the benchmark, else that of VOC.
 
     Raises:
         UsageError: there is no such recipe.
     """
     if name is None:
-        return next((r for r in RECIPES.values() if benchmark in r.benchmarks), VOC_RECIPE)
+        own = [r for r in RECIPES.values() if model in r.models]
+        own += [r for r in RECIPES.values() if benchmark in r.benchmarks]
+        return next(iter(own), VOC_RECIPE)
     if name not in RECIPES:
         raise UsageError(f"unknown preset '{name}'", hint=did_you_mean(name, RECIPES))
     return RECIPES[name]
@@ -78,14 +84,14 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
     """The numbers of a run.
 
     Args:
-        config: the user's options.
+        config: the user's options; the model is the one that labels, or that labelled.
         benchmark: of the data set; it may have a recipe of its own.
         ranks: processes that share each batch.
 
     Raises:
         UsageError: an unknown recipe, or numbers that exclude each other.
     """
-    recipe = find_recipe(config.preset, benchmark)
+    recipe = find_recipe(config.preset, benchmark, config.model)
     with_truth = config.setting != "annotation-free"
 
     def first(option: T | None, own: T) -> T:
@@ -104,22 +110,26 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
             f"a batch of {batch_size} cannot be divided into {parts}",
             hint=f"use --batch-size {-(-batch_size // (ranks * config.accumulate)) * ranks * config.accumulate}",
         )
+    backbone = first(config.backbone, recipe.backbone)
     rate = first(config.rate, recipe.zero_shot_rate if with_truth else recipe.rate)
     return Numbers(
         preset=recipe.name,
-        backbone=first(config.backbone, recipe.backbone),
+        init=_first_weights(backbone, config.model) if config.init == AUTO else config.init,
+        backbone=backbone,
         head=first(config.head, recipe.zero_shot_head if with_truth else recipe.head),
         short_side=first(config.short_side, recipe.short_side),
         long_side=recipe.long_side,
         crop=first(config.crop, recipe.crop),
         scale=recipe.scale,
         max_share=recipe.max_share,
+        mix=recipe.mix,
         batch_size=batch_size,
         accumulate=config.accumulate,
         iterations=iterations,
         rate=rate,
         min_rate=min(recipe.min_rate, rate),
         power=recipe.power,
+        backbone_share=recipe.backbone_share,
         optimiser=recipe.optimiser,
         centre=recipe.centre if config.centre is None else config.centre,
         momentum=recipe.momentum,
@@ -131,3 +141,8 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
         validate_every=first(config.validate_every, -(-iterations // recipe.validations)),
         checkpoint_every=first(config.checkpoint_every, 0),
     )
+
+
+def _first_weights(backbone: str, model: str) -> str:
+    """What `--init auto` means: what ships for students of the bundled model knows drawings, ImageNet's photographs."""
+    return BUNDLED_MODEL if (backbone, model) == (BUNDLED_BACKBONE, BUNDLED_MODEL) else "imagenet"

@@ -68,6 +68,7 @@ def describe_student(
             **{key: getattr(config, key) for key in TEACHING},
             "method": config.method_name,
             "preset": numbers.preset,
+            "init": numbers.init,
             "iterations": numbers.iterations,
         },
         versions=versions(),
