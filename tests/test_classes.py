@@ -181,3 +181,21 @@ def test_queries_are_class_by_class():
     classes = load_classes("couch|sofa,cat")
     assert classes.queries == ("couch", "sofa", "cat")
     assert classes.query_to_class == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "twin", ["c\u200bat", "cat\ufeff", "\u202ecat", "c\u200dat", "cat\u200c", "\u2066cat"]
+)
+def test_invisible_twins_are_refused(twin: str) -> None:
+    with pytest.raises(ClassListError, match=r"item 2: .* holds a character that cannot be seen"):
+        load_classes(f"cat,{twin}")
+
+
+ASTRONAUT = "\U0001f469\u200d\U0001f680"
+PERSIAN = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+ENGLAND = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+
+
+@pytest.mark.parametrize("name", [ASTRONAUT, PERSIAN, ENGLAND])
+def test_joiners_that_can_be_seen_are_kept(name: str) -> None:
+    assert load_classes(f"cat,{name}").names == ("cat", name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,9 @@ def test_a_file_in_the_way_of_the_folder(tmp_path: Path, below: str) -> None:
 def test_a_folder_that_cannot_be_written() -> None:
     with pytest.raises(OutputError, match="cannot write"):
         check_writable(Path("/proc/clipseg"))
+
+
+def test_importing_leaves_the_umask_alone() -> None:
+    """Setting it, if only to read it, is seen by every other thread of the process."""
+    code = "import os; os.umask = None; import clipseg_cli.utils.files"
+    subprocess.run([sys.executable, "-c", code], check=True)

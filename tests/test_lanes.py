@@ -173,3 +173,34 @@ def test_a_long_list_holds_no_more_label_maps_at_once_than_a_short_one(loaded, s
     bound = 2 * (2 * (lanes + 2) + 2)  # groups of two: read ahead, waiting, and being read
     assert most_alive(1) <= bound
     assert most_alive(10) <= bound
+
+
+def test_overlapping_lanes_leave_the_threads_of_torch_as_they_were(threads):
+    threads(2)
+    first_open, second_open, first_closed = (threading.Event() for _ in range(3))
+
+    def first() -> None:
+        with open_lanes(CPU) as pool:
+            pool.submit(torch.get_num_threads).result()
+            first_open.set()
+            second_open.wait(10)
+        first_closed.set()
+
+    def second() -> None:
+        first_open.wait(10)
+        with open_lanes(CPU) as pool:
+            assert lane_count(CPU) == 2
+            pool.submit(torch.get_num_threads).result()
+            second_open.set()
+            first_closed.wait(10)
+
+    both = [threading.Thread(target=first), threading.Thread(target=second)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(10)
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [2]

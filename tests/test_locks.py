@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from clipseg_cli.errors import DiskFullError
+from clipseg_cli.errors import DiskFullError, OutputError
 from clipseg_cli.utils import locks
 from clipseg_cli.utils.locks import Holder, LockedError, hold, holder_of, sweep
 
@@ -203,3 +203,12 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
         pass
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path):
+    treasure, lock = tmp_path / "thesis.txt", tmp_path / ".lock"
+    treasure.write_text("years of work")
+    lock.symlink_to(treasure)
+    with pytest.raises(OutputError, match=r"cannot write .*\.lock"), hold(lock):
+        pass
+    assert treasure.read_text() == "years of work" and holder_of(lock) is None

@@ -80,7 +80,8 @@ def test_sclip_equals_the_published_order(tiny_clip, size):
     assert np.mean(result.labels != expected) < 1e-3  # ties, and pixels on the threshold
     (result,) = predictor.predict([predictor.prepare(image)])
     assert np.mean(result.labels != classes.argmax(0).numpy()) < 1e-3
-    np.testing.assert_allclose(result.scores, classes.amax(0).numpy(), atol=1e-5)
+    # Behind a softmax of 40 times a cosine: processors sum channels and windows in orders of their own.
+    np.testing.assert_allclose(result.scores, classes.amax(0).numpy(), atol=1e-4)
     assert len(np.unique(expected)) > 2
 
 

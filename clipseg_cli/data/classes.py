@@ -33,6 +33,16 @@ _LOOKS_LIKE_FILE = re.compile(
 )
 
 
+_JOINERS = "\u200c\u200d"
+"""Invisible characters that names need: between the parts of an emoji, and in Persian and Indic scripts."""
+
+_TAGS = range(0xE0020, 0xE0080)
+"""Those that say whose flag an emoji is."""
+
+_UNJOINED = ("LATIN", "GREEK", "CYRILLIC", "DIGIT", "SPACE")
+"""Begin the names of characters that look the same with a joiner beside them."""
+
+
 def load_classes(spec: str, *, background: str = "none", words: str = "prompt_names") -> ClassList:
     """Read a class list and add the background to it.
 
@@ -194,8 +204,8 @@ def _clean(word: str, place: str) -> str:
             f"{place}: a name of {len(word):,} characters, at most {MAX_NAME_LENGTH}: '{word[:30]}...'",
             hint="separate names by commas",
         )
-    for char in word:
-        # Cc: control characters, Cs: bytes of a command line that are not text. Emoji joiners (Cf) are fine.
+    for i, char in enumerate(word):
+        # Cc: control characters, Cs: bytes of a command line that are not text, Cf: invisible ones.
         category = unicodedata.category(char)
         if category == "Cs":
             raise ClassListError(
@@ -206,9 +216,22 @@ def _clean(word: str, place: str) -> str:
             raise ClassListError(
                 f"{place}: {word!r} holds a control character", hint="separate names by commas"
             )
+        if category == "Cf" and _unseen(word, i):
+            raise ClassListError(
+                f"{place}: {word!a} holds a character that cannot be seen",
+                hint="type the name again instead of copying it",
+            )
     return " ".join(word.split())
 
 
 def _key(word: str) -> str:
     """What makes two words the same: letters without case, composed accents."""
     return unicodedata.normalize("NFC", word).casefold()
+
+
+def _unseen(word: str, at: int) -> bool:
+    """Whether a word looks the same without the format character at this place."""
+    if word[at] not in _JOINERS:
+        return ord(word[at]) not in _TAGS
+    beside = (word[at - 1] if at else " ", word[at + 1] if at + 1 < len(word) else " ")
+    return any(unicodedata.name(char, "").startswith(_UNJOINED) for char in beside)

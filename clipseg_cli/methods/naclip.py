@@ -27,9 +27,11 @@ STD = 5.0
 """Width of the Gaussian, in patches."""
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1)
 def neighbourhood(grid: tuple[int, int], std: float = STD, prefix: int = 1) -> Tensor:
     """How near patches are: exp(-distance^2 / (2 std^2)), and 0 for whatever concerns tokens in front of them.
+
+    Only the last one is kept: that of a large picture read as a whole takes hundreds of megabytes.
 
     Args:
         grid: (h, w), in patches.

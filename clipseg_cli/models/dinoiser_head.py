@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import nn
 
+from clipseg_cli.errors import ModelError
 from clipseg_cli.models.fingerprints import fingerprint
 
 if TYPE_CHECKING:
@@ -38,11 +39,29 @@ class DinoiserHead(nn.Module):
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], inner: int = INNER) -> DinoiserHead:
-        """The head with the weights of a checkpoint, under the names of the published one."""
-        weight = tensors["obj_proj.weight"]
+        """The head with the weights of a checkpoint, under the names of the published one.
+
+        Raises:
+            ModelError: some are missing, of another shape or no numbers.
+        """
+        weight = tensors.get("obj_proj.weight")
+        if weight is None or weight.ndim != 4:
+            raise ModelError("this is no head of CLIP-DINOiser: it has no obj_proj.weight of four dimensions")
         head = cls(weight.shape[1], weight.shape[0], inner)
-        own = {key: tensors[key] for key in head.state_dict()}
-        head.load_state_dict(own)
+        for key, expected in head.state_dict().items():
+            given = tensors.get(key)
+            if given is None or given.shape != expected.shape or not given.float().isfinite().all():
+                reason = (
+                    "is missing" if given is None
+                    else f"has the shape {tuple(given.shape)}, not {tuple(expected.shape)}"
+                    if given.shape != expected.shape
+                    else "holds NaN or infinity"
+                )  # fmt: skip
+                raise ModelError(
+                    f"the head of CLIP-DINOiser cannot be read: {key} {reason}",
+                    hint="take the checkpoint of the authors, or an earlier one of your own",
+                )
+        head.load_state_dict({key: tensors[key] for key in head.state_dict()})
         return head.eval().requires_grad_(False)
 
     @property

@@ -32,6 +32,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_one_at_a_time = threading.RLock()
+"""Held while anything is looked up or fetched: whether the hub is off is a setting of the process."""
+
+_counting = threading.Lock()
+_quiet_threads = 0
+_loudness = contextlib.ExitStack()
+"""How many threads want it quiet, and what makes it loud again."""
+
 PROBE_SECONDS = 3.0
 """How long a server may take to say anything at all before it counts as unreachable."""
 
@@ -71,9 +79,10 @@ def fetch_weights(tag_config: Mapping[str, Any], what: str) -> Path:
     """
     if cached := cached_weights(tag_config):
         return cached
-    require_network(what)
-    with quiet(), _failures(what):
-        return Path(download_pretrained(tag_config))
+    with _one_at_a_time:
+        require_network(what)
+        with quiet(), _failures(what):
+            return Path(download_pretrained(tag_config))
 
 
 def with_cache_first(local: Callable[[], T], remote: Callable[[], T], what: str) -> T:
@@ -82,19 +91,20 @@ def with_cache_first(local: Callable[[], T], remote: Callable[[], T], what: str)
     Raises:
         ModelError: neither works.
     """
-    with quiet(), hub_offline():
-        try:
-            return local()
-        except ImportError as error:  # the network cannot mend that
-            raise ModelError(
-                f"{what} cannot be loaded: {error}", hint="install the missing package"
-            ) from error
-        except Exception as error:  # whatever the hub's client makes of a file that is not there
-            failure = error
-    logger.info("%s is not in the cache: %s", what, failure)
-    require_network(what)
-    with quiet(), _failures(what):
-        return remote()
+    with _one_at_a_time:
+        with quiet(), hub_offline():
+            try:
+                return local()
+            except ImportError as error:  # the network cannot mend that
+                raise ModelError(
+                    f"{what} cannot be loaded: {error}", hint="install the missing package"
+                ) from error
+            except Exception as error:  # whatever the hub's client makes of a file that is not there
+                failure = error
+        logger.info("%s is not in the cache: %s", what, failure)
+        require_network(what)
+        with quiet(), _failures(what):
+            return remote()
 
 
 def require_network(what: str) -> None:
@@ -147,7 +157,26 @@ def hub_offline() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No log lines and warnings of other packages on stderr; everything as before afterwards."""
+    """No log lines and warnings of other packages on stderr; everything as before afterwards.
+
+    It holds for the whole process, from the first thread that asks for it to the last.
+    """
+    global _quiet_threads
+    with _counting:
+        if _quiet_threads == 0:
+            _loudness.enter_context(_silence())
+        _quiet_threads += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _quiet_threads -= 1
+            if _quiet_threads == 0:
+                _loudness.close()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
     root, level = logging.getLogger(), logging.root.manager.disable
     # logging.info() on a root logger without handlers would install one that prints, for good.
     silencer = logging.NullHandler()

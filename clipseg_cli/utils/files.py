@@ -6,23 +6,21 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import tempfile
 import threading
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from clipseg_cli.errors import DiskFullError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ANOTHER_FOLDER = "choose another folder with --out"
 
-# It can only be read by setting it, which is for the whole process: once, before there are threads.
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
-
-_unfinished: set[str] = set()
+_BINARY = getattr(os, "O_BINARY", 0)  # of Windows
+_unfinished: set[Path] = set()
 _beginning = threading.Lock()
 """Held while a file is begun and noted, so that none is begun unnoticed when the process ends at once."""
 
@@ -37,18 +35,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _beginning:
-            handle, temporary = tempfile.mkstemp(
-                prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent
-            )
+            temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(8)}.part"
+            # Not tempfile's, which makes files private: this one gets the permissions of any new file.
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
             _unfinished.add(temporary)
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
-            # mkstemp makes files private; give the result what an ordinary open() would have given.
-            Path(temporary).chmod(0o666 & ~_UMASK)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         finally:
             _unfinished.discard(temporary)
@@ -59,7 +55,7 @@ def discard_unfinished() -> None:
     # Not for ever, since a signal may come while this very thread holds it.
     _beginning.acquire(timeout=1)
     for temporary in list(_unfinished):
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def open_input(path: Path) -> IO[bytes]:

@@ -23,6 +23,9 @@ except ImportError:  # Windows has no flock: there nothing keeps two runs apart
     fcntl = None  # type: ignore[assignment]
 
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
+
+
 @dataclass(frozen=True)
 class Holder:
     """The process that wrote a lock file."""
@@ -83,7 +86,7 @@ def hold(
 def holder_of(path: Path) -> Holder | None:
     """Who holds a lock file alone, or None where nobody does."""
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDWR | _NO_LINK)
     except OSError:
         return None
     try:
@@ -109,7 +112,8 @@ def _acquire(path: Path, *, shared: bool, wait: bool, patience: float) -> int:
     until = time.monotonic() + patience
     while True:
         with output_errors(path):
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            # Not through a symbolic link: what it points to is not ours to empty.
+            file = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
         try:
             _lock(file, exclusive=not shared, wait=wait)
         except OSError as error:
