@@ -154,23 +154,41 @@ def upsampled(logits: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 
 def check_attention(case: dict[str, Any], given: Tensors) -> Tensors:
     """SCLIP, NACLIP and ClearCLIP, as the files of these methods declare them."""
-    method, options = METHODS.get(case["method"]), case["options"]
-    if std := options.get("gaussian_std"):
-        method = replace(method, attention=partial(naclip.attention, std=std))
-    assert options.get("arch", "reduced") == "reduced" and options.get("ignore_residual", True)
+    options = case["options"]
+    if case["method"] == "naclip":
+        method = naclip_of(options)
+    elif case["method"] == "clearclip":
+        method = clearclip_of(options["model_type"], whole=not options["ignore_residual"])
+    else:
+        method = METHODS.get(case["method"])
     dense = read_by(case, method, given["image"])
     logits = cosine_logits(dense.features, given["text"])
     found = {"feat": dense.features, "logits": logits, "upsampled": upsampled(logits, given["image"])}
     return found if dense.cls is None else {**found, "cls": dense.cls}
 
 
+def naclip_of(options: dict[str, Any]) -> Method:
+    """NACLIP or one of its ablations, with a Gaussian of any width."""
+    strategy = options["attn_strategy"]
+    variant = strategy if options["arch"] == "reduced" else f"block.{strategy}"
+    method = naclip.METHOD if variant == "naclip" else naclip.VARIANTS[variant]
+    if strategy in ("naclip", "nonly"):  # the others do not look at neighbours
+        method = replace(method, attention=partial(method.attention, std=options["gaussian_std"]))
+    return method
+
+
+def clearclip_of(model_type: str, *, whole: bool) -> Method:
+    """One of the attentions that ClearCLIP compares, with residual and MLP or without."""
+    names = {"vanilla": "vanilla", "MaskCLIP": "maskclip", "SCLIP": "sclip", "ClearCLIP": "clearclip"}
+    attention = METHODS.get(names[model_type]).attention
+    return replace(clearclip.METHOD, attention=attention, residual=whole, mlp=whole)
+
+
 def check_naclip_strategies(case: dict[str, Any], given: Tensors) -> Tensors:
     found = {}
     for name in case["options"]["variants"]:
         arch, strategy = name.split(".")
-        variant = strategy if arch == "reduced" else f"block.{strategy}"
-        method = naclip.METHOD if variant == "naclip" else naclip.VARIANTS[variant]
-        assert case["options"]["gaussian_std"] == naclip.STD
+        method = naclip_of({**case["options"], "arch": arch, "attn_strategy": strategy})
         found[f"feat.{name}"] = read_by(case, method, given["image"]).features
     return found
 
@@ -181,12 +199,11 @@ def check_gaussian(case: dict[str, Any], given: Tensors) -> Tensors:
 
 
 def check_clearclip_variants(case: dict[str, Any], given: Tensors) -> Tensors:
-    mixtures = {"vanilla": "vanilla", "MaskCLIP": "maskclip", "SCLIP": "sclip", "ClearCLIP": "clearclip"}
     found = {}
-    for name, mixture in mixtures.items():
-        for part, whole in (("attn_only", False), ("full_block", True)):
-            attention = METHODS.get(mixture).attention
-            method = replace(clearclip.METHOD, attention=attention, residual=whole, mlp=whole)
+    for key in case["tensors"]:
+        if key.startswith("out.feat."):
+            name, part = key.removeprefix("out.feat.").split(".")
+            method = clearclip_of(name, whole=part == "full_block")
             found[f"feat.{name}.{part}"] = read_by(case, method, given["image"]).features
     return found
 
@@ -283,7 +300,7 @@ def check_sliding_window(case: dict[str, Any], given: Tensors) -> Tensors:
     """NACLIP through windows: cosines at window size, averaged, at the original size refined, decided."""
     o, image = case["options"], given["image"]
     size = (image.shape[2], image.shape[3])
-    method = replace(naclip.METHOD, attention=partial(naclip.attention, std=o["gaussian_std"]))
+    method = naclip_of(o)
     windows = plan_windows(size, o["crop"], o["stride"])
     maps = []
     for window in windows:
@@ -364,8 +381,7 @@ def check_clip_diy(case: dict[str, Any], given: Tensors) -> Tensors:
         tower(case), METHODS.get("vanilla"), activation=o["activation"], ln_eps=o["ln_eps"]
     ).tower.visual
     maps, found = [], {}
-    (stride,) = o["strides"]
-    for scale, patch in enumerate(o["patch_sizes"]):
+    for scale, (patch, stride) in enumerate(zip(o["patch_sizes"], strides_of(o), strict=True)):
         windows, grid = square_patches(size, patch, stride)
         crops = [image[:, w.slices[0], w.slices[1]].permute(1, 2, 0).numpy() for w in windows]
         pixels = torch.stack([torch.from_numpy(square_input(crop, side).copy()) for crop in crops])
@@ -401,6 +417,12 @@ def check_clip_diy(case: dict[str, Any], given: Tensors) -> Tensors:
     }
 
 
+def strides_of(options: dict[str, Any]) -> list[int]:
+    """One for each scale; a single one holds for all."""
+    strides = options["strides"]
+    return strides * len(options["patch_sizes"]) if len(strides) == 1 else strides
+
+
 def check_clip_dinoiser(case: dict[str, Any], given: Tensors) -> Tensors:
     o, image = case["options"], normalised(given)
     head = Watched.of(given, o["feats_idx"])
@@ -434,14 +456,15 @@ def check_found(case: dict[str, Any], given: Tensors) -> Tensors:
     o = case["options"]
     height, width = o["image_size"]
     grid = (-(-height // o["patch_size"]), -(-width // o["patch_size"]))
-    _, keys, _ = qkv_maps(given["qkv"], grid)
-    logits = torch.nn.functional.conv2d(keys, given["decoder.weight"], given["decoder.bias"])
+    maps = dict(zip("qkv", qkv_maps(given["qkv"], grid), strict=True))
+    feats, keys = maps[o["feature"]], maps["k"]
+    logits = torch.nn.functional.conv2d(feats, given["decoder.weight"], given["decoder.bias"])
     saliency = saliency_map(logits, o["patch_size"], (height, width))
     background = least_attended_background(
         keys, given["cls_attention"][:, :, 0], o["num_heads"], threshold=o["bkg_th"]
     )
     return {
-        "feats": keys,
+        "feats": feats,
         "logits": logits,
         "saliency": saliency,
         "mask": (saliency > 0.5).int(),
@@ -592,9 +615,12 @@ def test_protocol_clip_diy_repeats_the_published_code(name: str, tmp_path: Path)
         logit_scale=100.0,
     )
     names = tuple(f"class {i}" for i in range(classes))
+    (stride,) = set(strides_of(o))
     pyramid = replace(
         clip_diy.METHOD.pyramid,
         parts=tuple(p / side for p in o["patch_sizes"]),
+        weights=tuple(o["patch_weights"]),
+        stride=stride,
         nearest=not o["interpolate_logits"],
     )
     for saliency, key in ((str(tmp_path), "fused_pred"), ("none", "plain_pred")):
