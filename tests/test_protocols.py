@@ -193,8 +193,8 @@ def test_every_setting_is_shown_without_a_model(cli, monkeypatch, benchmark):
         assert all(s["value"] is not None and s["meaning"] for s in document["settings"])
         fingerprints.add(document["fingerprint"])
         names.add(tuple(settings))
-    # What SCLIP was published with is the base configuration on most benchmarks.
-    same = benchmark not in PROTOCOLS["sclip-paper"].exceptions
+    # What SCLIP and SC-CLIP were published with is the base configuration on most benchmarks.
+    same = sum(benchmark not in PROTOCOLS[name].exceptions for name in ("sclip-paper", "sc-clip"))
     assert len(fingerprints) == len(PROTOCOLS) - same and len(names) == 1
 
 
@@ -225,3 +225,21 @@ def test_unknown_names_exit_with_2(cli, args, said):
     done = cli("eval", "--show-protocol", *args)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "scale", "threshold", "area"),
+    [
+        ("voc21", 50, 0.15, 0.1),
+        ("context60", 40, 0.15, 0),
+        ("coco-object", 55, 0.35, 0),
+        ("voc20", 40, 0, 0),
+        ("cityscapes", 40, 0, 0),
+    ],
+)
+def test_sc_clip_is_scored_as_it_was_published(benchmark, scale, threshold, area):
+    """Scale, threshold and area rule of SuleBai/SC-CLIP@0417ba9, configs/."""
+    protocol = PROTOCOLS["sc-clip"].on(benchmark, load_benchmark(benchmark))
+    found = (protocol.softmax_scale, protocol.background_threshold or 0, protocol.area_threshold)
+    assert found == (scale, threshold, area) and protocol.method == "sc_clip"
+    assert protocol.short_side == (560 if benchmark == "cityscapes" else 336)

@@ -145,6 +145,19 @@ SCLIP_PAPER_PROTOCOL = dataclasses.replace(
     source="wangf3014/SCLIP@b56bd30, clip_segmentor.py and configs/cfg_*.py: what its own figures were made with",
 )
 
+SC_CLIP_PROTOCOL = dataclasses.replace(
+    SCLIP_PROTOCOL,
+    name="sc-clip",
+    method="sc_clip",
+    from_benchmark=("short_side",),
+    exceptions={
+        "voc21": {"softmax_scale": 50.0, "background_threshold": 0.15, "area_threshold": 0.1},
+        "context60": {"background_threshold": 0.15},
+        "coco-object": {"softmax_scale": 55.0, "background_threshold": 0.35},
+    },
+    source="SuleBai/SC-CLIP@0417ba9, configs/cfg_*.py: what its own figures were made with",
+)
+
 CLIP_DIY_PROTOCOL = Protocol(
     name="clip-diy",
     method="clip_diy",
@@ -165,5 +178,12 @@ CLIP_DIY_PROTOCOL = Protocol(
 
 PROTOCOLS = {
     p.name: p
-    for p in (DEFAULT_PROTOCOL, SCLIP_PROTOCOL, SCLIP_PAPER_PROTOCOL, MASKCLIP_PROTOCOL, CLIP_DIY_PROTOCOL)
+    for p in (
+        DEFAULT_PROTOCOL,
+        SCLIP_PROTOCOL,
+        SCLIP_PAPER_PROTOCOL,
+        SC_CLIP_PROTOCOL,
+        MASKCLIP_PROTOCOL,
+        CLIP_DIY_PROTOCOL,
+    )
 }

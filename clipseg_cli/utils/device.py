@@ -19,11 +19,11 @@ def pick_device(name: str) -> torch.device:
     Raises:
         UsageError: not a device, or not on this machine.
     """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        # One device for each process that torchrun starts on this machine.
+        rank = local_rank()
+        return torch.device("cuda", rank % torch.cuda.device_count()) if rank else torch.device("cuda")
     if name == "auto":
-        if torch.cuda.is_available():
-            # One device for each process that torchrun starts on this machine.
-            rank = local_rank()
-            return torch.device("cuda", rank % torch.cuda.device_count()) if rank else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (":" in name and not re.fullmatch("[0-9]{1,2}", index)):
