@@ -19,6 +19,8 @@ from eval_trees import (  # noqa: F401
 )
 from PIL import Image
 
+from clipseg_cli.data.labels import read_values
+
 CLASSES = 21
 
 
@@ -226,3 +228,17 @@ def test_labels_of_nobody_need_a_data_set(evaluate, maps):
     done = evaluate("--predictions", maps)
     assert done.code == 1
     assert done.err == f"Error: nothing says which data set {maps} belongs to\nHint: add --dataset ROOT\n"
+
+
+def test_a_map_that_is_far_too_large_is_not_decoded(evaluate, voc, maps, monkeypatch):
+    """A few hundred kilobytes may claim gigabytes of pixels."""
+    path = maps / f"{NAMES[0]}.png"
+    Image.new("P", (9_000, 9_000)).save(path)
+    decoded = []
+    monkeypatch.setattr(
+        "clipseg_cli.pipelines.predictions.read_values",
+        lambda path: decoded.append(path) or read_values(path),
+    )
+    done = evaluate("--dataset", voc, "--predictions", maps)
+    assert done.code == 1 and f"{path} is 9000x9000, but its ground truth" in done.err
+    assert decoded and path not in decoded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from clipseg_cli.errors import DatasetError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -71,11 +73,33 @@ def read_values(path: Path, *, size: tuple[int, int] | None = None, picture: str
     Raises:
         DatasetError: as `read_label`.
     """
+    with _opened(path) as image:
+        _check(image, path, size, picture)
+        factor = _STRETCHED.get(_raw_mode(image), 1)
+        numbers: NDArray[Any] = np.asarray(image)
+    return _in_range(numbers, path) // factor if factor > 1 else _in_range(numbers, path)
+
+
+def label_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a label picture, from its header alone: a small file may claim a size that fills the memory.
+
+    Raises:
+        DatasetError: as `read_label`.
+    """
+    with _opened(path) as image:
+        return image.size[1], image.size[0]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A label picture, not yet decoded.
+
+    Raises:
+        DatasetError: it cannot be opened, or the block cannot decode it.
+    """
     try:
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-            _check(image, path, size, picture)
-            factor = _STRETCHED.get(_raw_mode(image), 1)
-            numbers: NDArray[Any] = np.asarray(image)
+            yield image
     except DatasetError:
         raise
     except FileNotFoundError as error:
@@ -92,7 +116,6 @@ def read_values(path: Path, *, size: tuple[int, int] | None = None, picture: str
         # Damaged files make decoders raise nearly anything: OSError, SyntaxError, struct.error, ValueError.
         reason = str(error) or type(error).__name__
         raise DatasetError(f"{path} is damaged or cut short: {reason}", hint="fetch it again") from error
-    return _in_range(numbers, path) // factor if factor > 1 else _in_range(numbers, path)
 
 
 def _check(image: Image.Image, path: Path, size: tuple[int, int] | None, picture: str) -> None:

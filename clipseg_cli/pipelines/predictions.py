@@ -15,7 +15,7 @@ import torch
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label, read_values
 from clipseg_cli.data.images import resize_labels
-from clipseg_cli.data.labels import LABEL_VALUES
+from clipseg_cli.data.labels import LABEL_VALUES, label_size
 from clipseg_cli.errors import ClipsegError, DatasetError, UsageError
 from clipseg_cli.ops.metrics import confusion_matrix
 from clipseg_cli.pipelines.data import open_data, unseen_ids
@@ -181,16 +181,16 @@ class PredictionScoring(Scoring):
         classes = len(self.dataset.classes)
         path = self._files[name]
         try:
-            values = read_values(path)
-            labels = prediction_ids(values, self._table, classes, path)
+            given = label_size(path)
             truth = read_label(sample, self.dataset)
             size = size_to_score(truth.shape[0], truth.shape[1], self.protocol)
-            if labels.shape not in (truth.shape, size):
+            if given not in (truth.shape, size):
                 raise DatasetError(
-                    f"{path} is {labels.shape[1]}x{labels.shape[0]}, but its ground truth {sample.label} is "
+                    f"{path} is {given[1]}x{given[0]}, but its ground truth {sample.label} is "
                     f"{truth.shape[1]}x{truth.shape[0]}",
                     hint="labels are scored at their own size: save predictions at the size of the picture",
                 )
+            labels = prediction_ids(read_values(path), self._table, classes, path)
             truth = resize_labels(truth, size)
             matrix = confusion_matrix(
                 torch.from_numpy(resize_labels(labels, size)), torch.from_numpy(truth), classes
