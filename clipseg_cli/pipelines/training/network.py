@@ -66,20 +66,14 @@ def check_crops(numbers: Numbers) -> None:
 
 
 def build_optimiser(student: Student, numbers: Numbers) -> torch.optim.Optimizer:
-    """The optimiser over all parameters, normalisation and background too, as published.
-
-    Each of its groups has a `share`, the factor on the learning rate.
-    """
-    backbone = set(student.backbone.parameters())
-    others = [p for p in student.parameters() if p not in backbone]
-    groups = [
-        {"params": [*student.backbone.parameters()], "share": numbers.backbone_share},
-        {"params": others, "share": 1.0},
-    ]
+    """The optimiser over all parameters, normalisation and background too, as published."""
     if numbers.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=numbers.rate, weight_decay=numbers.weight_decay)
+        return torch.optim.AdamW(student.parameters(), lr=numbers.rate, weight_decay=numbers.weight_decay)
     return torch.optim.SGD(
-        groups, lr=numbers.rate, momentum=numbers.momentum, weight_decay=numbers.weight_decay
+        student.parameters(),
+        lr=numbers.rate,
+        momentum=numbers.momentum,
+        weight_decay=numbers.weight_decay,
     )
 
 

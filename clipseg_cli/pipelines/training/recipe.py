@@ -49,7 +49,6 @@ class Numbers:
     rate: float
     min_rate: float
     power: float
-    backbone_share: float
     optimiser: Literal["sgd", "adamw"]
     centre: bool
     momentum: float
@@ -129,7 +128,6 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
         rate=rate,
         min_rate=min(recipe.min_rate, rate),
         power=recipe.power,
-        backbone_share=recipe.backbone_share,
         optimiser=recipe.optimiser,
         centre=recipe.centre if config.centre is None else config.centre,
         momentum=recipe.momentum,

@@ -193,7 +193,7 @@ class TrainingRun:
         iteration, parts = self.state.iteration, self.numbers.accumulate
         rate = self.numbers.rate_at(iteration)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = rate
         self._optimiser.zero_grad(set_to_none=True)
         sums = torch.zeros(3, device=self.device)  # label loss, feature loss, share of pixels with a label
         try:
@@ -322,7 +322,7 @@ class TrainingRun:
         return dataclasses.replace(self._card, training=facts)
 
     def _diverged(self, what: str, iteration: int) -> RunError:
-        rate = self._optimiser.param_groups[-1]["lr"]
+        rate = self._optimiser.param_groups[0]["lr"]
         return diverged(what, self.folder, self.numbers, iteration=iteration, rate=rate)
 
 
