@@ -1,13 +1,15 @@
-"""Pretrain a ResNet for students: `python -m training.backbone --backbone resnet10t --minutes 30`.
+"""Pretrain a ResNet for students: `python -m training.backbone --backbone resnet10t --minutes 60`.
 
-What ImageNet is to the students of the papers, on the generator's own pictures: one thing on a painted surface, and
-which of the concepts it is. There are no masks and no boxes; as in ImageNet, the classes that a zero-shot experiment
-calls unseen are among the concepts.
+What ImageNet is to the students of the papers: first weights that know what pictures are made of. The bundled CLIP
+looks at composed scenes, and the ResNet, at the output stride that students have, learns to say of every patch what the
+CLIP says: the same feature, and the same probabilities over the words of the step. No mask and no label is read. The
+teacher was trained on such scenes with their masks, and the classes that a zero-shot experiment calls unseen are among
+its words.
 
-`--out FILE` receives the weights without the classifier, in fp32, every few minutes and at the end; beside it lie a log
-(.csv) and what `--resume` goes on from (.checkpoint.pt). The learning rate follows the clock: it falls to zero when the
-minutes are over, and only then the weights are at their best. `--package FILE` trains nothing: it writes the weights in
-`--out` as the package ships them, in fp16.
+`--out FILE` receives the weights of the ResNet alone, in fp32, every few minutes and at the end; beside it lie a log
+(.csv) and what `--resume` continues from (.checkpoint.pt). The learning rate follows the clock: it falls to zero when
+the minutes are over, and only then the weights are at their best. `--package FILE` trains nothing: it writes the
+weights in `--out` as the package ships them, in fp16.
 """
 
 from __future__ import annotations
@@ -18,51 +20,38 @@ import math
 import sys
 import time
 from pathlib import Path
-from queue import Queue
-from threading import Thread
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
+from torch import nn
 
+from clipseg_cli.models.student_backbones import build_backbone
+from training.check_words import load_exported
+from training.loader import Loader
+from training.losses import window
+from training.net import GRID, INFERENCE_SCALE, PATCH, normalise
 from training.optim import orthogonalise
-from training.scenes import Scene, SceneMaker, SceneStyle, load_vocabulary
+from training.scenes import load_vocabulary
+from training.words import TextSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
+    from training.loader import Batch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIDES, LATE_SIDES = (48, 64, 80), (64, 80, 96, 112)
-LATE = 0.65
-"""Share of the minutes after which the pictures are larger."""
-
-BATCH = 128
+TEACHER = Path("clipseg_cli/models/bundled/emoji")
+METHOD = "maskclip"
 RATE, WEIGHT_DECAY, WARM_UP = 2e-3, 0.05, 50
 FILTER_RATE, FILTER_MOMENTUM = 0.05, 0.9
+COSINE_WEIGHT = 2.0
 KEPT = 0.98
 """Of the averages in the log, from one step to the next."""
-
-
-class ThingMaker(SceneMaker):
-    """Pictures of one thing that fills a third of the side or more."""
-
-    def thing(self, side: int) -> tuple[NDArray[np.uint8], int]:
-        """A picture [side, side, 3] and the number of its concept."""
-        while True:
-            scene: Scene = self._surfaces(side)
-            before = len(scene.labels)
-            self._place(scene, float(self.rng.uniform(0.35, 1.0) * side))
-            if len(scene.labels) > before:
-                return scene.image, scene.labels[-1]
 
 
 class Filters(torch.optim.Optimizer):
@@ -86,92 +75,97 @@ class Filters(torch.optim.Optimizer):
                 p.add_(orthogonalise(update).to(p).reshape(p.shape), alpha=-group["lr"] * scale)
 
 
-def batches(run: Run, seed: int, queue: Queue[tuple[Tensor, Tensor]]) -> None:
-    """Fill the queue with uint8 pictures [B, 3, S, S] and concept numbers [B], for ever."""
-    cv2.setNumThreads(1)
-    maker = ThingMaker(run.vocabulary, seed, SceneStyle(voc_share=0.4))
-    while True:
-        side = int(maker.rng.choice(SIDES if run.progress < LATE else LATE_SIDES))
-        things = [maker.thing(side) for _ in range(BATCH)]
-        pictures = torch.from_numpy(np.stack([image for image, _ in things])).permute(0, 3, 1, 2)
-        queue.put((pictures, torch.tensor([label for _, label in things])))
+class Network(nn.Module):
+    """The ResNet as students have it, and a projection into the space of the words, which is thrown away."""
 
+    def __init__(self, name: str, width: int) -> None:
+        super().__init__()
+        self.backbone, (channels,) = build_backbone(name, PATCH, (4,))
+        self.head = nn.Conv2d(channels, width, 1)
 
-def loss_of(logits: Tensor, labels: Tensor, related: Tensor) -> Tensor:
-    """Cross-entropy in which a wider or narrower word for the same thing is no rival."""
-    rivals = related[labels].clone()
-    rivals[torch.arange(len(labels)), labels] = False
-    return F.cross_entropy(logits.masked_fill(rivals, -1e4), labels, label_smoothing=0.0)
+    def forward(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] -> unit features [B, N, D] of the patches."""
+        features: Tensor = self.head(self.backbone(image)[0])
+        return normalise(features.float().flatten(2).mT)
 
 
 class Run:
-    """One pretraining: network, optimiser and clock; saved and loaded as a whole."""
+    """One pretraining: network, teacher, optimisers and clock; saved and loaded as a whole."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         torch.manual_seed(args.seed)
         self.vocabulary = load_vocabulary()
-        self.related = torch.from_numpy(self.vocabulary.related)
-        self.net = timm.create_model(args.backbone, num_classes=len(self.vocabulary.concepts)).to(
-            memory_format=torch.channels_last
-        )
+        self.teacher = load_exported(args.teacher).requires_grad_(False)
+        self.texts = TextSampler(self.vocabulary.concepts, 24, args.seed)
+        self.texts.progress = 1.0
+        self.net = Network(args.backbone, self.teacher.clip.text_projection.shape[1])
+        self.net.to(memory_format=torch.channels_last)
         if args.start:
-            missing, _ = self.net.load_state_dict(load_file(args.start), strict=False)
+            missing, _ = self.net.backbone.load_state_dict(load_file(args.start), strict=False)
             print(f"from {args.start}, without {missing}", file=sys.stderr)
-        of = [[p for p in self.net.parameters() if p.ndim == n] for n in (4, 2, 1)]
-        filters, matrices, vectors = of
-        rest = [
-            {"params": matrices, "weight_decay": WEIGHT_DECAY},
-            {"params": vectors, "weight_decay": 0.0},
+        parameters = list(self.net.parameters())
+        rest = [p for p in parameters if p.ndim < 4]
+        self.optimisers = [
+            Filters([p for p in parameters if p.ndim == 4]),
+            torch.optim.AdamW(rest, lr=RATE, weight_decay=0.0),
         ]
-        self.optimisers = [Filters(filters), torch.optim.AdamW(rest, lr=RATE)]
         self.rates = [FILTER_RATE, RATE]
         self.mean, self.std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-        self.step, self.seconds = 0, 0.0
-        self.recent = [0.0, 0.0]  # loss and accuracy, averaged over the last steps
+        self.step, self.seconds, self.scenes = 0, 0.0, 0
+        self.recent = [0.0, 0.0, 0.0]  # divergence, cosine and agreement, averaged over the last steps
 
     @property
     def progress(self) -> float:
         """The share of the minutes that is over."""
         return min(self.seconds / (60.0 * float(self.args.minutes)), 1.0)
 
-    def train_step(self, pictures: Tensor, labels: Tensor) -> None:
-        """One batch: uint8 pictures [B, 3, S, S], concept numbers [B]."""
+    @torch.no_grad()
+    def lesson(self, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the teacher says: unit features [B, N, D], and the texts of the step [T, D]."""
+        offset = window(GRID, pixels.shape[2] // PATCH, self.texts.rng)
+        features, _ = self.teacher.readings(pixels, (METHOD,), offset)
+        tokens = self.texts.tokens(self.texts.candidates(batch.labels))
+        return normalise(features[METHOD]), normalise(self.teacher.encode_text(tokens))
+
+    def train_step(self, batch: Batch) -> None:
+        """One batch of scenes."""
         share = min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.progress))
         for optimiser, rate in zip(self.optimisers, self.rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * share
-        image = ((pictures.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        if torch.rand(()) < 0.5:
-            image = image.flip(3)
+        pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
+        taught, text = self.lesson(batch, pixels)
+        image = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
-            logits = self.net(image)
-        loss = loss_of(logits.float(), labels, self.related)
+            found = self.net(image)
+        target = (INFERENCE_SCALE * taught @ text.T).log_softmax(-1).flatten(0, 1)
+        guess = (INFERENCE_SCALE * found @ text.T).log_softmax(-1).flatten(0, 1)
+        divergence = F.kl_div(guess, target, reduction="batchmean", log_target=True)
+        distance = 1 - (found * taught).sum(-1).mean()
         self.net.zero_grad()
-        loss.backward()
+        (divergence + COSINE_WEIGHT * distance).backward()
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        accuracy = (logits.argmax(1) == labels).float().mean()
-        for i, value in enumerate((loss.detach(), accuracy)):
+        self.scenes += len(pixels)
+        agreement = (guess.argmax(-1) == target.argmax(-1)).float().mean()
+        for i, value in enumerate((divergence.detach(), 1 - distance.detach(), agreement)):
             self.recent[i] = KEPT * self.recent[i] + (1 - KEPT) * float(value)
 
     def row(self) -> tuple[str | int, ...]:
         """Where the run stands, for the log."""
         weight = 1 - KEPT**self.step
         averages = (f"{value / weight:.3f}" for value in self.recent)
-        return (f"{self.seconds / 60:.1f}", self.step, self.step * BATCH, *averages)
+        return (f"{self.seconds / 60:.1f}", self.step, self.scenes, *averages)
 
     def save(self) -> None:
         """Weights and checkpoint, each written beside and renamed."""
-        classifier = self.net.default_cfg["classifier"]
-        weights = {
-            k: v.contiguous() for k, v in self.net.state_dict().items() if not k.startswith(f"{classifier}.")
-        }
+        weights = {k: v.contiguous() for k, v in self.net.backbone.state_dict().items()}
         state = {
             "net": self.net.state_dict(),
             "optimisers": [o.state_dict() for o in self.optimisers],
-            "counters": [self.step, self.seconds],
+            "counters": [self.step, self.seconds, self.scenes],
             "recent": self.recent,
         }
         out, checkpoint = self.args.out, checkpoint_of(self.args.out)
@@ -182,43 +176,47 @@ class Run:
         part.replace(checkpoint)
 
     def load(self) -> None:
-        """Go on from the checkpoint."""
+        """Continue from the checkpoint."""
         state = torch.load(checkpoint_of(self.args.out), weights_only=True)
         self.net.load_state_dict(state["net"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self.step, self.seconds = state["counters"]
+        self.step, self.seconds, self.scenes = state["counters"]
         self.recent = state["recent"]
         torch.manual_seed(self.args.seed + self.step)
 
 
 def checkpoint_of(out: Path) -> Path:
-    """What a run into `out` goes on from."""
+    """What a run into `out` continues from."""
     return out.with_suffix(".checkpoint.pt")
 
 
 def train(run: Run) -> None:
     """Train until the minutes are over; log and save on the way."""
     args, last_save = run.args, run.seconds
-    queue: Queue[tuple[Tensor, Tensor]] = Queue(8)
-    for worker in range(args.workers):
-        seed = args.seed * 100 + worker + 7919 * run.step  # other pictures than before an interruption
-        Thread(target=batches, args=(run, seed, queue), daemon=True).start()
-    with args.out.with_suffix(".csv").open("a" if run.step else "w", newline="", encoding="utf-8") as file:
-        log = csv.writer(file)
-        if not run.step:
-            log.writerow(("minute", "step", "pictures", "loss", "accuracy"))
-        while run.progress < 1:
-            start = time.monotonic()
-            run.train_step(*queue.get())
-            run.seconds += time.monotonic() - start
-            if run.step % 100 == 0:
-                log.writerow(run.row())
-                file.flush()
-                print(*run.row(), flush=True)
-            if run.seconds - last_save > 60 * args.save_every:
-                last_save = run.seconds
-                run.save()
+    loader = Loader(
+        args.workers, args.seed * 100 + 7919 * run.step
+    )  # other scenes than before an interruption
+    try:
+        with args.out.with_suffix(".csv").open(
+            "a" if run.step else "w", newline="", encoding="utf-8"
+        ) as file:
+            log = csv.writer(file)
+            if not run.step:
+                log.writerow(("minute", "step", "scenes", "divergence", "cosine", "agreement"))
+            while run.progress < 1:
+                start = time.monotonic()
+                run.train_step(loader.next())
+                run.seconds += time.monotonic() - start
+                if run.step % 100 == 0:
+                    log.writerow(run.row())
+                    file.flush()
+                    print(*run.row(), flush=True)
+                if run.seconds - last_save > 60 * args.save_every:
+                    last_save = run.seconds
+                    run.save()
+    finally:
+        loader.close()
     run.save()
     print(f"wrote {args.out}", file=sys.stderr)
 
@@ -238,16 +236,17 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m training.backbone", description="Pretrain a ResNet.")
     parser.add_argument("--backbone", default="resnet10t", help="a ResNet of timm")
+    parser.add_argument("--teacher", type=Path, default=TEACHER, help="folder of the bundled CLIP")
     parser.add_argument(
-        "--minutes", type=float, default=30, help="length of the run; the schedule follows the clock"
+        "--minutes", type=float, default=60, help="length of the run; the schedule follows the clock"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/backbone/resnet10t.safetensors"))
     parser.add_argument("--start", type=Path, help="weights of an earlier run to begin with")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint beside --out")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint beside --out")
     parser.add_argument("--save-every", type=float, default=4, help="minutes between checkpoints")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="threads that compose pictures")
+    parser.add_argument("--workers", type=int, default=1, help="processes that compose pictures")
     parser.add_argument("--no-bf16", dest="bf16", action="store_false")
     parser.add_argument("--package", type=Path, metavar="FILE", help="only write --out as fp16 to FILE")
     args = parser.parse_args()
