@@ -237,8 +237,9 @@ def test_a_teacher_refines_crops_as_segment_refines_pictures(tiny_clip):
     )
     plan, classes = plan_segmentation(config)
     _, predictor = plan.load(classes)
-    coarse = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 40, (5, 6, 3), dtype=np.uint8)
     pixels = np.array(Image.fromarray(coarse).resize((88, 72), Image.Resampling.BICUBIC))
+    pixels[24:48, 32:64] += np.array([200, 160, 0], np.uint8)  # a thing to find
     image = DecodedImage(ImageSource(None, PurePosixPath("crop")), pixels)
     (wanted,) = predictor.predict([predictor.prepare(image)])
     crop = torch.from_numpy(pixels).permute(2, 0, 1)[None]

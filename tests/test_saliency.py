@@ -15,10 +15,12 @@ from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import ImageError, ModelError, UsageError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models import self_supervised
+from clipseg_cli.models.clip_vit import ClipViT
 from clipseg_cli.models.dense_clip import dense_reader
 from clipseg_cli.models.saliency import MOST_PATCHES, ClipCut, Found, LeastAttended, bounded
 from clipseg_cli.models.self_supervised import SelfSupervisedGuide, SelfSupervisedViT, load_self_supervised
-from clipseg_cli.ops.spectral import fiedler_vector, foreground
+from clipseg_cli.ops import spectral
+from clipseg_cli.ops.spectral import foreground
 from clipseg_cli.pipelines.guides import check_guides, read_saliency
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -145,42 +147,89 @@ def test_a_head_of_another_width_is_refused() -> None:
         Found.of(small(), {"something": torch.zeros(1)}, "x.pt")
 
 
-# Foreground by the normalised cut
+# Foreground by normalised cuts
+
+H, W = 16, 20
+SKY, BLOBS = slice(0, 7), ((slice(3, 9), slice(3, 7)), (slice(9, 13), slice(13, 17)))
 
 
-def two_parts(noise: float = 0.1) -> torch.Tensor:
-    """Features of a ground with a square on it."""
+def inside(*blobs: tuple[slice, slice]) -> torch.Tensor:
+    mask = torch.zeros(H, W, dtype=torch.bool)
+    for blob in blobs:
+        mask[blob] = True
+    return mask
+
+
+def features(*blobs: tuple[slice, slice], horizon: bool = True, noise: float = 0.03) -> torch.Tensor:
+    """A sky above a ground, things before both, each kind with a feature of its own."""
     generator = torch.Generator().manual_seed(0)
-    ground, thing = torch.randn(2, 16, generator=generator)
-    features = ground[:, None, None].repeat(1, 12, 14)
-    features[:, 4:9, 5:11] = thing[:, None, None]
-    features += noise * torch.randn(features.shape, generator=generator)
-    return features - features.mean(dim=(1, 2), keepdim=True)  # as `ClipCut` compares them
+    kinds = torch.linalg.qr(torch.randn(128, 16, generator=generator))[0].mT
+    found = kinds[0][:, None, None].repeat(1, H, W)
+    if horizon:
+        found[:, SKY] = kinds[1][:, None, None]
+    for kind, blob in zip(kinds[2:], blobs, strict=False):
+        found[(slice(None), *blob)] = kind[:, None, None]
+    found = found + noise * torch.randn(found.shape, generator=generator)
+    return found - found.mean(dim=(1, 2), keepdim=True)  # as `ClipCut` compares them
 
 
-@pytest.mark.parametrize("noise", [0.01, 0.3])
-def test_the_square_is_the_foreground(noise: float) -> None:
-    found = foreground(fiedler_vector(two_parts(noise)))
-    inside = torch.zeros(12, 14, dtype=torch.bool)
-    inside[4:9, 5:11] = True
-    assert found[inside].min() > 0.5 > found[~inside].max()
+@pytest.mark.parametrize("horizon", [False, True])
+@pytest.mark.parametrize("blobs", [BLOBS[:1], BLOBS[1:], BLOBS], ids=["across", "below", "both"])
+def test_things_are_found_and_neither_sky_nor_ground(blobs: Any, horizon: bool) -> None:
+    found = foreground(features(*blobs, horizon=horizon))
+    assert found.min() >= 0 and found.max() <= 1
+    assert found[inside(*blobs)].min() > 0.5 > found[~inside(*blobs)].max()
+
+
+def test_the_sign_of_an_eigenvector_means_nothing(monkeypatch) -> None:
+    before = foreground(features(*BLOBS))
+    cut = spectral.normalised_cut
+    monkeypatch.setattr(
+        spectral, "normalised_cut", lambda graph: (lambda vector, cost: (-vector, cost))(*cut(graph))
+    )
+    torch.testing.assert_close(foreground(features(*BLOBS)), before)
+
+
+def test_a_thing_that_reaches_out_of_the_picture_is_one() -> None:
+    blob = (slice(10, H), slice(6, 12))
+    found = foreground(features(blob))
+    assert found[inside(blob)].min() > 0.5 > found[~inside(blob)].max()
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [
+        torch.zeros(8, H, W),
+        features(horizon=False),
+        features(horizon=True),
+        torch.randn(8, 1, 1),
+        torch.randn(8, 1, 3),
+        torch.randn(64, H, W, generator=torch.Generator().manual_seed(2)),
+    ],
+    ids=["nothing", "ground", "horizon", "patch", "row", "noise"],
+)
+def test_a_picture_without_a_thing_is_undecided(flat: torch.Tensor) -> None:
+    """So that the fusion leaves the scores as they are."""
+    assert torch.equal(foreground(flat), torch.full(flat.shape[1:], 0.5))
+
+
+def test_no_more_is_cut_than_agreed(monkeypatch) -> None:
+    sizes: list[int] = []
+    cut = spectral.normalised_cut
+    monkeypatch.setattr(spectral, "normalised_cut", lambda graph: sizes.append(len(graph)) or cut(graph))
+    many = [(slice(y, y + 2), slice(x, x + 2)) for y in (1, 5, 9, 13) for x in (2, 7, 12, 16)]
+    foreground(features(*many[:14]))
+    assert 1 <= len(sizes) <= spectral.MOST_CUTS and sizes[0] == H * W
 
 
 def test_the_cut_is_an_eigenvector_of_the_normalised_laplacian() -> None:
-    features = two_parts()
-    unit = torch.nn.functional.normalize(features.flatten(1), dim=0)
-    alike = torch.where(unit.mT @ unit > 0.2, 1.0, 1e-5).double()
-    degree, cut = alike.sum(dim=1), fiedler_vector(features).flatten().double()
-    left, right = degree * cut - alike @ cut, degree * cut
-    value = (cut @ left) / (cut @ right)
-    assert 0 < value < 1
-    torch.testing.assert_close(left, value * right, atol=1e-3, rtol=0)
+    graph = spectral.similarity_graph(features(*BLOBS))
+    cut, cost = spectral.normalised_cut(graph)
+    degree, graph, cut = graph.sum(dim=1).double(), graph.double(), cut.double()
+    left, right = degree * cut - graph @ cut, degree * cut
+    assert 0 < cost < spectral.WHOLE
+    torch.testing.assert_close(left, cost * right, atol=1e-3, rtol=0)
     assert abs(float(cut @ degree / degree.norm())) < 1e-3  # orthogonal to the first, which is constant
-
-
-def test_a_picture_of_one_thing_is_half_of_everything() -> None:
-    flat = torch.ones(8, 5, 5)
-    assert foreground(fiedler_vector(flat)).isfinite().all()
 
 
 @torch.inference_mode()
@@ -189,7 +238,7 @@ def test_clip_cuts_its_own_patches(tiny_clip) -> None:
     side = 4 * reader.patch
     found = ClipCut(reader, MEAN, STD)(pictures(side, side + reader.patch))
     assert found.shape == (2, 1, 4, 5)
-    assert 0 <= found.min() < found.max() <= 1
+    assert 0 <= found.min() <= found.max() <= 1
 
 
 @torch.inference_mode()
@@ -201,6 +250,28 @@ def test_very_large_pictures_are_seen_smaller(tiny_clip) -> None:
     assert abs(found.shape[3] / found.shape[2] - 1.6) < 0.1
     assert bounded(pictures(40, 64), 40 * 64).shape == (2, 3, 40, 64)
     assert bounded(pictures(1, 4000, batch=1), 1000, 8).shape == (1, 3, 8, 2000)
+
+
+# The tower of a CLIP in the place of DINO
+
+
+@torch.inference_mode()
+def test_a_clip_is_seen_as_a_dino_is(tiny_clip) -> None:
+    """Its keys are those of the last block as open_clip runs it."""
+    visual: Any = tiny_clip.model.visual
+    vit, image = ClipViT(visual, MEAN, STD), pictures(64, 64)
+    seen: dict[str, torch.Tensor] = {}
+    last = visual.transformer.resblocks[-1]
+    handle = last.ln_1.register_forward_hook(lambda m, i, out: seen.update(x=out))
+    visual((image - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1))
+    handle.remove()
+    joined = torch.nn.functional.linear(seen["x"], last.attn.in_proj_weight, last.attn.in_proj_bias)[:, 1:]
+    found = vit.last_block(image)
+    torch.testing.assert_close(found.parts("qkv").flatten(2).mT, joined, atol=1e-4, rtol=1e-4)
+    assert found.parts("k").shape == (2, vit.width, 8, 8) and found.heads == 4
+    torch.testing.assert_close(found.cls_attention.sum(dim=-1), torch.ones(2, 4))
+    assert vit.last_block(pictures(30, 41)).q.shape == (2, vit.width, 4, 6)
+    assert LeastAttended(vit)(image).shape == (2, 1, 64, 64)
 
 
 # Options

@@ -66,9 +66,9 @@ def resolve_architecture(model: str) -> str:
     return name
 
 
-def bundled_file(name: str) -> Path:
-    """A file of the bundled model; it need not exist."""
-    return BUNDLED / BUNDLED_MODEL / name
+def bundled_file(name: str, model: str = BUNDLED_MODEL) -> Path:
+    """A file of a bundled model; it need not exist."""
+    return BUNDLED / model / name
 
 
 def bundled_config() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from clipseg_cli.errors import ModelError
@@ -68,6 +68,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if tensors.keys() >= OPENAI_ENTRIES:
         quick_gelu = True
     return Checkpoint({k: v for k, v in tensors.items() if k not in OPENAI_ENTRIES}, quick_gelu)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says about itself; nothing for a file of any other kind."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _read_by_content(path: Path, head: bytes) -> tuple[dict[str, Tensor], bool | None]:

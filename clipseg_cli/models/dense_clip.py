@@ -17,7 +17,7 @@ from torch import nn
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.dense_conv import DenseConv, DenseResNet
-from clipseg_cli.models.towers import OpenClipTower, TimmTower, is_convolutional, unreadable
+from clipseg_cli.models.towers import is_convolutional, tower_of, unreadable
 from clipseg_cli.ops.attention import to_grid
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
@@ -207,8 +207,7 @@ def dense_reader(
     visual = with_overrides(visual, activation, ln_eps)
     if is_convolutional(visual):
         return DenseConv(visual, method, keys=keys, guide=guide, whole=whole)
-    tower = TimmTower(visual) if type(visual).__name__ == "TimmModel" else OpenClipTower(visual)
-    return DenseTransformer(tower, method, keys=keys, guide=guide, black=black, whole=whole)
+    return DenseTransformer(tower_of(visual), method, keys=keys, guide=guide, black=black, whole=whole)
 
 
 def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:

@@ -1,4 +1,4 @@
-"""Where there is something in a picture, whatever it is: FOUND, or CLIP's own patches, or maps from anywhere."""
+"""Where there is something in a picture, whatever it is: FOUND on DINO or on a CLIP, or cuts of CLIP's own patches."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import torch
 import torch.nn.functional as F
 
 from clipseg_cli.errors import ModelError
+from clipseg_cli.models.architectures import bundled_file
+from clipseg_cli.models.checkpoints import read_checkpoint, read_metadata
+from clipseg_cli.models.clip_vit import ClipViT
 from clipseg_cli.ops.saliency import least_attended_background, saliency_map
-from clipseg_cli.ops.spectral import fiedler_vector, foreground
+from clipseg_cli.ops.spectral import foreground
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
+    from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.models.self_supervised import SelfSupervisedViT
 
+
+OWN_HEAD = "saliency.safetensors"
+"""Beside the weights of a bundled model; its metadata say for which tower (`tower`, its fingerprint) and which features
+of the last block (`reads`, of the letters q, k and v) it was trained."""
 
 MOST_PIXELS = 1 << 20
 """A DINO sees larger pictures smaller: what it takes grows with the square of their pixels."""
 
 MOST_PATCHES = 1024
-"""The same for the normalised cut, which compares every patch with every other; where there is something in a picture
-shows at this size."""
+"""The same for a CLIP and its normalised cuts, which compare every patch with every other; where there is something in
+a picture shows at this size."""
 
 
 class Saliency(Protocol):
@@ -40,40 +48,70 @@ class Saliency(Protocol):
 
 
 class Found:
-    """FOUND (arXiv:2212.07834): one 1x1 convolution on the keys of a self-supervised ViT.
+    """FOUND (arXiv:2212.07834): one 1x1 convolution on what the last attention of a ViT works with.
 
     Args:
-        vit: the network that the head was trained on, DINO ViT-S/8.
-        weight: [1, W, 1, 1].
+        vit: the network that the head was trained on: DINO ViT-S/8, or the image tower of a CLIP.
+        weight: [1, n * W, 1, 1].
         bias: [1].
+        reads: which n of queries, keys and values; FOUND itself reads the keys.
+        pixels: larger pictures are seen smaller.
 
     Reference: valeoai/FOUND@1ad22ba, model.py, FoundModel.
     """
 
-    def __init__(self, vit: SelfSupervisedViT, weight: Tensor, bias: Tensor) -> None:
-        self.vit, self.weight, self.bias = vit, weight, bias
+    def __init__(
+        self,
+        vit: SelfSupervisedViT | ClipViT,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        reads: str = "k",
+        pixels: int = MOST_PIXELS,
+    ) -> None:
+        self.vit, self.weight, self.bias, self.reads, self.pixels = vit, weight, bias, reads, pixels
 
     @classmethod
     def of(cls, vit: SelfSupervisedViT, tensors: Mapping[str, Tensor], source: str) -> Found:
-        """The head of a checkpoint, under the names of the published one (`decoder.weight`, or `weight`).
+        """The head of a checkpoint for DINO.
 
         Raises:
             ModelError: there is no such head in it, or it is one for another network.
         """
-        names = [name for name in ("decoder.", "") if f"{name}weight" in tensors]
-        if not names:
+        weight, bias = _head(tensors, source, vit.width, "FOUND was trained on DINO ViT-S/8, which has 384")
+        device = vit._mean.device
+        return cls(vit, weight.to(device), bias.to(device))
+
+    @classmethod
+    def own(cls, backbone: Backbone) -> Found:
+        """The head in the package, on the tower of the bundled model that it was trained for.
+
+        Raises:
+            ModelError: it is missing, damaged, or for another tower.
+        """
+        path = bundled_file(OWN_HEAD, backbone.name)
+        again = "install the package again, or do without it: --saliency none, or clip"
+        if not path.is_file():
             raise ModelError(
-                f"{source} holds no head of FOUND", hint="give decoder_weights.pt of valeoai/FOUND"
+                f"the saliency head of {backbone.name} is missing in this installation ({path})", hint=again
             )
-        weight, bias = tensors[f"{names[0]}weight"], tensors[f"{names[0]}bias"]
-        width = vit.net.embed_dim
-        if tuple(weight.shape) != (1, width, 1, 1):
+        try:
+            tensors, facts = read_checkpoint(path).tensors, read_metadata(path)
+        except ModelError as error:
+            raise ModelError(error.message, hint=again) from error
+        vit = ClipViT(backbone.model.visual, backbone.mean, backbone.std)
+        reads, tower = facts.get("reads", ""), facts.get("tower", "none")
+        if not reads or set(reads) - set("qkv"):
+            raise ModelError(f"{path} does not say which features it reads", hint=again)
+        weight, bias = _head(tensors, str(path), len(reads) * vit.width, again)
+        if tower != vit.fingerprint:
             raise ModelError(
-                f"the head in {source} is for {weight.shape[1]} channels, and the network has {width}",
-                hint="FOUND was trained on DINO ViT-S/8, which has 384",
+                f"{path} was trained for another tower: {tower}, and that of {backbone.name} is {vit.fingerprint}",
+                hint=again,
             )
         device = vit._mean.device
-        return cls(vit, weight.float().to(device), bias.float().to(device))
+        pixels = MOST_PATCHES * vit.patch**2
+        return cls(vit, weight.to(device), bias.to(device), reads=reads, pixels=pixels)
 
     @property
     def fingerprint(self) -> str:
@@ -83,8 +121,9 @@ class Found:
 
     def __call__(self, image: Tensor) -> Tensor:
         """At the size of the pictures, or of what is left of very large ones."""
-        image = bounded(image, MOST_PIXELS)
-        logits = F.conv2d(self.vit.last_block(image).k.float(), self.weight, self.bias)
+        image = bounded(image, self.pixels)
+        features = self.vit.last_block(image).parts(self.reads).float()
+        logits = F.conv2d(features, self.weight, self.bias)
         return saliency_map(logits, self.vit.patch, (image.shape[2], image.shape[3]))
 
 
@@ -116,7 +155,7 @@ class LeastAttended:
 
 
 class ClipCut:
-    """The normalised cut of CLIP's own patches: no second network, less sharp.
+    """Normalised cuts of CLIP's own patches, thing by thing: no second network, less sharp.
 
     Args:
         reader: of CLIP; `tokens` are what is compared.
@@ -140,7 +179,29 @@ class ClipCut:
         image = bounded(image, MOST_PATCHES * self.reader.patch**2, self.reader.patch)
         tokens = self.reader((image - self._mean.to(image)) / self._std.to(image)).tokens.float()
         centred = tokens - tokens.mean(dim=(2, 3), keepdim=True)
-        return torch.stack([foreground(fiedler_vector(one, self.threshold)) for one in centred])[:, None]
+        return torch.stack([foreground(one, self.threshold) for one in centred])[:, None]
+
+
+def _head(tensors: Mapping[str, Tensor], source: str, width: int, hint: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias under the names of the published head (`decoder.weight`, or `weight`).
+
+    Raises:
+        ModelError: there are none, or they do not fit.
+    """
+    prefix = "decoder." if "decoder.weight" in tensors else ""
+    weight, bias = (tensors.get(f"{prefix}{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None:
+        raise ModelError(f"{source} holds no head of FOUND", hint="give decoder_weights.pt of valeoai/FOUND")
+    weight, bias = weight.float(), bias.float()
+    if weight.ndim != 4 or weight.shape[0] != 1 or weight.shape[2:] != (1, 1) or bias.shape != (1,):
+        raise ModelError(f"the head in {source} is no 1x1 convolution to one map", hint=hint)
+    if weight.shape[1] != width:
+        raise ModelError(
+            f"the head in {source} is for {weight.shape[1]} channels, and the network has {width}", hint=hint
+        )
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        raise ModelError(f"the head in {source} is damaged: not all of its weights are numbers", hint=hint)
+    return weight, bias
 
 
 def bounded(image: Tensor, pixels: int, multiple: int = 1) -> Tensor:

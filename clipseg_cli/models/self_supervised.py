@@ -46,6 +46,10 @@ class LastBlock(NamedTuple):
     cls_attention: Tensor
     heads: int
 
+    def parts(self, names: str) -> Tensor:
+        """Those of q, k and v that are named, as in "k" or "qkv", on top of each other: [B, n * W, h, w]."""
+        return torch.cat([getattr(self, name) for name in names], dim=1)
+
 
 class SelfSupervisedViT:
     """A frozen ViT of timm, for pictures of any size.
@@ -60,6 +64,7 @@ class SelfSupervisedViT:
     def __init__(self, net: Any, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         self.net = net
         self.patch: int = net.patch_embed.patch_size[0]
+        self.width: int = net.embed_dim
         device = next(net.parameters()).device
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
 

@@ -31,11 +31,13 @@ class Tower(Protocol):
 
     Attributes:
         patch: side of a patch in pixels.
+        width: of its tokens.
         prefix: tokens in front of the patches; the first of them is the class token.
         depth: number of blocks.
     """
 
     patch: int
+    width: int
     prefix: int
     depth: int
 
@@ -60,6 +62,7 @@ class OpenClipTower:
     def __init__(self, visual: Any) -> None:
         self.visual = visual
         self.patch: int = visual.patch_size[0]
+        self.width: int = visual.conv1.out_channels
         self.depth = len(visual.transformer.resblocks)
 
     def embed(self, image: Tensor, grid: Grid, positions: Positions) -> Tensor:
@@ -103,6 +106,7 @@ class TimmTower:
     def __init__(self, visual: Any) -> None:
         self.visual, self.trunk = visual, visual.trunk
         trunk = self.trunk
+        self.width: int = trunk.embed_dim
         self.prefix: int = trunk.num_prefix_tokens
         self.depth = len(trunk.blocks)
         self.native: Grid = tuple(trunk.patch_embed.grid_size)
@@ -159,6 +163,11 @@ class TimmTower:
         """As in `TimmModel.forward`."""
         found: Tensor = self.visual.head(self.trunk.forward_head(self.trunk.norm(x)))
         return found
+
+
+def tower_of(visual: Any) -> Tower:
+    """The tower that an image tower of open_clip with blocks is."""
+    return TimmTower(visual) if type(visual).__name__ == "TimmModel" else OpenClipTower(visual)
 
 
 TRANSFORMERS, CONVOLUTIONS = ("VisionTransformer", "Eva"), ("ConvNeXt", "FastVit")
