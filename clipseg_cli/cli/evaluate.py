@@ -266,6 +266,6 @@ def _model(evaluation: Evaluation) -> str:
         return evaluation.model
     extra = [
         name.replace("_", " ") + ("" if value is True else f" {value}")
-        for name, value in config.refinements().items()
+        for name, value in config.refinements(evaluation.predictor.classes.background is not None).items()
     ]
     return f"{evaluation.model}, {config.method_name}" + (f" with {' and '.join(extra)}" if extra else "")

@@ -209,8 +209,9 @@ SaliencyOpt = Annotated[
     str,
     typer.Option(
         metavar="KIND",
-        help="What decides where the background is: none, clip (its own patches), dino (what DINO attends to), found "
-        "(DINO and FOUND's head), dino=FILE, found=HEAD,DINO (files), or a folder of maps.",
+        help="What decides where the background is: none, clip (cuts of its own patches), dino (what DINO attends to), "
+        "found (the model's own head of FOUND, else DINO and FOUND's), dino=FILE, found=HEAD,DINO (files), or a folder "
+        "of maps. auto is found for clip_diy with a model that has a head (emoji), else none.",
         rich_help_panel=METHOD,
     ),
 ]

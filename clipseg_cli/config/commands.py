@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_BACKGROUND
+from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_BACKGROUND, SALIENCY_HEADS
 from clipseg_cli.config.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
 
 BEST = "auto"
 """Instead of a method: the best that asks no second network, judged by published averages (README) and, for the
-bundled model, by what it scores on drawn scenes."""
+bundled model, by what it scores on drawn scenes. Instead of a kind of saliency: the one with which CLIP-DIY was
+published, where the model has a head for it."""
+
+NO_SALIENCY = "none"
 
 
 def best_method(model: str, protocol: str) -> str:
@@ -50,6 +53,20 @@ def best_method(model: str, protocol: str) -> str:
     if own or model == BUNDLED_MODEL:
         return own or "vanilla"
     return "sc_clip" if model.startswith("ViT-") and "SigLIP" not in model else "maskclip"
+
+
+def best_saliency(model: str, pretrained: str | None, method: str, protocol: str) -> str:
+    """What `--saliency auto` means.
+
+    Args:
+        model: only those in the package have heads of their own, which fit the weights in the package.
+        pretrained: other weights for it.
+        method: CLIP-DIY is published with FOUND; all others do without.
+        protocol: a publication fixes its settings, and none of them is about our models.
+    """
+    fits = model in SALIENCY_HEADS and pretrained in (None, "bundled")
+    diy = method.replace("-", "_") == "clip_diy" and protocol == InferenceConfig.protocol
+    return "found" if fits and diy else NO_SALIENCY
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,7 @@ class InferenceConfig:
     guide: str = ""
     """Another network, for methods that ask for one: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE; or a head of
     CLIP-DINOiser."""
-    saliency: str = "none"
+    saliency: str = BEST
     """What decides where the background is: "none", "clip", "dino", "found" (these two with "=FILES"), or a folder."""
     protocol: str = "default"
     templates: str | None = None
@@ -94,10 +111,19 @@ class InferenceConfig:
         """The method, or the one that "auto" stands for."""
         return best_method(self.model, self.protocol) if self.method == BEST else self.method
 
-    def refinements(self) -> dict[str, Any]:
-        """Those of `REFINEMENTS` that are not left at their defaults."""
+    def saliency_name(self, background: bool = True) -> str:
+        """What finds the foreground, or what "auto" stands for: nothing where no class is the background."""
+        if self.saliency != BEST:
+            return self.saliency
+        if not background or self.student:
+            return NO_SALIENCY
+        return best_saliency(self.model, self.pretrained, self.method_name, self.protocol)
+
+    def refinements(self, background: bool = True) -> dict[str, Any]:
+        """Those of `REFINEMENTS` that are in use, for classes with or without a background."""
         own = {name: getattr(self, name) for name in REFINEMENTS}
-        return {name: value for name, value in own.items() if value != getattr(InferenceConfig, name)}
+        own["saliency"] = self.saliency_name(background)
+        return {name: value for name, value in own.items() if value and value != NO_SALIENCY}
 
 
 @dataclass(frozen=True)
@@ -206,6 +232,8 @@ class TrainConfig(DataConfig):
         name: the run's own folder in it; None makes one up.
     """
 
+    saliency: str = NO_SALIENCY
+    """Crops are not pictures of something on something: only if it is asked for."""
     labels: str = ""
     teacher: bool = False
     setting: Setting = "annotation-free"

@@ -18,6 +18,9 @@ PLAIN_BACKGROUND = "background"
 
 BUNDLED_MODEL = "emoji"
 
+SALIENCY_HEADS = (BUNDLED_MODEL,)
+"""Bundled models with a head of FOUND beside their tower."""
+
 BUNDLED_BACKBONE = "resnet10t"
 """The one that the package has weights of, for students of the bundled model."""
 

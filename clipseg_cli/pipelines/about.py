@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 
 from clipseg_cli import __version__
-from clipseg_cli.config import BUNDLED_MODEL, OF_A_CLIP
+from clipseg_cli.config import BUNDLED_MODEL, NO_SALIENCY, OF_A_CLIP
 from clipseg_cli.data.classes import benchmark_names, numbered_lines
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.architectures import BUNDLED_TAG, bundled_file
@@ -23,9 +23,9 @@ from clipseg_cli.models.student_model import StudentModel
 from clipseg_cli.types import RunInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from clipseg_cli.config import SegmentConfig
+    from clipseg_cli.config import InferenceConfig, SegmentConfig
     from clipseg_cli.pipelines.predict import Predictor
     from clipseg_cli.types import ClassList, DenseModel
 
@@ -37,7 +37,7 @@ def run_info(config: SegmentConfig, backbone: DenseModel, predictor: Predictor) 
     """
     model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
     options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
-    options["method"] = config.method_name
+    options |= {"method": config.method_name, "saliency": predictor.saliency_name}
     if isinstance(backbone, StudentModel):
         options |= dict.fromkeys(OF_A_CLIP)
         if not config.classes:
@@ -83,7 +83,23 @@ def model_notes(backbone: DenseModel, classes: ClassList) -> Iterator[str]:
         strange = [word for word in classes.queries if word.lower() not in taught]
         if strange:
             listed = ", ".join(f"'{word}'" for word in strange[:5]) + (", ..." if len(strange) > 5 else "")
-            yield f"the model '{backbone.name}' was never taught {listed}: what it labels so means little"
+            near = _near(strange[:5], taught)
+            yield f"the model '{backbone.name}' was never taught {listed}: what it labels so means little{near}"
+
+
+def _near(strange: Sequence[str], taught: Iterable[str]) -> str:
+    """As in "; did you mean 'sand' for 'sands'?"; empty where nothing is near."""
+    known = sorted(taught)
+    pairs = ((word, difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.8)) for word in strange)
+    near = " or ".join(f"'{close[0]}' for '{word}'" for word, close in pairs if close)
+    return f"; did you mean {near}?" if near else ""
+
+
+def choice_notes(config: InferenceConfig, classes: ClassList) -> Iterator[str]:
+    """A sentence about what was chosen for the user beside the method."""
+    name = config.saliency_name(classes.background is not None)
+    if name not in (config.saliency, NO_SALIENCY):
+        yield f"--method {config.method_name} takes --saliency {name}, the head beside the tower of {config.model}"
 
 
 def _taught(backbone: DenseModel) -> frozenset[str] | None:
@@ -100,6 +116,7 @@ def _taught(backbone: DenseModel) -> frozenset[str] | None:
 def notes(config: SegmentConfig, backbone: DenseModel, classes: ClassList) -> Iterator[str]:
     """Sentences about what is allowed but may not be meant."""
     yield from model_notes(backbone, classes)
+    yield from choice_notes(config, classes)
     for near in difflib.get_close_matches(config.classes.strip().lower(), benchmark_names(), n=1, cutoff=0.8):
         if near != config.classes.strip():
             yield f"'{config.classes}' is taken as a word; the benchmark is called '{near}'"

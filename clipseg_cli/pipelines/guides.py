@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ImageError, ModelError, UsageError
 from clipseg_cli.methods import find_method
 from clipseg_cli.models import hub
+from clipseg_cli.models.architectures import BUNDLED_TAG
 from clipseg_cli.models.checkpoints import read_checkpoint
 from clipseg_cli.models.dinoiser_head import DinoiserHead
 from clipseg_cli.models.saliency import ClipCut, Found, LeastAttended
@@ -26,13 +28,19 @@ if TYPE_CHECKING:
     from clipseg_cli.config import InferenceConfig, Protocol
     from clipseg_cli.models.backbones import Backbone
     from clipseg_cli.models.saliency import Saliency
+    from clipseg_cli.models.self_supervised import SelfSupervisedViT
     from clipseg_cli.types import Guide, Method
 
 FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6854faff1b5d4be300d54cad6f277/data/weights/decoder_weights.pt"
 """The commit in it fixes the content."""
 
-KINDS = ("none", "clip", "dino", "found")
+KINDS = (BEST, NO_SALIENCY, "clip", "dino", "found")
 """What decides where the foreground is, beside folders of maps."""
+
+WAYS_OUT = (
+    "give both files with --saliency found=HEAD,DINO; or cut CLIP's own patches with --saliency clip; or take a model "
+    f"that has a head of its own: --model {' or '.join(SALIENCY_HEADS)}"
+)
 
 MAP_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 
@@ -88,18 +96,27 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
     Raises:
         ClipsegError: its weights cannot be fetched, read or fitted, or CLIP cannot be read densely.
     """
-    kind, _, files = config.saliency.partition("=")
+    kind, _, files = config.saliency_name().partition("=")
     if kind == "clip":
         reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
         return ClipCut(reader, backbone.mean, backbone.std)
     if kind not in ("dino", "found"):
         return None
-    head, _, dino = files.partition(",") if kind == "found" else ("", "", files)
-    vit = load_self_supervised(f"dino={dino}" if dino else "dino", device)
     if kind == "dino":
-        return LeastAttended(vit)
-    path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
+        return LeastAttended(_dino(files, device))
+    if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
+        return Found.own(backbone)
+    head, _, dino = files.partition(",")
+    try:
+        vit = _dino(dino, device)
+        path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
+    except ModelError as error:
+        raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
     return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
+
+
+def _dino(file: str, device: torch.device) -> SelfSupervisedViT:
+    return load_self_supervised(f"dino={file}" if file else "dino", device)
 
 
 def saliency_folder(config: InferenceConfig) -> Path | None:

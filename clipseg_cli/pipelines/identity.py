@@ -52,6 +52,7 @@ def run_identity(
         "method": config.method_name,
         "options": {
             **{key: value for key, value in dataclasses.asdict(config).items() if key not in _ELSEWHERE},
+            "saliency": predictor.saliency_name,
             "unseen": [names[i] for i in unseen],
         },
         "model": {**describe_model(backbone, predictor), "device": predictor.device.type},

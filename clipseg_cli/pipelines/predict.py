@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.config import Protocol, ignore_value
+from clipseg_cli.config import NO_SALIENCY, Protocol, ignore_value
 from clipseg_cli.data.images import resize_image, resize_nearest, target_size
 from clipseg_cli.errors import UsageError
 from clipseg_cli.ops.pamr import PAMR_DILATIONS, PixelAdaptive
@@ -78,6 +78,9 @@ class Predictor:
         class_scores: hand out the map of any single class too.
         guide: the other network, for a method that asks for one.
         saliency: finds the foreground, for `config.saliency`.
+
+    Attributes:
+        saliency_name: what `config.saliency` means for these classes.
     """
 
     def __init__(
@@ -114,6 +117,9 @@ class Predictor:
             black=-mean / std,
             whole=config.presence,
         )
+        self.saliency_name = config.saliency_name(classes.background is not None)
+        if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
+            saliency = None
         self.guide, self.saliency, self.saliency_maps = guide, saliency, saliency_folder(config)
         if (saliency or self.saliency_maps) and classes.background is None:
             raise UsageError(

@@ -14,7 +14,7 @@ from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
 from clipseg_cli.outputs.labels import encode_labels
-from clipseg_cli.pipelines.about import model_notes
+from clipseg_cli.pipelines.about import choice_notes, model_notes
 from clipseg_cli.pipelines.data import cut_into_groups, open_data, subset_classes, unseen_ids
 from clipseg_cli.pipelines.finish import Summary, finish_run, has_label, label_path
 from clipseg_cli.pipelines.folder import (
@@ -77,7 +77,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         )
         identity = run_identity(config, dataset, backbone, predictor, plan.templates, unseen)
         begin_run(folder, Manifest(identity))
-        notes += model_notes(backbone, predictor.classes)
+        notes += [*model_notes(backbone, predictor.classes), *choice_notes(config, predictor.classes)]
         yield PseudolabelRun(
             config, dataset, unseen, backbone, predictor, folder, share, identity, tuple(notes)
         )

@@ -192,6 +192,7 @@ def _what(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
         "settings": evaluation.predictor.describe(),
         "options": {
             **{name: getattr(config, name) for name in REFINEMENTS},
+            "saliency": evaluation.predictor.saliency_name,
             "batch_size": config.batch_size,
         },
     }

@@ -163,7 +163,7 @@ def evaluation_name(dataset: Dataset, config: EvalConfig, predictions: Path | No
         parts += [run, student.name, *_corrupted(config)]
     elif predictions is None:
         parts += [config.model, Path(config.pretrained or "").stem, config.method_name]
-        parts += [*_differing(config), *_corrupted(config)]
+        parts += [*_differing(config, dataset.classes.background is not None), *_corrupted(config)]
     else:
         folder = predictions.resolve()
         own = folder.parent.name if folder.name == "labels" else folder.name
@@ -172,11 +172,11 @@ def evaluation_name(dataset: Dataset, config: EvalConfig, predictions: Path | No
     return "-".join(safe_name(part) for part in parts if part)
 
 
-def _differing(config: EvalConfig) -> Iterator[str]:
+def _differing(config: EvalConfig, background: bool) -> Iterator[str]:
     """The options that make other labels, where they are not the defaults, as in "pd0.5"."""
     if config.protocol != EvalConfig.protocol:
         yield config.protocol
-    for name, value in config.refinements().items():
+    for name, value in config.refinements(background).items():
         yield _SHORT.get(name, name) + (
             "" if value is True else Path(value).stem if isinstance(value, str) else f"{value:g}"
         )

@@ -119,7 +119,8 @@ class Segmenter:
             pretrained: a tag of open_clip, or a file of weights; None takes openai, or the first tag.
             method: how dense features are read; "auto" is the best for the model that asks no second network.
             guide: another network, for methods that ask for one: "dino", "dino-b8", "dinov2", a ViT of timm, NAME=FILE.
-            saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO".
+            saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO"; "auto"
+                is "found" for "clip_diy" with a model that has a head for it, else "none".
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
             presence: drop classes that are nowhere in the picture.
             pamr: steps of pixel-adaptive refinement; 0 is off.
