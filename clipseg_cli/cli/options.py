@@ -191,7 +191,7 @@ ProtocolOpt = Annotated[
     typer.Option(
         metavar="NAME",
         callback=_protocol,
-        help="default, or the exact settings of a publication: sclip, sclip-paper, maskclip, clip-diy.",
+        help="default, or the exact settings of a publication: sclip, sclip-paper, sc-clip, maskclip, clip-diy.",
         rich_help_panel=METHOD,
     ),
 ]
