@@ -1,4 +1,4 @@
-"""Every command of the README runs, or fails offline in just the way it must."""
+"""Every command of the README and of docs/ runs, or fails offline in just the way it must."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```sh( needs-weights| hours)?\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+README, TEXT = PAGES[ROOT / "README.md"], "\n".join(PAGES.values())
+BLOCKS = re.findall(r"^```sh( needs-weights| hours)?\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 LINES = [(line, mark.strip()) for mark, block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [(line, bool(mark)) for line, mark in LINES if mark != "hours"]
 LONG = [line for line, mark in LINES if mark == "hours"]
@@ -66,7 +70,7 @@ Done = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def finished(place: Path) -> Iterator[list[Future[Done]]]:
-    """Every command of the README, run in its order; those over data sets beside the others, to save time."""
+    """Every command, run in its order; those over data sets beside the others, to save time."""
     commands = OFFLINE + ONLINE
     outcomes: list[Future[Done]] = [Future() for _ in commands]
 
@@ -126,7 +130,7 @@ def test_the_run_folder_holds_what_the_readme_promises(place: Path, finished: li
     runs = place / "runs" / "pseudolabel"
     alone = runs / "emoji-voc-voc21-train-emoji"
     for name in ("manifest.json", "images.jsonl", "summary.png"):
-        assert name in README
+        assert name in TEXT
         for run_ in (alone, runs / "shared", runs / "two-ranks"):
             assert (run_ / name).read_bytes() == (alone / name).read_bytes(), f"{run_}/{name}"
     labels = sorted(path.name for path in (alone / "labels").iterdir())
@@ -155,6 +159,13 @@ def test_command_that_needs_weights_says_so_offline(number: int, finished: list[
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_linked_files_exist(link: str) -> None:
-    assert (ROOT / link).exists()
+LINKS = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\((?!http|#)([^)#]+)", text)]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=[f"{p.name}: {link}" for p, link in LINKS])
+def test_linked_files_exist(page: Path, link: str) -> None:
+    assert (page.parent / link).exists()
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(README.encode()) < 9500
