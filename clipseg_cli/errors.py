@@ -48,7 +48,7 @@ class RunError(ClipsegError):
 
 
 class ModelError(ClipsegError):
-    """Weights cannot be fetched, read or fitted, or a tower cannot be read densely."""
+    """Weights cannot be fetched, read or fitted, or a tower gives no dense features."""
 
 
 class OutputError(ClipsegError):

@@ -1,4 +1,4 @@
-"""`clipseg models`: what can be loaded, what is on this machine, what can be read densely."""
+"""`clipseg models`: what can be loaded, what is on this machine, what gives dense features."""
 
 from __future__ import annotations
 

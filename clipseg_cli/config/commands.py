@@ -183,7 +183,7 @@ class EvalConfig(DataConfig):
         partial: score what predictions there are, even if some are missing.
         corrupt: names of corruptions, or ("all",); empty for the pictures as they are.
         severity: of the corruptions, each 1 to 5.
-        seed: of their noise.
+        seed: random seed for the corruption noise.
         out: folder of the runs.
         name: the run's own folder in it; None makes one up.
     """

@@ -87,7 +87,7 @@ class Backbone:
         """How its image tower is read; see `dense_reader`.
 
         Raises:
-            ModelError: the tower cannot be read densely.
+            ModelError: the tower gives no dense features.
         """
         if method is None:
             raise TypeError("a CLIP is read by a method")

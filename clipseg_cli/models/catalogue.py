@@ -1,4 +1,4 @@
-"""What `clipseg models` lists: every architecture, its weights, whether it can be read densely, its size."""
+"""What `clipseg models` lists: every architecture, its weights, whether it gives dense features, its size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READABLE_TRUNKS = (
     *("vit_base_", "vit_large_", "vit_so400m_", "vit_giantopt_", "vit_pe_core_", "vit_medium_patch16_gap_"),
     *("eva", "vitamin_", "convnext_", "fastvit_"),
 )
-"""How timm's names of towers begin that can be read densely."""
+"""Beginnings of the timm names of towers that give dense features."""
 
 OTHER_BLOCKS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 
