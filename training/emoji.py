@@ -173,7 +173,8 @@ def train(run: Run) -> None:
     try:
         while run.progress < 1:
             start = time.perf_counter()
-            loader.progress.value = run.texts.progress = run.progress
+            run.texts.progress = run.progress
+            loader.progress.value = 1.0 if args.start else run.progress
             run.train_step(loader)
             run.seconds += time.perf_counter() - start
             if run.seconds - last_measure > 60 * args.measure_every:

@@ -23,8 +23,8 @@ BATCH_AT = {96: 32, 160: 11, 224: 6}
 SCENES, CROPS = False, True
 EARLY_MIX = {(SCENES, 96): 0.62, (SCENES, 160): 0.1, (SCENES, 224): 0.06,
              (CROPS, 96): 0.12, (CROPS, 160): 0.04, (CROPS, 224): 0.06}  # fmt: skip
-LATE_MIX = {(SCENES, 96): 0.42, (SCENES, 160): 0.12, (SCENES, 224): 0.16,
-            (CROPS, 96): 0.1, (CROPS, 160): 0.06, (CROPS, 224): 0.14}  # fmt: skip
+LATE_MIX = {(SCENES, 96): 0.36, (SCENES, 160): 0.12, (SCENES, 224): 0.18,
+            (CROPS, 96): 0.08, (CROPS, 160): 0.06, (CROPS, 224): 0.2}  # fmt: skip
 """Share of the batches of each kind and side: at first, and from `LATE_FROM` of the run on."""
 
 LATE_FROM = 0.5

@@ -36,7 +36,7 @@ READINGS = (
 """Each step reads the last block by one method of each group, drawn with these probabilities: with residual and MLP,
 and without."""
 
-DEEPER = {"small": (("sc_clip", "gem", ""), (0.25, 0.12, 0.63)), "large": (("sc_clip", ""), (0.6, 0.4))}
+DEEPER = {"small": (("sc_clip", "gem", ""), (0.35, 0.12, 0.53)), "large": (("sc_clip", ""), (0.75, 0.25))}
 """Methods that reach into earlier blocks, of which a step reads by one at most. SC-CLIP compares all patches of a
 picture, so that it has to learn on as many as it will see; GEM attends six times as often as others, and learns on
 small pictures."""
