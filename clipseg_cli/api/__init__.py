@@ -1,0 +1,1 @@
+"""What `from clipseg_cli import ...` gives."""

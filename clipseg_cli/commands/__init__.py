@@ -1,0 +1,1 @@
+"""One file = what one command does."""

@@ -1,0 +1,1 @@
+"""Scores: of models, of students, and of label maps from anywhere."""

@@ -1,0 +1,1 @@
+"""From pixels to labels: the one loop that every command goes through."""

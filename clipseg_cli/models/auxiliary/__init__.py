@@ -1,0 +1,1 @@
+"""Networks beside CLIP: self-supervised ViTs, saliency, heads."""

@@ -1,0 +1,1 @@
+"""CLIP: how its towers are found, built and read densely."""

@@ -1,0 +1,1 @@
+"""Weight files: fetched, read, fitted, told apart."""

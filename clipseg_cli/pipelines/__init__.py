@@ -1,1 +1,0 @@
-"""Generators that join data, models, methods and outputs; they yield results and never print."""

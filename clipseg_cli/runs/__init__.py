@@ -1,0 +1,1 @@
+"""What a run folder is: manifest, records, summary, identity. No torch."""
