@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clipseg_cli.commands.evaluate import open_evaluation
 from clipseg_cli.config import EvalConfig
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.ops.metrics import confusion_matrix
-from clipseg_cli.pipelines.evaluate import open_evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,17 +26,17 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from benchmarks.segment import MIB, SMALL, peak, reset_peak, timed, write_pictures
+from clipseg_cli.commands.segment import plan_segmentation
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import read_image
+from clipseg_cli.inference.load import ModelPlan
 from clipseg_cli.methods import METHODS, find_method
-from clipseg_cli.pipelines.load import ModelPlan
-from clipseg_cli.pipelines.segment import plan_segmentation
 from clipseg_cli.types import ImageSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clipseg_cli.pipelines.predict import Predictor, Prepared
+    from clipseg_cli.inference.predictor import Predictor, Prepared
 
 PLAIN = "vanilla"
 GUIDE = "dino-b8"

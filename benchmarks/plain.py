@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.inference.predictor import Predictor
 
 
 @torch.inference_mode()

@@ -20,14 +20,14 @@ from rich.table import Table
 from clipseg_cli.config import IGNORE_INDEX, EvalConfig
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image, resize_image, target_size
-from clipseg_cli.models.backbones import load_backbone
+from clipseg_cli.inference.auxiliary import load_saliency
+from clipseg_cli.inference.dataset import open_data
+from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.ops.reduce import upsample
-from clipseg_cli.pipelines.data import open_data
-from clipseg_cli.pipelines.guides import load_saliency
 
 if TYPE_CHECKING:
-    from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.models.saliency import Saliency
+    from clipseg_cli.models.auxiliary.saliency import Saliency
+    from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.types import Dataset
 
 

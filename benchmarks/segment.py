@@ -32,14 +32,14 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from benchmarks.plain import plain_loop
+from clipseg_cli.commands.segment import prepare_segmentation
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import read_image
-from clipseg_cli.pipelines.segment import prepare_segmentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clipseg_cli.pipelines.segment import SegmentRun
+    from clipseg_cli.commands.segment import SegmentRun
 
 MIB = 1 << 20
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clipseg_cli.commands.train import open_training
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.ops.losses import segmentation_loss
-from clipseg_cli.pipelines.train import open_training
-from clipseg_cli.pipelines.training.journal import Step
+from clipseg_cli.training.log import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clipseg_cli.pipelines.training.run import TrainingRun
+    from clipseg_cli.training.loop import TrainingRun
 
 
 def main() -> None:

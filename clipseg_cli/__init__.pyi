@@ -1,4 +1,4 @@
-from clipseg_cli.pipelines.segmenter import Segmenter as Segmenter
+from clipseg_cli.api.segmenter import Segmenter as Segmenter
 from clipseg_cli.types import Segmentation as Segmentation
 
 __version__: str

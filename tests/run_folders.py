@@ -13,7 +13,7 @@ import pytest
 from dataset_trees import make_voc, save_image
 from PIL import Image
 
-from clipseg_cli.pipelines import pseudolabel
+from clipseg_cli.commands import pseudolabel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

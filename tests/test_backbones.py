@@ -22,9 +22,10 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from clipseg_cli.errors import ModelError, UsageError
-from clipseg_cli.models import architectures, hub
-from clipseg_cli.models.backbones import Backbone, load_backbone
-from clipseg_cli.models.checkpoints import read_checkpoint
+from clipseg_cli.models.clip import architectures
+from clipseg_cli.models.clip.backbones import Backbone, load_backbone
+from clipseg_cli.models.weights import hub
+from clipseg_cli.models.weights.checkpoints import read_checkpoint
 
 CPU = torch.device("cpu")
 CONFIG = {
@@ -152,7 +153,7 @@ def test_the_features_are_those_of_open_clip(weights):
 def test_short_side_is_one_and_a_half_times_the_native_in_whole_patches(size, patch, side):
     from types import SimpleNamespace
 
-    from clipseg_cli.models.backbones import _dense_side
+    from clipseg_cli.models.clip.backbones import _dense_side
 
     net = SimpleNamespace(visual=SimpleNamespace(patch_size=(patch, patch)))
     assert _dense_side(net, size) == side

@@ -14,7 +14,7 @@ import torch
 
 from clipseg_cli.errors import DatasetError, ImageError, RunError, UsageError
 from clipseg_cli.ops.augment import CropSpec
-from clipseg_cli.pipelines.training.batches import Batch, Batches
+from clipseg_cli.training.batches import Batch, Batches
 from clipseg_cli.utils.distributed import Share
 
 SPEC = CropSpec(crop=16, short_side=20, long_side=80, scale=(0.5, 2.0), max_share=0.75)

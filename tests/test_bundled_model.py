@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipseg_cli.data.classes import load_benchmark
-from clipseg_cli.models.backbones import load_backbone
+from clipseg_cli.models.clip.backbones import load_backbone
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "clipseg_cli" / "models" / "bundled" / "emoji"
@@ -86,7 +86,7 @@ def test_damaged_weights_in_the_package_are_a_sentence(cli, tmp_path, monkeypatc
         state = load_file(weights)
         state["visual.proj"][0, 0] = float("nan")
         save_file(state, weights)
-    monkeypatch.setattr("clipseg_cli.models.architectures.BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr("clipseg_cli.models.clip.architectures.BUNDLED", tmp_path / "bundled")
     done = cli(
         "segment", ROOT / "samples/cars.png", "-c", "red car", "--model", "emoji", "--out", tmp_path / "out"
     )

@@ -15,11 +15,11 @@ import dataclasses, json, os, shutil, sys
 from pathlib import Path
 import torch
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.models import student_backbones
-from clipseg_cli.models.student import Student, StudentShape
-from clipseg_cli.models.student_files import StudentCard
-from clipseg_cli.pipelines.training import checkpoints
-from clipseg_cli.pipelines.training.checkpoints import State
+from clipseg_cli.models.student.network import backbones as student_backbones
+from clipseg_cli.models.student.network import Student, StudentShape
+from clipseg_cli.models.student.files import StudentCard
+from clipseg_cli.training import checkpoints
+from clipseg_cli.training.checkpoints import State
 from clipseg_cli.types import ClassList
 
 torch.set_num_threads(1)

@@ -264,7 +264,7 @@ def _result(name: str, *, notes: tuple[str, ...] = ()) -> dict[str, object]:
 @pytest.fixture
 def staged(cli, monkeypatch):
     """Run `clipseg segment` over given results, or what a callable raises in their place."""
-    from clipseg_cli.pipelines import segment as pipeline
+    from clipseg_cli.commands import segment as pipeline
 
     def run(*items, options=()):
         class Run:
@@ -310,7 +310,7 @@ def test_interruption_says_what_is_kept(staged):
 
 
 def test_interruption_while_loading_is_short(cli, monkeypatch):
-    from clipseg_cli.pipelines import segment as pipeline
+    from clipseg_cli.commands import segment as pipeline
 
     def interrupted(config):
         raise KeyboardInterrupt
@@ -423,8 +423,8 @@ def test_a_mistyped_benchmark_is_said(segment, make_image, tmp_path):
 
 
 def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_path, monkeypatch):
-    from clipseg_cli.pipelines import stream
-    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.inference import stream
+    from clipseg_cli.inference.predictor import Predictor
 
     monkeypatch.setattr(stream, "PICTURES_AHEAD_BYTES", 1)
     chunks = []
@@ -441,7 +441,7 @@ def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_p
     [((), 80), (("--protocol", "maskclip"), 85), (("--protocol", "maskclip", "--templates", "name"), 1)],
 )
 def test_the_protocol_brings_its_templates(cli, tiny_clip, make_image, tmp_path, monkeypatch, options, count):
-    from clipseg_cli.pipelines import load as pipeline
+    from clipseg_cli.inference import load as pipeline
 
     seen = []
     build = pipeline.build_prompts

@@ -9,8 +9,8 @@ import pytest
 from eval_trees import evaluate_command, results_below, scored_voc  # noqa: F401
 from PIL import Image
 
+from clipseg_cli.commands import compare
 from clipseg_cli.methods import METHODS
-from clipseg_cli.pipelines import compare
 
 UNGUIDED = [name for name in METHODS.names() if not METHODS.get(name).guided]
 

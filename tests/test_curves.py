@@ -12,7 +12,7 @@ from PIL import Image
 from clipseg_cli.errors import OutputError, ShapeError
 from clipseg_cli.outputs import _curves as curves
 from clipseg_cli.outputs import class_colors, draw_curves, voc_palette, write_predictions
-from clipseg_cli.pipelines.training.journal import Step, Validation
+from clipseg_cli.training.log import Step, Validation
 from clipseg_cli.types import ClassList
 
 CLASSES = ClassList(("background", "cat", "dog"), (("sky",), ("cat",), ("dog",)), 0)

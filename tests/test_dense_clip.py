@@ -13,7 +13,7 @@ from torch import nn
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.dense_clip import DenseTransformer, dense_reader
+from clipseg_cli.models.clip.dense_transformer import DenseTransformer, dense_reader
 
 TINY = {
     "image_size": 32,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models.dinoiser_head import DinoiserHead
+from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 
 HEAD = DinoiserHead(8, 4).state_dict()
 

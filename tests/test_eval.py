@@ -159,7 +159,7 @@ def test_published_figures_have_sources_and_this_run_only_its_equals(evaluate, v
     done = evaluate("--dataset", voc)
     assert "SCLIP README" in done.out and "this run" not in done.out
     assert "published figures are about 1,449 images, this run about 5: they cannot be compared" in done.err
-    monkeypatch.setattr("clipseg_cli.pipelines.report.validation_images", lambda benchmark: 5)
+    monkeypatch.setattr("clipseg_cli.evaluation.report.validation_images", lambda benchmark: 5)
     done = evaluate("--dataset", voc)
     assert done.out.count("this run") == 1 and "cannot be compared" not in done.err
     (voc / "JPEGImages" / f"{NAMES[0]}.jpg").write_bytes(b"no picture")
@@ -167,7 +167,7 @@ def test_published_figures_have_sources_and_this_run_only_its_equals(evaluate, v
 
 
 def test_the_zero_shot_table_stands_beside_the_published_split(evaluate, voc, monkeypatch):
-    monkeypatch.setattr("clipseg_cli.pipelines.report.validation_images", lambda benchmark: 5)
+    monkeypatch.setattr("clipseg_cli.evaluation.report.validation_images", lambda benchmark: 5)
     done = evaluate("--dataset", voc, "--benchmark", "voc20", "--unseen", "preset")
     assert "15 seen / 5 unseen" in done.out and "STRICT" in done.out and "MaskCLIP paper" in done.err
     assert done.out.count("this run") == 2

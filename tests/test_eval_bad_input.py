@@ -80,13 +80,13 @@ def test_nothing_that_can_be_scored(evaluate, voc):
 
 
 def test_interruption_is_one_line(evaluate, voc, monkeypatch, tmp_path):
-    from clipseg_cli.pipelines.stream import Stream
+    from clipseg_cli.inference.stream import Stream
 
-    def grouped(self, groups):
+    def reproducible(self, groups):
         yield self.finish(groups[0][0], next(self.predictor.predict([self.read(groups[0][0])])))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Stream, "grouped", grouped)
+    monkeypatch.setattr(Stream, "reproducible", reproducible)
     done = evaluate("--dataset", voc)
     assert done.code == 130
     assert done.err.endswith("Error: interrupted after 1 of 5 images\n")
@@ -133,7 +133,7 @@ def test_an_empty_variable_is_not_the_current_folder(cli, tmp_path, monkeypatch)
 
 def test_a_place_that_cannot_be_written_is_found_before_the_work(cli, tiny_clip, voc, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "clipseg_cli.pipelines.load.load_backbone", lambda *args: pytest.fail("loads weights")
+        "clipseg_cli.inference.load.load_backbone", lambda *args: pytest.fail("loads weights")
     )
     (tmp_path / "taken").write_text("mine")
     for args in ((), ("--predictions", voc / "SegmentationClass")):

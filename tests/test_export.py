@@ -11,15 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clipseg_cli.commands import export as export_module
+from clipseg_cli.commands.export import export_student
 from clipseg_cli.config import ExportConfig, InferenceConfig
 from clipseg_cli.errors import ClassListError, ModelError, OutputError, UsageError
-from clipseg_cli.models import student_graph as graph_module
-from clipseg_cli.models.student import Student, StudentShape
-from clipseg_cli.models.student_files import StudentCard, read_student, write_student
-from clipseg_cli.models.student_graph import OPSET, Port
-from clipseg_cli.pipelines import export as export_module
-from clipseg_cli.pipelines.export import export_student
-from clipseg_cli.pipelines.students import plan_student
+from clipseg_cli.inference.students import plan_student
+from clipseg_cli.models.student.files import StudentCard, read_student, write_student
+from clipseg_cli.models.student.network import Student, StudentShape
+from clipseg_cli.models.student.network import onnx as graph_module
+from clipseg_cli.models.student.onnx import OPSET, Port
 from clipseg_cli.types import ClassList, DecodedImage, ImageSource
 
 CPU = torch.device("cpu")
@@ -162,7 +162,7 @@ def test_every_kind_of_student_by_the_older_exporter(tmp_path, quick, head, norm
 
 
 def test_other_words_come_from_the_teachers_text_tower(tmp_path, quick, tiny_clip):
-    from clipseg_cli.models.backbones import load_backbone
+    from clipseg_cli.models.clip.backbones import load_backbone
 
     fingerprint = load_backbone(tiny_clip.name, str(tiny_clip.weights), CPU).fingerprint
     teacher = {"name": tiny_clip.name, "pretrained": str(tiny_clip.weights), "fingerprint": fingerprint}

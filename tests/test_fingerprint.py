@@ -9,7 +9,7 @@ import pytest
 from eval_trees import make_scored_voc, results_below
 
 from clipseg_cli.config import PROTOCOLS, EvalConfig, Protocol
-from clipseg_cli.pipelines.protocols import describe_protocol
+from clipseg_cli.evaluation.protocol_sheet import describe_protocol
 
 OTHER = {
     "short_side": 400,

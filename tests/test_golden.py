@@ -23,10 +23,11 @@ from safetensors.torch import load_file
 
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import resize_image, square_input, target_size
+from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.methods import METHODS, clearclip, clip_diy, dinoiser, gem, naclip, proxyclip
-from clipseg_cli.models.backbones import Backbone
-from clipseg_cli.models.dense_clip import dense_reader
-from clipseg_cli.models.dinoiser_head import DinoiserHead
+from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
+from clipseg_cli.models.clip.backbones import Backbone
+from clipseg_cli.models.clip.dense_transformer import dense_reader
 from clipseg_cli.ops.correlation import correlations, pool_by_correlation
 from clipseg_cli.ops.metrics import confusion_matrix, score
 from clipseg_cli.ops.pamr import PixelAdaptive, pamr, pamr_affinity
@@ -43,7 +44,6 @@ from clipseg_cli.ops.refine import (
 from clipseg_cli.ops.saliency import least_attended_background, qkv_maps, saliency_map
 from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases
 from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
-from clipseg_cli.pipelines.predict import Predictor
 from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, ImageSource, Method, Tokens
 
 FOLDER = Path(os.environ.get("CLIPSEG_GOLDEN_DIR") or Path(__file__).parent / "golden")

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models import hub
+from clipseg_cli.models.weights import hub
 
 
 def state() -> tuple[object, ...]:

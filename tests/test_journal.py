@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from clipseg_cli.errors import OutputError, RunError
-from clipseg_cli.pipelines.training.journal import Journal, Step, Validation, read_log, read_validation
+from clipseg_cli.training.log import Journal, Step, Validation, read_log, read_validation
 from clipseg_cli.types import ClassList
 
 CLASSES = ClassList(("cat", "dog"), (("cat",), ("dog",)))
@@ -108,7 +108,7 @@ def test_a_row_is_on_the_disk_before_the_next(tmp_path):
 def test_a_killed_process_leaves_all_it_noted(tmp_path, process_env):
     code = (
         "import os, signal; from pathlib import Path\n"
-        "from clipseg_cli.pipelines.training.journal import Journal, Step, Validation\n"
+        "from clipseg_cli.training.log import Journal, Step, Validation\n"
         f"journal = Journal(Path({str(tmp_path)!r}))\n"
         "for i in range(1, 8): journal.step(Step(i, 1.0, 0.1, 'guided', 1.0, 9.0))\n"
         "journal.validation(Validation(7, 0.5, 0.5, 2))\n"
@@ -230,9 +230,7 @@ def test_curves_of_any_short_run(tmp_path, rows):
 
 def test_the_curves_show_where_the_stage_changes(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "clipseg_cli.pipelines.training.journal.draw_curves", lambda *a, **options: seen.append(options)
-    )
+    monkeypatch.setattr("clipseg_cli.training.log.draw_curves", lambda *a, **options: seen.append(options))
     with Journal(tmp_path) as journal:
         journal.draw()
         for i in (1, 2, 3, 4):

@@ -14,10 +14,10 @@ from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.images import read_image
 from clipseg_cli.data.prompts import build_prompts, load_templates
-from clipseg_cli.models.text_classifier import compute_embeds
-from clipseg_cli.pipelines.load import plan_model
-from clipseg_cli.pipelines.settings import find_protocol
-from clipseg_cli.pipelines.stream import Stream
+from clipseg_cli.inference.load import plan_model
+from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.inference.stream import Stream
+from clipseg_cli.models.clip.text_classifier import compute_embeds
 from clipseg_cli.types import ImageSource, Sample
 from clipseg_cli.utils.lanes import lane_count, open_lanes, run_in_lanes
 
@@ -63,7 +63,7 @@ def stream_results(predictor, samples, size, finish=lambda item, result: (result
         batch_size=8,
         workers=2,
     )
-    return list(stream.grouped([samples[i : i + size] for i in range(0, len(samples), size)]))
+    return list(stream.reproducible([samples[i : i + size] for i in range(0, len(samples), size)]))
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -167,7 +167,7 @@ def test_a_long_list_holds_no_more_label_maps_at_once_than_a_short_one(loaded, s
         )
         items = samples * repeats
         groups = [items[i : i + 2] for i in range(0, len(items), 2)]
-        assert len(list(stream.grouped(groups))) == len(items)
+        assert len(list(stream.reproducible(groups))) == len(items)
         return most
 
     bound = 2 * (2 * (lanes + 2) + 2)  # groups of two: read ahead, waiting, and being read

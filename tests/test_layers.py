@@ -1,8 +1,9 @@
-"""Imports point one way: cli -> pipelines -> methods | models | data | outputs -> ops -> utils -> base."""
+"""Imports point one way, between folders and between files."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,18 @@ PACKAGE = Path(__file__).parent.parent / "clipseg_cli"
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"pipelines"},
+    {"api", "commands"},
+    {"training"},
+    {"evaluation"},
+    {"runs"},
+    {"inference"},
     {"methods", "models", "data", "outputs"},
     {"ops"},
     {"utils"},
     {"types", "config", "errors", "__init__"},
 ]
+"""From the top down: a part imports from itself and from those below it, never from beside or above it."""
+
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = {"types", "config", "errors", "cli", "outputs", "data", "__main__", "__init__"}
@@ -28,6 +35,11 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def dotted(path: Path) -> str:
+    """A module's name in an import."""
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
 def imported(path: Path) -> list[tuple[str, int]]:
     """Dotted names that a module imports, with line numbers; lazy ones and those for typing too."""
     found = []
@@ -36,7 +48,7 @@ def imported(path: Path) -> list[tuple[str, int]]:
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
-            found.append((node.module or "", node.lineno))
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
     return found
 
 
@@ -50,8 +62,22 @@ def test_imports_point_downwards(path: Path) -> None:
     for name, line in imported(path):
         if name.split(".")[0] != "clipseg_cli":
             continue
-        other = name.split(".")[1] if "." in name else "__init__"
+        other = name.split(".")[1]
+        other = other if other in RANK else "__init__"
         assert other == own or RANK[other] > RANK[own], f"{path}:{line}: {own} imports {other}"
+
+
+def test_no_files_import_each_other() -> None:
+    """Imports inside functions and those for typing count too: a circle is one, whenever it is closed."""
+    names = {dotted(path): path for path in MODULES}
+    graph: dict[str, set[str]] = {}
+    for own, path in names.items():
+        wanted = {name if name in names else name.rpartition(".")[0] for name, _ in imported(path)}
+        graph[own] = {name for name in wanted if name in names and name not in (own, "clipseg_cli")}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ from training_trees import (  # noqa: F401
 
 from clipseg_cli.config import UNLABELLED
 from clipseg_cli.errors import ClipsegError, DatasetError, RunError, UsageError
-from clipseg_cli.pipelines.manifest import Manifest, read_manifest, write_manifest
-from clipseg_cli.pipelines.training.lesson import open_lesson
-from clipseg_cli.pipelines.training.network import build_student
-from clipseg_cli.pipelines.training.pictures import Pictures
-from clipseg_cli.pipelines.training.recipe import resolve_numbers
+from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
+from clipseg_cli.training.hyperparameters import resolve_numbers
+from clipseg_cli.training.samples import Pictures
+from clipseg_cli.training.setup import build_student
+from clipseg_cli.training.task import open_lesson
 
 IGNORE = 255
 

@@ -23,7 +23,7 @@ from run_folders import (  # noqa: F401
 from clipseg_cli import __version__
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import RunError
-from clipseg_cli.pipelines.manifest import FORMAT, Manifest, differences, read_manifest, write_manifest
+from clipseg_cli.runs.manifest import FORMAT, Manifest, differences, read_manifest, write_manifest
 
 LEFT_OUT = {"workers", "out", "name", "shard"}
 """What changes no label: the same run may go on with other threads, in other parts, or after it was moved."""

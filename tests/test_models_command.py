@@ -30,7 +30,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def rows():
-    from clipseg_cli.models.catalogue import list_backbones
+    from clipseg_cli.models.clip.catalogue import list_backbones
 
     return {info.name: info for info in list_backbones()}
 
@@ -48,8 +48,8 @@ def test_what_is_readable_is_what_the_dense_reader_accepts(rows):
     import torch
     from open_clip.model import _build_vision_tower
 
-    from clipseg_cli.models.architectures import SkipInit
-    from clipseg_cli.models.towers import unreadable
+    from clipseg_cli.models.clip.architectures import SkipInit
+    from clipseg_cli.models.clip.towers import unreadable
 
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
@@ -112,7 +112,7 @@ def test_quiet_prints_nothing(run):
 
 
 def test_cached_lists_only_what_is_here(run, monkeypatch):
-    from clipseg_cli.models import hub
+    from clipseg_cli.models.weights import hub
 
     def only_openai(config):
         return "x" if "resnet50x4_clip" in config.get("hf_hub", "") else None

@@ -13,12 +13,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipseg_cli.config import BUNDLED_MODEL, NO_SALIENCY, SALIENCY_HEADS, EvalConfig, InferenceConfig
-from clipseg_cli.models import hub, saliency
-from clipseg_cli.models.architectures import BUNDLED
-from clipseg_cli.models.backbones import load_backbone
-from clipseg_cli.models.checkpoints import read_metadata
-from clipseg_cli.models.clip_vit import ClipViT
-from clipseg_cli.models.saliency import OWN_HEAD, Found
+from clipseg_cli.models.auxiliary import saliency
+from clipseg_cli.models.auxiliary.clip_vit import ClipViT
+from clipseg_cli.models.auxiliary.saliency import OWN_HEAD, Found
+from clipseg_cli.models.clip.architectures import BUNDLED
+from clipseg_cli.models.clip.backbones import load_backbone
+from clipseg_cli.models.weights import hub
+from clipseg_cli.models.weights.checkpoints import read_metadata
 
 EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu")
 HEROES = "superhero,supervillain,joker"
@@ -123,7 +124,7 @@ def test_without_it_clip_diy_does_without(cli, small_picture, tmp_path, extra) -
 
 def test_an_evaluation_is_called_after_what_it_used() -> None:
     def name(background: int | None, **options: Any) -> str:
-        from clipseg_cli.pipelines.runs import evaluation_name
+        from clipseg_cli.runs.find import evaluation_name
         from clipseg_cli.types import ClassList, Dataset
 
         classes = ClassList(("a", "b"), (("a",), ("b",)), background)

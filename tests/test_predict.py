@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from clipseg_cli.config import DEFAULT_PROTOCOL, PROTOCOLS, SegmentConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.errors import UsageError
+from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.backbones import Backbone
-from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.models.clip.backbones import Backbone
 from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Segmentation
 
 CPU = torch.device("cpu")

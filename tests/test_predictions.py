@@ -236,7 +236,7 @@ def test_a_map_that_is_far_too_large_is_not_decoded(evaluate, voc, maps, monkeyp
     Image.new("P", (9_000, 9_000)).save(path)
     decoded = []
     monkeypatch.setattr(
-        "clipseg_cli.pipelines.predictions.read_values",
+        "clipseg_cli.evaluation.predictions.read_values",
         lambda path: decoded.append(path) or read_values(path),
     )
     done = evaluate("--dataset", voc, "--predictions", maps)

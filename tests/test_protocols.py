@@ -20,9 +20,9 @@ from torchvision.transforms import functional as tv
 from clipseg_cli.config import PROTOCOLS, SegmentConfig
 from clipseg_cli.data.classes import benchmark_names, load_benchmark, load_classes
 from clipseg_cli.data.images import resize_labels, target_size
+from clipseg_cli.evaluation.scoring import size_to_score
+from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.methods import METHODS
-from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.pipelines.scoring import size_to_score
 
 SCLIP_MEAN, SCLIP_STD = (122.771, 116.746, 104.094), (68.501, 66.632, 70.323)
 
@@ -183,7 +183,7 @@ def test_maskclip_bounds_the_long_side_on_context59(cli, tmp_path):
 @pytest.mark.parametrize("benchmark", benchmark_names())
 def test_every_setting_is_shown_without_a_model(cli, monkeypatch, benchmark):
     monkeypatch.setattr(
-        "clipseg_cli.pipelines.load.load_backbone", lambda *args: pytest.fail("loads weights")
+        "clipseg_cli.inference.load.load_backbone", lambda *args: pytest.fail("loads weights")
     )
     fingerprints, names = set(), set()
     for protocol in PROTOCOLS:

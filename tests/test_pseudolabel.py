@@ -20,7 +20,8 @@ from run_folders import (  # noqa: F401
     run_folder,
 )
 
-from clipseg_cli.pipelines import progress, pseudolabel
+from clipseg_cli.commands import pseudolabel
+from clipseg_cli.runs import records as progress
 from clipseg_cli.utils.files import output_errors
 
 ZERO_SHOT = ("--keep-labels", "seen", "--unseen")

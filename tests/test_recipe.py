@@ -9,7 +9,7 @@ import pytest
 from clipseg_cli.config import RECIPES, TrainConfig
 from clipseg_cli.data.classes import benchmark_names
 from clipseg_cli.errors import UsageError
-from clipseg_cli.pipelines.training.recipe import find_recipe, resolve_numbers
+from clipseg_cli.training.hyperparameters import find_recipe, resolve_numbers
 
 ZERO_SHOT = {"setting": "zero-shot", "unseen": "preset"}
 BENCHMARKS = {

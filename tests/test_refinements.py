@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clipseg_cli import Segmenter
+from clipseg_cli.commands.segment import plan_segmentation
 from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig, SegmentConfig, TrainConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models import self_supervised
-from clipseg_cli.pipelines.segment import plan_segmentation
-from clipseg_cli.pipelines.training.checks import check_sources
-from clipseg_cli.pipelines.training.targets import Teacher
+from clipseg_cli.models.auxiliary import self_supervised
+from clipseg_cli.training.checks import check_sources
+from clipseg_cli.training.targets import Teacher
 from clipseg_cli.types import DecodedImage, ImageSource
 
 EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu")

@@ -26,7 +26,7 @@ from run_folders import (  # noqa: F401
     whole_run,
 )
 
-from clipseg_cli.pipelines import progress
+from clipseg_cli.runs import records as progress
 
 # Killed
 
@@ -34,7 +34,7 @@ TINY = """
 import os, sys, time
 import open_clip
 from clipseg_cli.cli.main import main
-from clipseg_cli.pipelines import pseudolabel  # loads all there is to load, and starts no thread
+from clipseg_cli.commands import pseudolabel# loads all there is to load, and starts no thread
 open_clip.add_model_config(os.environ["TINY_CONFIG"])
 """
 SLOW = """

@@ -14,7 +14,7 @@ from eval_trees import (  # noqa: F401
 )
 
 from clipseg_cli.errors import RunError
-from clipseg_cli.pipelines.runs import config_of_run, newest_run
+from clipseg_cli.runs.find import config_of_run, newest_run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def label(cli, tiny_clip, voc, tmp_path, monkeypatch):
 
 def unfinish(folder):
     """As a run looks that was interrupted: a manifest without a result."""
-    from clipseg_cli.pipelines.manifest import Manifest, read_manifest, write_manifest
+    from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
 
     write_manifest(Manifest(read_manifest(folder).identity), folder)
     return folder

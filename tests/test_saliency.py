@@ -13,15 +13,19 @@ from PIL import Image
 
 from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import ImageError, ModelError, UsageError
+from clipseg_cli.inference.auxiliary import check_guides, read_saliency
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models import self_supervised
-from clipseg_cli.models.clip_vit import ClipViT
-from clipseg_cli.models.dense_clip import dense_reader
-from clipseg_cli.models.saliency import MOST_PATCHES, ClipCut, Found, LeastAttended, bounded
-from clipseg_cli.models.self_supervised import SelfSupervisedGuide, SelfSupervisedViT, load_self_supervised
+from clipseg_cli.models.auxiliary import self_supervised
+from clipseg_cli.models.auxiliary.clip_vit import ClipViT
+from clipseg_cli.models.auxiliary.saliency import MOST_PATCHES, ClipCut, Found, LeastAttended, bounded
+from clipseg_cli.models.auxiliary.self_supervised import (
+    SelfSupervisedGuide,
+    SelfSupervisedViT,
+    load_self_supervised,
+)
+from clipseg_cli.models.clip.dense_transformer import dense_reader
 from clipseg_cli.ops import spectral
 from clipseg_cli.ops.spectral import foreground
-from clipseg_cli.pipelines.guides import check_guides, read_saliency
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from clipseg_cli.methods import METHODS, sc_clip
-from clipseg_cli.models.dense_clip import dense_reader
+from clipseg_cli.models.clip.dense_transformer import dense_reader
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,11 @@ from PIL import Image
 
 import clipseg_cli
 from clipseg_cli import Segmenter
+from clipseg_cli.api import segmenter
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.errors import ClassListError, ClipsegError, ImageError, UsageError
+from clipseg_cli.inference import load
 from clipseg_cli.outputs.labels import encode_labels
-from clipseg_cli.pipelines import load, segmenter
 from clipseg_cli.types import ClassList, Segmentation
 
 SAMPLES = Path(__file__).parent.parent / "samples"

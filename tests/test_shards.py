@@ -17,8 +17,8 @@ from run_folders import (  # noqa: F401
     whole_run,
 )
 
+from clipseg_cli.commands import pseudolabel
 from clipseg_cli.config import PseudolabelConfig
-from clipseg_cli.pipelines import pseudolabel
 from clipseg_cli.utils.locks import hold
 
 

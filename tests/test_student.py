@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from clipseg_cli.errors import ClipsegError, ShapeError, UsageError
-from clipseg_cli.models import hub
-from clipseg_cli.models.student import Student, StudentShape
-from clipseg_cli.models.student_backbones import OWN, backbone_names, build_backbone, initialise
-from clipseg_cli.models.student_heads import DeepLabV2Head, DeepLabV3PlusHead
+from clipseg_cli.models.student.backbones import OWN, backbone_names, build_backbone, initialise
+from clipseg_cli.models.student.heads import DeepLabV2Head, DeepLabV3PlusHead
+from clipseg_cli.models.student.network import Student, StudentShape
+from clipseg_cli.models.weights import hub
 
 HEADS = ("deeplabv2", "deeplabv3plus")
 QUERY_TO_CLASS = (0, 1, 1, 2)
@@ -328,7 +328,7 @@ def assert_begins_with(student, weights):
 def test_no_weights_leave_all_as_it_was():
     student = make()
     before = {k: v.clone() for k, v in student.state_dict().items()}
-    assert initialise(student, "none") == "resnet10t with random weights"
+    assert initialise(student.backbone, student.shape.backbone, "none") == "resnet10t with random weights"
     assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
 
 
@@ -359,7 +359,9 @@ def test_a_file_of_any_layout_gives_the_first_weights(layout, tmp_path, weights)
     torch.save(WRAPPED[layout](weights), path)
     student = make()
     head = student.head.branches[0][0].weight.clone()
-    assert initialise(student, str(path)) == f"resnet10t with weights of {path}"
+    assert (
+        initialise(student.backbone, student.shape.backbone, str(path)) == f"resnet10t with weights of {path}"
+    )
     assert_begins_with(student, weights)
     assert torch.equal(student.head.branches[0][0].weight, head)
 
@@ -367,7 +369,7 @@ def test_a_file_of_any_layout_gives_the_first_weights(layout, tmp_path, weights)
 def test_safetensors_give_the_first_weights_to_either_head(tmp_path, weights):
     save_file(weights, tmp_path / "weights.safetensors")
     student = make("deeplabv3plus")
-    initialise(student, str(tmp_path / "weights.safetensors"))
+    initialise(student.backbone, student.shape.backbone, str(tmp_path / "weights.safetensors"))
     assert_begins_with(student, weights)
 
 
@@ -375,7 +377,7 @@ def test_half_precision_is_widened(tmp_path, weights):
     half = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     save_file(half, tmp_path / "weights.safetensors")
     student = make()
-    initialise(student, str(tmp_path / "weights.safetensors"))
+    initialise(student.backbone, student.shape.backbone, str(tmp_path / "weights.safetensors"))
     assert_begins_with(student, {k: v.float() if v.is_floating_point() else v for k, v in half.items()})
 
 
@@ -448,7 +450,10 @@ def test_imagenet_weights_come_from_the_cache_without_network(no_network, weight
     (folder / "refs/main").write_text("abc")
     save_file(weights, folder / "snapshots/abc/model.safetensors")
     student = make()
-    assert initialise(student, "imagenet") == "resnet10t with weights of timm/resnet10t.c3_in1k"
+    assert (
+        initialise(student.backbone, student.shape.backbone, "imagenet")
+        == "resnet10t with weights of timm/resnet10t.c3_in1k"
+    )
     assert_begins_with(student, weights)
 
 
@@ -463,7 +468,7 @@ def test_imagenet_weights_are_fetched_when_the_hub_answers(no_network, monkeypat
     monkeypatch.setattr(hub, "reachable", lambda *_: True)
     monkeypatch.setattr(hub, "download_pretrained", download)
     student = make()
-    initialise(student, "imagenet")
+    initialise(student.backbone, student.shape.backbone, "imagenet")
     assert asked == ["timm/resnet10t.c3_in1k/model.safetensors"]
     assert_begins_with(student, weights)
 

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models.student import Student, StudentShape
-from clipseg_cli.models.student_files import (
+from clipseg_cli.models.student.files import (
     CARD,
     WEIGHTS,
     StudentCard,
@@ -22,6 +21,7 @@ from clipseg_cli.models.student_files import (
     student_fingerprint,
     write_student,
 )
+from clipseg_cli.models.student.network import Student, StudentShape
 from clipseg_cli.types import ClassList
 
 CPU = torch.device("cpu")

@@ -16,12 +16,12 @@ from PIL import Image
 from clipseg_cli import Segmenter
 from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig
 from clipseg_cli.errors import ClipsegError, ModelError, UsageError
-from clipseg_cli.models.backbones import load_backbone
-from clipseg_cli.models.student import Student, StudentShape
-from clipseg_cli.models.student_files import CARD, WEIGHTS, StudentCard, read_student, write_student
-from clipseg_cli.models.text_classifier import embed_words
+from clipseg_cli.inference import students
+from clipseg_cli.models.clip.backbones import load_backbone
+from clipseg_cli.models.clip.text_classifier import embed_words
+from clipseg_cli.models.student.files import CARD, WEIGHTS, StudentCard, read_student, write_student
+from clipseg_cli.models.student.network import Student, StudentShape
 from clipseg_cli.outputs.labels import encode_labels
-from clipseg_cli.pipelines import students
 from clipseg_cli.types import ClassList
 
 CLASSES = ClassList(("background", "cat", "dog"), (("background",), ("cat",), ("dog", "puppy")), background=0)

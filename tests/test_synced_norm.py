@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from clipseg_cli.models.student_heads import DeepLabV3PlusHead
-from clipseg_cli.models.synced_norm import SyncedBatchNorm2d, joins_ranks, synchronise
+from clipseg_cli.models.student.heads import DeepLabV3PlusHead
+from clipseg_cli.models.student.synced_norm import SyncedBatchNorm2d, joins_ranks, synchronise
 
 RANKS = 2
 SPLIT = (3, 1)
@@ -34,8 +34,8 @@ NETS = {
 
 RANK = """
 import sys, torch, torch.distributed as dist
-from clipseg_cli.models.student_heads import DeepLabV3PlusHead
-from clipseg_cli.models.synced_norm import joins_ranks, synchronise
+from clipseg_cli.models.student.heads import DeepLabV3PlusHead
+from clipseg_cli.models.student.synced_norm import joins_ranks, synchronise
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

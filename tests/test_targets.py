@@ -31,13 +31,13 @@ from training_trees import (  # noqa: F401
 )
 
 from clipseg_cli.config import UNLABELLED, InferenceConfig, TrainConfig
+from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.backbones import Backbone
+from clipseg_cli.models.clip.backbones import Backbone
 from clipseg_cli.ops.pseudo import leaked_classes
-from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.pipelines.training.batches import Batch
-from clipseg_cli.pipelines.training.recipe import resolve_numbers
-from clipseg_cli.pipelines.training.targets import BOTH, GUIDED, SELF, TRUTH, Targets, Teacher
+from clipseg_cli.training.batches import Batch
+from clipseg_cli.training.hyperparameters import resolve_numbers
+from clipseg_cli.training.targets import BOTH, GUIDED, SELF, TRUTH, Targets, Teacher
 from clipseg_cli.types import ClassList
 
 IGNORE = 255

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from clipseg_cli.data.prompts import build_prompts, load_templates
-from clipseg_cli.models import text_classifier
-from clipseg_cli.models.text_classifier import compute_embeds, embed_words, encode_text
+from clipseg_cli.models.clip import text_classifier
+from clipseg_cli.models.clip.text_classifier import compute_embeds, embed_words, encode_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,9 +17,9 @@ from open_clip.transformer import VisionTransformer
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.catalogue import unreadable_config
-from clipseg_cli.models.dense_clip import dense_reader
-from clipseg_cli.models.towers import patch_of, unreadable
+from clipseg_cli.models.clip.catalogue import unreadable_config
+from clipseg_cli.models.clip.dense_transformer import dense_reader
+from clipseg_cli.models.clip.towers import patch_of, unreadable
 
 VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 32, "patch_size": 8}
 CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}

@@ -26,13 +26,14 @@ from training_trees import (  # noqa: F401
     train,
 )
 
+from clipseg_cli.commands.train import open_training
 from clipseg_cli.errors import RunError
-from clipseg_cli.models.student import Student
-from clipseg_cli.models.student_files import read_student
-from clipseg_cli.pipelines.manifest import read_manifest
-from clipseg_cli.pipelines.train import open_training
-from clipseg_cli.pipelines.training import journal, run
-from clipseg_cli.pipelines.training.journal import read_log
+from clipseg_cli.models.student.files import read_student
+from clipseg_cli.models.student.network import Student
+from clipseg_cli.runs.manifest import read_manifest
+from clipseg_cli.training import log as journal
+from clipseg_cli.training import loop as run
+from clipseg_cli.training.log import read_log
 
 CPU = torch.device("cpu")
 

@@ -26,10 +26,10 @@ from training_trees import (  # noqa: F401
     write_truth,
 )
 
-from clipseg_cli.pipelines.data import list_hash
-from clipseg_cli.pipelines.manifest import read_manifest
-from clipseg_cli.pipelines.training import journal
-from clipseg_cli.pipelines.training.journal import read_log, read_validation
+from clipseg_cli.inference.dataset import list_hash
+from clipseg_cli.runs.manifest import read_manifest
+from clipseg_cli.training import log as journal
+from clipseg_cli.training.log import read_log, read_validation
 
 SHORT = (*WORDS, *SMALL_WORDS)
 
@@ -307,7 +307,7 @@ def test_nothing_is_left_of_a_run_that_did_not_begin(words, cli, tmp_path, monke
     """The CLIP cannot be loaded, long after the folder was taken."""
     monkeypatch.setattr(torch.nn.Module, "state_dict", torch.nn.Module.state_dict)
     monkeypatch.setattr(
-        "clipseg_cli.pipelines.train.embed_for", lambda *args: (_ for _ in ()).throw(MemoryError())
+        "clipseg_cli.commands.train.embed_for", lambda *args: (_ for _ in ()).throw(MemoryError())
     )
     done = cli(*words)
     assert done.code == 1 and "not enough memory" in done.err

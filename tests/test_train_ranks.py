@@ -22,18 +22,18 @@ from training_trees import (  # noqa: F401
     train,
 )
 
-from clipseg_cli.pipelines.data import list_hash
-from clipseg_cli.pipelines.manifest import read_manifest
-from clipseg_cli.pipelines.training.journal import read_log, read_validation
-from clipseg_cli.pipelines.training.recipe import resolve_numbers
+from clipseg_cli.inference.dataset import list_hash
+from clipseg_cli.runs.manifest import read_manifest
+from clipseg_cli.training.hyperparameters import resolve_numbers
+from clipseg_cli.training.log import read_log, read_validation
 
 RANK = """
 import json, os, sys
 from contextlib import nullcontext
 import torch
 from clipseg_cli.cli.main import main
-from clipseg_cli.pipelines import train  # loads all there is to load
-from clipseg_cli.pipelines.training import batches
+from clipseg_cli.commands import train# loads all there is to load
+from clipseg_cli.training import batches
 
 out, *words = sys.argv[1:]
 rank = os.environ["RANK"]
@@ -160,7 +160,7 @@ def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path
 
 
 def test_the_batches_are_those_of_one_process(ranks, label_run, tmp_path, monkeypatch):
-    from clipseg_cli.pipelines.training import batches
+    from clipseg_cli.training import batches
 
     seen, follow = [], batches.Batches.__next__
 

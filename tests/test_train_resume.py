@@ -27,11 +27,13 @@ from training_trees import (  # noqa: F401
     zero_shot_run,
 )
 
+from clipseg_cli.commands.train import open_training
 from clipseg_cli.errors import RunError
-from clipseg_cli.pipelines.manifest import Manifest, read_manifest, write_manifest
-from clipseg_cli.pipelines.train import open_training
-from clipseg_cli.pipelines.training import checkpoints, journal, run
-from clipseg_cli.pipelines.training.journal import Step, read_log, read_validation
+from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
+from clipseg_cli.training import checkpoints
+from clipseg_cli.training import log as journal
+from clipseg_cli.training import loop as run
+from clipseg_cli.training.log import Step, read_log, read_validation
 from clipseg_cli.utils.locks import hold
 
 LONG = {
@@ -181,8 +183,8 @@ def test_an_error_in_the_middle_of_an_iteration_changes_nothing(whole, tmp_path,
 SLOW = """
 import json, sys, time
 from clipseg_cli.cli.main import main
-from clipseg_cli.models import student_backbones
-from clipseg_cli.pipelines.training.journal import Journal
+from clipseg_cli.models.student.network import backbones as student_backbones
+from clipseg_cli.training.log import Journal
 step = Journal.step
 Journal.step = lambda *args: (time.sleep(0.3), step(*args))
 student_backbones.OWN["small"] = json.loads(sys.argv.pop(1))

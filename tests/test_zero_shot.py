@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from run_folders import NAMES, labels_in, make_small_voc, run_command, run_folder  # noqa: F401
 
+from clipseg_cli.commands.pseudolabel import open_run
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.data.datasets import read_label
+from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.ops.pseudo import fill_unlabelled
-from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.pipelines.pseudolabel import open_run
 
 ZERO_SHOT = ("--keep-labels", "seen", "--unseen")
 

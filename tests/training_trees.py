@@ -18,11 +18,11 @@ import pytest
 from dataset_trees import make_voc
 from PIL import Image
 
+from clipseg_cli.commands.pseudolabel import open_run
+from clipseg_cli.commands.train import open_training
 from clipseg_cli.config import PseudolabelConfig, TrainConfig
-from clipseg_cli.pipelines.manifest import Manifest, read_manifest, write_manifest
-from clipseg_cli.pipelines.pseudolabel import open_run
-from clipseg_cli.pipelines.train import open_training
-from clipseg_cli.pipelines.training.journal import Step, Validation
+from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
+from clipseg_cli.training.log import Step, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from conftest import TinyClip
 
-    from clipseg_cli.pipelines.training.run import TrainingRun
+    from clipseg_cli.training.loop import TrainingRun
 
 SIZE = (48, 64)
 """(H, W) of every picture."""

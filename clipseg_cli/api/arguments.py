@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clipseg_cli.config import InferenceConfig
 from clipseg_cli.data.classes import benchmark_names, is_list_file, load_classes
 from clipseg_cli.errors import ClassListError, UsageError
-from clipseg_cli.pipelines.settings import find_protocol
+from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:

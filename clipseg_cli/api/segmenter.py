@@ -9,19 +9,18 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
+from clipseg_cli.api.arguments import checked_config, checked_text, read_words
+from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig
 from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.models.student_files import read_student
-from clipseg_cli.models.student_model import StudentModel
-from clipseg_cli.pipelines.about import model_notes
-from clipseg_cli.pipelines.arguments import checked_config, checked_text, read_words
-from clipseg_cli.pipelines.guides import saliency_folder
-from clipseg_cli.pipelines.load import plan_clip
-from clipseg_cli.pipelines.pictures import decoder, require_many
-from clipseg_cli.pipelines.segment import label_all
-from clipseg_cli.pipelines.settings import find_protocol
-from clipseg_cli.pipelines.stream import Stream
-from clipseg_cli.pipelines.students import plan_student
+from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.inference.stream import Stream
+from clipseg_cli.inference.students import plan_student
+from clipseg_cli.models.student.adapter import StudentModel
+from clipseg_cli.models.student.files import read_student
+from clipseg_cli.runs.provenance import model_notes
 
 if TYPE_CHECKING:
     import os
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from clipseg_cli.pipelines.arguments import Words
-    from clipseg_cli.pipelines.pictures import Picture
-    from clipseg_cli.pipelines.predict import Predictor, Prepared
+    from clipseg_cli.api.arguments import Words
+    from clipseg_cli.api.inputs import Picture
+    from clipseg_cli.inference.predictor import Predictor, Prepared
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Segmentation
 
     Decode: TypeAlias = Callable[[], DecodedImage]
@@ -289,9 +288,9 @@ class Segmenter:
         numbered = ((image, f"image {i}") for i, image in enumerate(images))
         if isinstance(images, (list, tuple)):
             late: list[Decode] = [partial(self._decode, *item) for item in numbered]
-            labelled = label_all(stream, late)
+            labelled = stream.fastest(late)
         else:  # what it gives may be changed or closed as soon as it is asked for the next
-            labelled = stream.gathered(self._decoder(*item) for item in numbered)
+            labelled = stream.batched(self._decoder(*item) for item in numbered)
         with closing(labelled):
             for result in labelled:
                 if isinstance(result, Exception):

@@ -1,1 +1,1 @@
-"""Parse, call, show: Typer commands on top of the pipelines. No tensors here."""
+"""Parse, call, show: Typer commands on top of the commands and the Python API. No tensors here."""

@@ -12,8 +12,8 @@ from clipseg_cli.cli.scores import as_percent
 from clipseg_cli.errors import ClipsegError
 
 if TYPE_CHECKING:
+    from clipseg_cli.commands.compare import Comparison, Row
     from clipseg_cli.config import EvalConfig
-    from clipseg_cli.pipelines.compare import Comparison, Row
 
 COLUMNS = ("method", "mIoU", "pixel acc.", "images/s", "cost", "published")
 
@@ -26,7 +26,7 @@ def compare(config: EvalConfig, methods: str, models: str, console: Console) -> 
         typer.Exit: with code 1 where images failed.
     """
     with console.waiting("loading"):
-        from clipseg_cli.pipelines.compare import open_comparison
+        from clipseg_cli.commands.compare import open_comparison
 
         comparison = open_comparison(config, _names(methods), _names(models))
     console.say(dataset_line(comparison.dataset, labels=True))

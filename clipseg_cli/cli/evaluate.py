@@ -18,8 +18,8 @@ from clipseg_cli.config import OF_A_CLIP, EvalConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 
 if TYPE_CHECKING:
-    from clipseg_cli.pipelines.evaluate import Evaluation
-    from clipseg_cli.pipelines.predictions import PredictionScoring
+    from clipseg_cli.evaluation.model_scoring import ModelScoring
+    from clipseg_cli.evaluation.predictions import PredictionScoring
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -103,7 +103,7 @@ def evaluate(
         return
     scored = [_evaluate(config, console)]
     if config.student and not alone:
-        from clipseg_cli.pipelines.students import evaluation_of_teacher
+        from clipseg_cli.inference.students import evaluation_of_teacher
 
         teacher = evaluation_of_teacher(config)
         if teacher is not None:
@@ -119,11 +119,11 @@ def _evaluate(config: EvalConfig, console: Console) -> Scored:
     with ExitStack() as stack:
         with console.waiting("loading"):
             if config.predictions:
-                from clipseg_cli.pipelines.predictions import open_predictions
+                from clipseg_cli.evaluation.predictions import open_predictions
 
-                evaluation: Evaluation | PredictionScoring = stack.enter_context(open_predictions(config))
+                evaluation: ModelScoring | PredictionScoring = stack.enter_context(open_predictions(config))
             else:
-                from clipseg_cli.pipelines.evaluate import open_evaluation
+                from clipseg_cli.commands.evaluate import open_evaluation
 
                 evaluation = stack.enter_context(open_evaluation(config))
         return _score(evaluation, console)
@@ -190,7 +190,7 @@ def _config(ctx: typer.Context, run: str) -> tuple[EvalConfig, str]:
         return opt.config_from(EvalConfig, ctx.params), ""
     from pathlib import Path
 
-    from clipseg_cli.pipelines.runs import config_of_labels, config_of_run, has_runs, newest_run
+    from clipseg_cli.runs.find import config_of_labels, config_of_run, has_runs, newest_run
 
     if "predictions" in given:
         return config_of_labels(given["predictions"], fields), ""
@@ -206,25 +206,25 @@ def _config(ctx: typer.Context, run: str) -> tuple[EvalConfig, str]:
 
 
 def _of_student(student: str, fields: dict[str, object]) -> EvalConfig:
-    from clipseg_cli.pipelines.students import evaluation_of_student
+    from clipseg_cli.inference.students import evaluation_of_student
 
     return evaluation_of_student(student, {k: v for k, v in fields.items() if k != "student"})
 
 
-def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> Scored:
+def _score(evaluation: ModelScoring | PredictionScoring, console: Console) -> Scored:
     """Go through all images, name each that failed, and write the report.
 
     Raises:
         KeyboardInterrupt: with a sentence.
     """
-    from clipseg_cli.pipelines.evaluate import Evaluation
-    from clipseg_cli.pipelines.report import write_report
+    from clipseg_cli.evaluation.model_scoring import ModelScoring
+    from clipseg_cli.evaluation.report import write_report
 
     first = evaluation.share.index == 0
     if not first:
         console = Console(quiet=True)
     console.say(dataset_line(evaluation.dataset, labels=True))
-    if isinstance(evaluation, Evaluation):
+    if isinstance(evaluation, ModelScoring):
         console.say(f"{_model(evaluation)} on {evaluation.device}")
     for note in evaluation.notes:
         console.say(f"Note: {note}")
@@ -259,7 +259,7 @@ def _score(evaluation: Evaluation | PredictionScoring, console: Console) -> Scor
     return Scored(evaluation, report, seconds, first)
 
 
-def _model(evaluation: Evaluation) -> str:
+def _model(evaluation: ModelScoring) -> str:
     """As in "ViT-B-16 / openai, maskclip with prompt denoising 0.5"."""
     config = evaluation.config
     if config.student:

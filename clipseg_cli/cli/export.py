@@ -15,8 +15,8 @@ from clipseg_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clipseg_cli.models.student_graph import Port
-    from clipseg_cli.pipelines.export import Export
+    from clipseg_cli.commands.export import Export
+    from clipseg_cli.models.student.onnx import Port
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -67,7 +67,7 @@ def export(
     config = opt.config_from(ExportConfig, ctx.params)
     watch = Stopwatch()
     with console.waiting("exporting"):
-        from clipseg_cli.pipelines.export import export_student  # torch loads here, not for --help
+        from clipseg_cli.commands.export import export_student  # torch loads here, not for --help
 
         made = export_student(config)
     for note in made.notes:

@@ -83,8 +83,8 @@ def _method_rows(matching: str) -> list[dict[str, Any]]:
 
 
 def _model_rows(matching: str, cached: bool) -> list[dict[str, Any]]:
-    from clipseg_cli.models.architectures import list_architectures
-    from clipseg_cli.models.catalogue import list_backbones
+    from clipseg_cli.models.clip.architectures import list_architectures
+    from clipseg_cli.models.clip.catalogue import list_backbones
 
     found = list_backbones(matching)
     if not found:

@@ -16,8 +16,8 @@ from clipseg_cli.errors import ClipsegError
 from clipseg_cli.utils.numbers import percent
 
 if TYPE_CHECKING:
-    from clipseg_cli.pipelines.finish import Summary
-    from clipseg_cli.pipelines.pseudolabel import PseudolabelRun
+    from clipseg_cli.commands.pseudolabel import PseudolabelRun
+    from clipseg_cli.runs.summary import Summary
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -77,7 +77,7 @@ def pseudolabel(
     config = opt.config_from(PseudolabelConfig, ctx.params)
     with ExitStack() as stack:
         with console.waiting("loading the model"):
-            from clipseg_cli.pipelines.pseudolabel import open_run  # torch loads here, not for --help
+            from clipseg_cli.commands.pseudolabel import open_run  # torch loads here, not for --help
 
             run = stack.enter_context(open_run(config))
         _label(run, console)

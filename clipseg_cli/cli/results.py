@@ -8,9 +8,9 @@ from clipseg_cli.cli.scores import SUMMARY_NAMES, as_percent, show_report
 
 if TYPE_CHECKING:
     from clipseg_cli.cli.console import Console
-    from clipseg_cli.pipelines.evaluate import Evaluation
-    from clipseg_cli.pipelines.predictions import PredictionScoring
-    from clipseg_cli.pipelines.report import Report
+    from clipseg_cli.evaluation.model_scoring import ModelScoring
+    from clipseg_cli.evaluation.predictions import PredictionScoring
+    from clipseg_cli.evaluation.report import Report
 
 
 class Scored(NamedTuple):
@@ -21,7 +21,7 @@ class Scored(NamedTuple):
         first: this process is the one that shows results.
     """
 
-    evaluation: Evaluation | PredictionScoring
+    evaluation: ModelScoring | PredictionScoring
     report: Report
     seconds: float
     first: bool

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipseg_cli.cli.console import Console
     from clipseg_cli.config import EvalConfig
-    from clipseg_cli.pipelines.evaluate import Evaluation
-    from clipseg_cli.pipelines.predictions import PredictionScoring
-    from clipseg_cli.pipelines.report import Report
+    from clipseg_cli.evaluation.model_scoring import ModelScoring
+    from clipseg_cli.evaluation.predictions import PredictionScoring
+    from clipseg_cli.evaluation.report import Report
 
 SUMMARY_NAMES = {
     "mIoU": "mIoU",
@@ -23,7 +23,7 @@ OWN = "this run"
 MAX_LIST = 60  # letters of a list of words; --verbose prints it whole
 
 
-def show_report(report: Report, evaluation: Evaluation | PredictionScoring, console: Console) -> None:
+def show_report(report: Report, evaluation: ModelScoring | PredictionScoring, console: Console) -> None:
     """All tables; none where no picture could be scored."""
     if report.images:
         _show_classes(report, evaluation.dataset.benchmark or evaluation.dataset.title, console)
@@ -126,7 +126,7 @@ def _show_published(report: Report, model: str, console: Console) -> None:
 
 def show_protocol(config: EvalConfig, console: Console) -> None:
     """Every setting as a table, or one JSON document."""
-    from clipseg_cli.pipelines.protocols import describe_protocol
+    from clipseg_cli.evaluation.protocol_sheet import describe_protocol
 
     described = describe_protocol(config)
     if console.as_json:

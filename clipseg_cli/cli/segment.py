@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from clipseg_cli.pipelines.segment import ImageResult, SegmentRun
+    from clipseg_cli.commands.segment import ImageResult, SegmentRun
     from clipseg_cli.types import ClassShare, Segmentation
 
 EXAMPLES = """
@@ -79,7 +79,7 @@ def segment(
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
     config = opt.config_from(SegmentConfig, ctx.params, images=tuple(images))
     with console.waiting("loading the model"):
-        from clipseg_cli.pipelines.segment import prepare_segmentation  # torch loads here, not for --help
+        from clipseg_cli.commands.segment import prepare_segmentation  # torch loads here, not for --help
 
         run = prepare_segmentation(config)
     console.say(f"{run.model} on {run.device}")

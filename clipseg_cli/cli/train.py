@@ -16,8 +16,8 @@ from clipseg_cli.errors import ClipsegError
 from clipseg_cli.utils.numbers import percent
 
 if TYPE_CHECKING:
-    from clipseg_cli.pipelines.training.journal import Step, Validation
-    from clipseg_cli.pipelines.training.run import TrainingRun
+    from clipseg_cli.training.log import Step, Validation
+    from clipseg_cli.training.loop import TrainingRun
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -97,7 +97,7 @@ def train(
     config = opt.config_from(TrainConfig, ctx.params)
     with ExitStack() as stack:
         with console.waiting("loading"):
-            from clipseg_cli.pipelines.train import choose_labels, open_training  # torch loads here
+            from clipseg_cli.commands.train import choose_labels, open_training  # torch loads here
 
             config, why = choose_labels(config)
             run = stack.enter_context(open_training(config))
@@ -151,7 +151,7 @@ def _train(run: TrainingRun, console: Console) -> None:
     Raises:
         KeyboardInterrupt: with a sentence about how to go on.
     """
-    from clipseg_cli.pipelines.training.journal import Validation
+    from clipseg_cli.training.log import Validation
 
     total, named = run.numbers.iterations, set[str]()
 
@@ -177,7 +177,7 @@ def _train(run: TrainingRun, console: Console) -> None:
                         f"iteration {event.iteration:,} of {total:,}: {_progress(event)}, {event.stage}"
                     )
     except KeyboardInterrupt:
-        from clipseg_cli.pipelines.students import LAST, latest
+        from clipseg_cli.inference.students import LAST, latest
 
         kept = latest(run.folder, LAST)
         where = f"--resume goes on from {kept}" if kept else "--resume starts it again: no checkpoint yet"

@@ -18,14 +18,14 @@ from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image, resize_image, resize_labels
 from clipseg_cli.data.published import best_row
 from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.evaluation.protocol_sheet import protocol_settings
+from clipseg_cli.evaluation.scoring import results_folder, size_to_score
+from clipseg_cli.inference.dataset import cut_into_groups, list_hash, open_data, unseen_ids
+from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.methods import METHODS, find_method
 from clipseg_cli.ops.metrics import confusion_matrix, score
 from clipseg_cli.outputs import json_safe, write_label_sheet
-from clipseg_cli.pipelines.about import describe_model, versions
-from clipseg_cli.pipelines.data import cut_into_groups, list_hash, open_data, unseen_ids
-from clipseg_cli.pipelines.load import plan_clip
-from clipseg_cli.pipelines.protocols import protocol_settings
-from clipseg_cli.pipelines.scoring import results_folder, size_to_score
+from clipseg_cli.runs.provenance import describe_model, versions
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share
 from clipseg_cli.utils.files import write_bytes, write_json
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import EvalConfig, Protocol
     from clipseg_cli.data.published import Published
-    from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.types import Dataset, DecodedImage, Sample
 
 ALL = "all"

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from clipseg_cli import __version__
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.errors import ClipsegError, ModelError, OutputError, UsageError
-from clipseg_cli.models.student_files import read_student
-from clipseg_cli.models.student_graph import OPSET, ExportedStudent, student_graph
-from clipseg_cli.models.student_model import StudentModel
-from clipseg_cli.pipelines.about import model_notes
-from clipseg_cli.pipelines.students import embed_for, find_student
+from clipseg_cli.inference.students import embed_for, find_student
+from clipseg_cli.models.student.adapter import StudentModel
+from clipseg_cli.models.student.files import read_student
+from clipseg_cli.models.student.onnx import OPSET, ExportedStudent, student_graph
+from clipseg_cli.runs.provenance import model_notes
 from clipseg_cli.utils.files import check_writable, write_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import ExportConfig
-    from clipseg_cli.models.student_graph import Port
+    from clipseg_cli.models.student.onnx import Port
     from clipseg_cli.types import ClassList
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")

@@ -13,11 +13,11 @@ from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
+from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
+from clipseg_cli.inference.load import plan_model
+from clipseg_cli.inference.stream import Stream
 from clipseg_cli.outputs.labels import encode_labels
-from clipseg_cli.pipelines.about import choice_notes, model_notes
-from clipseg_cli.pipelines.data import cut_into_groups, open_data, subset_classes, unseen_ids
-from clipseg_cli.pipelines.finish import Summary, finish_run, has_label, label_path
-from clipseg_cli.pipelines.folder import (
+from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
     TURN,
     begin_pictures,
@@ -26,11 +26,11 @@ from clipseg_cli.pipelines.folder import (
     run_folder,
     taken,
 )
-from clipseg_cli.pipelines.identity import run_identity
-from clipseg_cli.pipelines.load import plan_model
-from clipseg_cli.pipelines.manifest import Manifest, read_manifest
-from clipseg_cli.pipelines.progress import ImageRecord, ProgressFile, read_records
-from clipseg_cli.pipelines.stream import Stream
+from clipseg_cli.runs.identity import run_identity
+from clipseg_cli.runs.manifest import Manifest, read_manifest
+from clipseg_cli.runs.provenance import choice_notes, model_notes
+from clipseg_cli.runs.records import ImageRecord, ProgressFile, read_records
+from clipseg_cli.runs.summary import Summary, finish_run, has_label, label_path
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipseg_cli.config import PseudolabelConfig
-    from clipseg_cli.pipelines.predict import Predictor, Prepared
+    from clipseg_cli.inference.predictor import Predictor, Prepared
     from clipseg_cli.types import Dataset, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 
@@ -149,7 +149,7 @@ class PseudolabelRun:
         progress = ProgressFile(self.folder, self._worker)
         sizes = {group[0][0]: len(group) for group in self._groups}
         waiting: list[ImageRecord] = []
-        results = stream.grouped(self._groups)
+        results = stream.reproducible(self._groups)
         try:
             for record in results:
                 waiting.append(record)

@@ -5,33 +5,29 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
+from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.inference.stream import Stream
+from clipseg_cli.inference.students import plan_student
 from clipseg_cli.outputs import WRITERS, write_run_info
-from clipseg_cli.pipelines.about import notes, run_info
-from clipseg_cli.pipelines.load import plan_clip
-from clipseg_cli.pipelines.settings import find_protocol
-from clipseg_cli.pipelines.stream import Stream
-from clipseg_cli.pipelines.students import plan_student
+from clipseg_cli.runs.provenance import notes, run_info
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
-from clipseg_cli.utils.lanes import lane_count
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from clipseg_cli.config import InferenceConfig, SegmentConfig
-    from clipseg_cli.pipelines.load import ModelPlan
-    from clipseg_cli.pipelines.predict import Predictor, Prepared
-    from clipseg_cli.pipelines.students import StudentPlan
+    from clipseg_cli.inference.load import ModelPlan
+    from clipseg_cli.inference.predictor import Predictor, Prepared
+    from clipseg_cli.inference.students import StudentPlan
     from clipseg_cli.types import ClassList, DenseModel, ImageSource, Segmentation, Writer
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -82,20 +78,6 @@ def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan,
     protocol = find_protocol(config.protocol, config.classes.strip())
     classes = load_classes(config.classes, background=config.background, words=protocol.words)
     return plan_clip(config, protocol), classes
-
-
-def label_all(stream: Stream[T, R], items: Sequence[T]) -> Generator[R, None, None]:
-    """Results of so many pictures, in order, in the way that keeps this device busiest.
-
-    Raises:
-        KeyboardInterrupt: after Ctrl-C, as `Stream`.
-    """
-    lanes = lane_count(stream.predictor.device)
-    if not 1 < lanes <= len(items):
-        return stream.gathered(items)
-    # Pictures beside each other keep the cores of a CPU busier than the parts of one picture do.
-    size = min(stream.batch_size, max(1, len(items) // (2 * lanes)), 8)
-    return stream.grouped([items[i : i + size] for i in range(0, len(items), size)])
 
 
 class SegmentRun:
@@ -152,7 +134,7 @@ class SegmentRun:
             batch_size=self.config.batch_size,
             workers=self.config.workers,
         )
-        yield from label_all(stream, self.sources)
+        yield from stream.fastest(self.sources)
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:
         try:

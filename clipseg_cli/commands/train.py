@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import AUTO, BUNDLED_MODEL, RECIPES, InferenceConfig
 from clipseg_cli.errors import RunError
+from clipseg_cli.inference.dataset import subset_classes
+from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.inference.students import embed_for
 from clipseg_cli.outputs import safe_name
-from clipseg_cli.pipelines.data import subset_classes
-from clipseg_cli.pipelines.folder import run_folder, taken
-from clipseg_cli.pipelines.load import plan_clip
-from clipseg_cli.pipelines.manifest import Manifest, read_manifest, refuse_changes, write_manifest
-from clipseg_cli.pipelines.runs import newest_run
-from clipseg_cli.pipelines.students import embed_for
-from clipseg_cli.pipelines.training import checkpoints
-from clipseg_cli.pipelines.training.lesson import Lesson, open_lesson
-from clipseg_cli.pipelines.training.network import (
+from clipseg_cli.runs.find import newest_run
+from clipseg_cli.runs.folder import run_folder, taken
+from clipseg_cli.runs.manifest import Manifest, read_manifest, refuse_changes, write_manifest
+from clipseg_cli.training import checkpoints
+from clipseg_cli.training.hyperparameters import Numbers, resolve_numbers
+from clipseg_cli.training.loop import TrainingRun
+from clipseg_cli.training.records import describe_student, training_identity
+from clipseg_cli.training.samples import Pictures
+from clipseg_cli.training.setup import (
     build_optimiser,
     build_student,
     check_crops,
     place,
 )
-from clipseg_cli.pipelines.training.pictures import Pictures
-from clipseg_cli.pipelines.training.recipe import Numbers, resolve_numbers
-from clipseg_cli.pipelines.training.records import describe_student, training_identity
-from clipseg_cli.pipelines.training.run import TrainingRun
-from clipseg_cli.pipelines.training.showing import Sheet
-from clipseg_cli.pipelines.training.targets import Teacher
-from clipseg_cli.pipelines.training.validate import Validator
+from clipseg_cli.training.showing import Sheet
+from clipseg_cli.training.targets import Teacher
+from clipseg_cli.training.task import Lesson, open_lesson
+from clipseg_cli.training.validation import Validator
 from clipseg_cli.utils.device import pick_device, pick_precision
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import TrainConfig
-    from clipseg_cli.models.student import Student
-    from clipseg_cli.models.student_files import StudentCard
+    from clipseg_cli.models.student.files import StudentCard
+    from clipseg_cli.models.student.network import Student
 
 TEACHER_WINDOWS = 16
 """Crops that the teacher reads in one forward pass."""

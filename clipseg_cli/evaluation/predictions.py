@@ -17,9 +17,9 @@ from clipseg_cli.data.datasets import read_label, read_values
 from clipseg_cli.data.images import resize_labels
 from clipseg_cli.data.labels import LABEL_VALUES, label_size
 from clipseg_cli.errors import ClipsegError, DatasetError, UsageError
+from clipseg_cli.evaluation.scoring import CLEAN, ScoredImage, Scoring, results_folder, size_to_score
+from clipseg_cli.inference.dataset import open_data, unseen_ids
 from clipseg_cli.ops.metrics import confusion_matrix
-from clipseg_cli.pipelines.data import open_data, unseen_ids
-from clipseg_cli.pipelines.scoring import CLEAN, ScoredImage, Scoring, results_folder, size_to_score
 from clipseg_cli.utils.distributed import process_share, rendezvous
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import REFINEMENTS
 from clipseg_cli.data.published import corruption_rows, published_rows, validation_images, zero_shot_rows
+from clipseg_cli.evaluation.model_scoring import ModelScoring
+from clipseg_cli.evaluation.protocol_sheet import fingerprint, protocol_settings, protocol_title
+from clipseg_cli.evaluation.scoring import mean_corrupted
+from clipseg_cli.inference.dataset import list_hash
 from clipseg_cli.outputs import class_rows, write_corruption_grid, write_scores
-from clipseg_cli.pipelines.about import describe_model, versions
-from clipseg_cli.pipelines.data import list_hash
-from clipseg_cli.pipelines.evaluate import Evaluation
-from clipseg_cli.pipelines.protocols import fingerprint, protocol_settings, protocol_title
-from clipseg_cli.pipelines.scoring import mean_corrupted
+from clipseg_cli.runs.provenance import describe_model, versions
 from clipseg_cli.utils.distributed import wait_for_all
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clipseg_cli.data.published import Corrupted, Published, ZeroShot
+    from clipseg_cli.evaluation.predictions import PredictionScoring
     from clipseg_cli.ops.metrics import Scores
-    from clipseg_cli.pipelines.predictions import PredictionScoring
 
 SHEET = "corruptions.png"
 SUMMARY = ("mIoU", "pixel_accuracy", "mean_accuracy", "mIoU_seen", "mIoU_unseen", "hIoU")
@@ -81,7 +81,7 @@ class Report:
     corruptions: Corruptions | None
 
 
-def write_report(evaluation: Evaluation | PredictionScoring, seconds: float) -> Report:
+def write_report(evaluation: ModelScoring | PredictionScoring, seconds: float) -> Report:
     """Score what has been counted, and write the files of the run.
 
     These are `results.json`, `results.csv`, `confusion.png` and, where pictures were corrupted, `corruptions.png`.
@@ -162,9 +162,9 @@ def _summary(scores: Scores) -> dict[str, float | None]:
 
 
 def _corruptions(
-    evaluation: Evaluation | PredictionScoring, scores: Sequence[Scores], folder: Path, *, draw: bool
+    evaluation: ModelScoring | PredictionScoring, scores: Sequence[Scores], folder: Path, *, draw: bool
 ) -> Corruptions | None:
-    if len(scores) == 1 or not isinstance(evaluation, Evaluation):
+    if len(scores) == 1 or not isinstance(evaluation, ModelScoring):
         return None
     table: dict[str, list[float]] = {}
     for condition, found in zip(evaluation.conditions[1:], scores[1:], strict=True):
@@ -181,10 +181,10 @@ def _corruptions(
     return Corruptions(severities, table, mean_corrupted(values), sheet)
 
 
-def _what(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
+def _what(evaluation: ModelScoring | PredictionScoring) -> dict[str, Any]:
     """What was scored: a model and a method, or somebody's predictions."""
     config = evaluation.config
-    if not isinstance(evaluation, Evaluation):
+    if not isinstance(evaluation, ModelScoring):
         return {"method": None, "model": None, "predictions": evaluation.folder.resolve()}
     return {
         "method": None if config.student else config.method_name,
@@ -198,9 +198,9 @@ def _what(evaluation: Evaluation | PredictionScoring) -> dict[str, Any]:
     }
 
 
-def _protocol(evaluation: Evaluation | PredictionScoring) -> tuple[str, str, dict[str, Any]]:
+def _protocol(evaluation: ModelScoring | PredictionScoring) -> tuple[str, str, dict[str, Any]]:
     """Title, fingerprint and settings of the protocol; none for predictions, of which they are unknown."""
-    if not isinstance(evaluation, Evaluation):
+    if not isinstance(evaluation, ModelScoring):
         return "", "", {}
     config, protocol, dataset = evaluation.config, evaluation.protocol, evaluation.dataset
     settings = protocol_settings(protocol, config, dataset.classes, evaluation.templates)

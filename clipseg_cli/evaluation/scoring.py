@@ -11,7 +11,7 @@ import torch
 from clipseg_cli.data.corruptions import SEVERITIES, parse_corruptions
 from clipseg_cli.errors import UsageError
 from clipseg_cli.ops.metrics import score
-from clipseg_cli.pipelines.runs import evaluation_name
+from clipseg_cli.runs.find import evaluation_name
 from clipseg_cli.utils.distributed import gather_from_ranks, sum_over_ranks
 from clipseg_cli.utils.files import check_writable
 

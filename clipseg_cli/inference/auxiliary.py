@@ -12,12 +12,12 @@ from PIL import Image
 from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ImageError, ModelError, UsageError
 from clipseg_cli.methods import find_method
-from clipseg_cli.models import hub
-from clipseg_cli.models.architectures import BUNDLED_TAG
-from clipseg_cli.models.checkpoints import read_checkpoint
-from clipseg_cli.models.dinoiser_head import DinoiserHead
-from clipseg_cli.models.saliency import ClipCut, Found, LeastAttended
-from clipseg_cli.models.self_supervised import SelfSupervisedGuide, load_self_supervised
+from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
+from clipseg_cli.models.auxiliary.saliency import ClipCut, Found, LeastAttended
+from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedGuide, load_self_supervised
+from clipseg_cli.models.clip.architectures import BUNDLED_TAG
+from clipseg_cli.models.weights import hub
+from clipseg_cli.models.weights.checkpoints import read_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipseg_cli.config import InferenceConfig, Protocol
-    from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.models.saliency import Saliency
-    from clipseg_cli.models.self_supervised import SelfSupervisedViT
+    from clipseg_cli.models.auxiliary.saliency import Saliency
+    from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedViT
+    from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.types import Guide, Method
 
 FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6854faff1b5d4be300d54cad6f277/data/weights/decoder_weights.pt"

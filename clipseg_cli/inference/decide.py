@@ -14,9 +14,9 @@ from clipseg_cli.ops.refine import small_classes
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clipseg_cli.inference.logit_maps import ScoreMaps
+    from clipseg_cli.inference.settings import Settings
     from clipseg_cli.ops.reduce import Reduced, TileChange
-    from clipseg_cli.pipelines.score_maps import ScoreMaps
-    from clipseg_cli.pipelines.settings import Settings
     from clipseg_cli.types import ClassList
 
 

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.prompts import build_prompts, load_templates
+from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency
+from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.students import StudentPlan, plan_student
 from clipseg_cli.methods import find_method
-from clipseg_cli.models.backbones import load_backbone
-from clipseg_cli.models.catalogue import require_readable
-from clipseg_cli.models.text_classifier import embed_words
-from clipseg_cli.pipelines.guides import check_guides, load_guide, load_saliency
-from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.pipelines.students import StudentPlan, plan_student
+from clipseg_cli.models.clip.backbones import load_backbone
+from clipseg_cli.models.clip.catalogue import require_readable
+from clipseg_cli.models.clip.text_classifier import embed_words
 from clipseg_cli.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
     import torch
 
     from clipseg_cli.config import InferenceConfig, Protocol
-    from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.models.saliency import Saliency
+    from clipseg_cli.models.auxiliary.saliency import Saliency
+    from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.types import ClassList, Guide, Method
 
 

@@ -18,15 +18,15 @@ import torch.nn.functional as F
 from clipseg_cli.config import NO_SALIENCY, Protocol, ignore_value
 from clipseg_cli.data.images import resize_image, resize_nearest, target_size
 from clipseg_cli.errors import UsageError
+from clipseg_cli.inference.auxiliary import read_saliency, saliency_folder
+from clipseg_cli.inference.decide import Decider
+from clipseg_cli.inference.settings import find_protocol, resolve_settings
+from clipseg_cli.inference.tiling import Patchwork, Refiner, Sliding, WindowMaps
 from clipseg_cli.ops.pamr import PAMR_DILATIONS, PixelAdaptive
 from clipseg_cli.ops.patches import SaliencyFusion
 from clipseg_cli.ops.presence import presence
 from clipseg_cli.ops.reduce import Changes, stretched
 from clipseg_cli.ops.refine import doubtful_patches
-from clipseg_cli.pipelines.deciding import Decider
-from clipseg_cli.pipelines.guides import read_saliency, saliency_folder
-from clipseg_cli.pipelines.layouts import Patchwork, Refiner, Sliding, WindowMaps
-from clipseg_cli.pipelines.settings import find_protocol, resolve_settings
 from clipseg_cli.types import Segmentation
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
-    from clipseg_cli.models.saliency import Saliency
+    from clipseg_cli.inference.logit_maps import ScoreMaps
+    from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.ops.reduce import TileChange
     from clipseg_cli.ops.windows import Window
-    from clipseg_cli.pipelines.score_maps import ScoreMaps
     from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, DenseModel, Guide, Method
 
 

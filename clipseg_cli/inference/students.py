@@ -19,11 +19,11 @@ from clipseg_cli.config import (
 )
 from clipseg_cli.data.prompts import build_prompts
 from clipseg_cli.errors import ModelError, RunError, UsageError
-from clipseg_cli.models.backbones import load_backbone
-from clipseg_cli.models.student_files import CARD, read_card, read_student
-from clipseg_cli.models.student_model import StudentModel
-from clipseg_cli.models.text_classifier import cached_words, embed_words
-from clipseg_cli.pipelines.predict import Predictor
+from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.models.clip.backbones import load_backbone
+from clipseg_cli.models.clip.text_classifier import cached_words, embed_words
+from clipseg_cli.models.student.adapter import StudentModel
+from clipseg_cli.models.student.files import CARD, read_card, read_student
 from clipseg_cli.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.models.student_files import StudentCard
+    from clipseg_cli.models.clip.backbones import Backbone
+    from clipseg_cli.models.student.files import StudentCard
     from clipseg_cli.types import ClassList
 
 CHECKPOINTS = "checkpoints"

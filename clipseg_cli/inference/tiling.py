@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from clipseg_cli.data.images import square_input
+from clipseg_cli.inference.logit_maps import ScoreMaps
 from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.presence import absent_by
 from clipseg_cli.ops.refine import absent_classes, remove_classes, smooth_by_keys
 from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
-from clipseg_cli.pipelines.score_maps import ScoreMaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from clipseg_cli.pipelines.settings import Settings
+    from clipseg_cli.inference.settings import Settings
     from clipseg_cli.types import ClassList, Pyramid
 
 Size = tuple[int, int]

@@ -10,12 +10,12 @@ from clipseg_cli.config import EvalConfig
 from clipseg_cli.data.corruptions import CORRUPTIONS, SEVERITIES, parse_corruptions
 from clipseg_cli.errors import RunError
 from clipseg_cli.outputs import safe_name
-from clipseg_cli.pipelines.manifest import FILE, read_manifest
+from clipseg_cli.runs.manifest import FILE, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from clipseg_cli.pipelines.manifest import Manifest
+    from clipseg_cli.runs.manifest import Manifest
     from clipseg_cli.types import Dataset
 
 RUNS = Path("runs")

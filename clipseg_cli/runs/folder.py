@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.errors import RunError, UsageError
 from clipseg_cli.outputs import safe_name
-from clipseg_cli.pipelines.finish import LABELS
-from clipseg_cli.pipelines.manifest import FILE as MANIFEST
-from clipseg_cli.pipelines.manifest import Manifest, read_manifest, refuse_changes, write_manifest
-from clipseg_cli.pipelines.progress import FINAL, WORKERS, forget_records, progress_path
+from clipseg_cli.runs.manifest import FILE as MANIFEST
+from clipseg_cli.runs.manifest import Manifest, read_manifest, refuse_changes, write_manifest
+from clipseg_cli.runs.records import FINAL, WORKERS, forget_records, progress_path
+from clipseg_cli.runs.summary import LABELS
 from clipseg_cli.utils.files import check_writable, output_errors
 from clipseg_cli.utils.locks import LockedError, hold, holder_of, sweep
 

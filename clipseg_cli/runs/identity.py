@@ -7,15 +7,15 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import ignore_value
+from clipseg_cli.inference.dataset import list_hash
 from clipseg_cli.outputs import class_table_rows
-from clipseg_cli.pipelines.about import describe_model, library_versions
-from clipseg_cli.pipelines.data import list_hash
+from clipseg_cli.runs.provenance import describe_model, library_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clipseg_cli.config import PseudolabelConfig
-    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.types import Dataset, DenseModel, Sample
 
 

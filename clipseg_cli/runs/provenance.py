@@ -18,15 +18,15 @@ from clipseg_cli import __version__
 from clipseg_cli.config import BUNDLED_MODEL, NO_SALIENCY, OF_A_CLIP
 from clipseg_cli.data.classes import benchmark_names, numbered_lines
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models.architectures import BUNDLED_TAG, bundled_file
-from clipseg_cli.models.student_model import StudentModel
+from clipseg_cli.models.clip.architectures import BUNDLED_TAG, bundled_file
+from clipseg_cli.models.student.adapter import StudentModel
 from clipseg_cli.types import RunInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from clipseg_cli.config import InferenceConfig, SegmentConfig
-    from clipseg_cli.pipelines.predict import Predictor
+    from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.types import ClassList, DenseModel
 
 

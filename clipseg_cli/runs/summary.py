@@ -14,8 +14,8 @@ from clipseg_cli.data.images import read_image
 from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, DatasetError, RunError
 from clipseg_cli.outputs import write_contact_sheet
-from clipseg_cli.pipelines.manifest import Manifest, is_written, write_manifest
-from clipseg_cli.pipelines.progress import FINAL, WORKERS, final_bytes, write_final
+from clipseg_cli.runs.manifest import Manifest, is_written, write_manifest
+from clipseg_cli.runs.records import FINAL, WORKERS, final_bytes, write_final
 from clipseg_cli.types import ClassShare
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clipseg_cli.pipelines.progress import ImageRecord
+    from clipseg_cli.runs.records import ImageRecord
     from clipseg_cli.types import Dataset, Sample
 
 LABELS = "labels"

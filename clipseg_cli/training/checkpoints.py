@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from clipseg_cli.errors import ModelError, RunError
-from clipseg_cli.models.student_files import read_card, read_student, write_student
-from clipseg_cli.pipelines.students import BEST, CHECKPOINTS, LAST, latest
+from clipseg_cli.inference.students import BEST, CHECKPOINTS, LAST, latest
+from clipseg_cli.models.student.files import read_card, read_student, write_student
 from clipseg_cli.utils.files import output_errors, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clipseg_cli.models.student import Student
-    from clipseg_cli.models.student_files import StudentCard
+    from clipseg_cli.models.student.files import StudentCard
+    from clipseg_cli.models.student.network import Student
 
 OPTIMISER, STATE = "optimiser.safetensors", "state.json"
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import RunError, UsageError
+from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.dataset import list_hash, unseen_ids
 from clipseg_cli.outputs import class_table_rows
-from clipseg_cli.pipelines.data import list_hash, unseen_ids
-from clipseg_cli.pipelines.guides import saliency_folder
-from clipseg_cli.pipelines.manifest import FILE, read_manifest
-from clipseg_cli.pipelines.runs import GOES_ON
+from clipseg_cli.runs.find import GOES_ON
+from clipseg_cli.runs.manifest import FILE, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from clipseg_cli.pipelines.manifest import Manifest
+    from clipseg_cli.runs.manifest import Manifest
     from clipseg_cli.types import Dataset
 
 LISTED = 3

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clipseg_cli.pipelines.training.journal import Step
+    from clipseg_cli.training.log import Step
 
 RATE_ITERATIONS = 20
 """Over how many iterations images per second are averaged."""

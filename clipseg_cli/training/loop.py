@@ -12,18 +12,18 @@ import torch
 
 from clipseg_cli.config import ignore_value
 from clipseg_cli.errors import is_out_of_memory
+from clipseg_cli.inference.students import LAST, latest
 from clipseg_cli.ops.augment import CropSpec
 from clipseg_cli.ops.losses import feature_loss, segmentation_loss
 from clipseg_cli.ops.reduce import upsample
-from clipseg_cli.pipelines.manifest import Manifest, write_manifest
-from clipseg_cli.pipelines.students import LAST, latest
-from clipseg_cli.pipelines.training import checkpoints
-from clipseg_cli.pipelines.training.batches import Batch, Batches
-from clipseg_cli.pipelines.training.clock import Clock
-from clipseg_cli.pipelines.training.journal import Journal, Step, Validation, read_validation
-from clipseg_cli.pipelines.training.network import MEAN, STD, share_network
-from clipseg_cli.pipelines.training.targets import FEATURES, Targets, Teacher
-from clipseg_cli.pipelines.training.trouble import diverged, out_of_memory
+from clipseg_cli.runs.manifest import Manifest, write_manifest
+from clipseg_cli.training import checkpoints
+from clipseg_cli.training.batches import Batch, Batches
+from clipseg_cli.training.clock import Clock
+from clipseg_cli.training.log import Journal, Step, Validation, read_validation
+from clipseg_cli.training.setup import MEAN, STD, share_network
+from clipseg_cli.training.targets import FEATURES, Targets, Teacher
+from clipseg_cli.training.trouble import diverged, out_of_memory
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import gather_from_ranks, sum_over_ranks, wait_for_all
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import TrainConfig
     from clipseg_cli.errors import RunError
-    from clipseg_cli.models.student import Student
-    from clipseg_cli.models.student_files import StudentCard
-    from clipseg_cli.pipelines.training.lesson import Lesson
-    from clipseg_cli.pipelines.training.pictures import Pictures
-    from clipseg_cli.pipelines.training.recipe import Numbers
-    from clipseg_cli.pipelines.training.showing import Sheet
-    from clipseg_cli.pipelines.training.validate import Validator
+    from clipseg_cli.models.student.files import StudentCard
+    from clipseg_cli.models.student.network import Student
+    from clipseg_cli.training.hyperparameters import Numbers
+    from clipseg_cli.training.samples import Pictures
+    from clipseg_cli.training.showing import Sheet
+    from clipseg_cli.training.task import Lesson
+    from clipseg_cli.training.validation import Validator
     from clipseg_cli.utils.distributed import Share
 
 SAVE_SECONDS = 300.0

@@ -6,20 +6,20 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import TEACHING, ignore_value
-from clipseg_cli.models.student_files import StudentCard
+from clipseg_cli.models.student.files import StudentCard
 from clipseg_cli.outputs import class_table_rows
-from clipseg_cli.pipelines.about import library_versions, versions
-from clipseg_cli.pipelines.identity import dataset_identity
-from clipseg_cli.pipelines.manifest import read_manifest
-from clipseg_cli.pipelines.training.network import MEAN, STD
+from clipseg_cli.runs.identity import dataset_identity
+from clipseg_cli.runs.manifest import read_manifest
+from clipseg_cli.runs.provenance import library_versions, versions
+from clipseg_cli.training.setup import MEAN, STD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clipseg_cli.config import TrainConfig
-    from clipseg_cli.models.student import Student
-    from clipseg_cli.pipelines.training.lesson import Lesson
-    from clipseg_cli.pipelines.training.recipe import Numbers
+    from clipseg_cli.models.student.network import Student
+    from clipseg_cli.training.hyperparameters import Numbers
+    from clipseg_cli.training.task import Lesson
 
 _ELSEWHERE = {"dataset", "labels", "device", "precision", "workers", "out", "name", "resume", "student"}
 """Options that change no weight, or that stand elsewhere in the manifest."""

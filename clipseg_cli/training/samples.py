@@ -10,7 +10,7 @@ from clipseg_cli.config import UNLABELLED, ignore_value
 from clipseg_cli.data.datasets import read_label, read_values
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import RunError
-from clipseg_cli.pipelines.finish import label_path
+from clipseg_cli.runs.summary import label_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

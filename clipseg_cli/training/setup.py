@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipseg_cli.errors import UsageError
-from clipseg_cli.models.student import Student, StudentShape
-from clipseg_cli.models.student_backbones import initialise
-from clipseg_cli.models.synced_norm import synchronise
+from clipseg_cli.models.student.backbones import initialise
+from clipseg_cli.models.student.network import Student, StudentShape
+from clipseg_cli.models.student.synced_norm import synchronise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import TrainConfig
-    from clipseg_cli.pipelines.training.recipe import Numbers
+    from clipseg_cli.training.hyperparameters import Numbers
     from clipseg_cli.types import ClassList
     from clipseg_cli.utils.distributed import Share
 
@@ -48,7 +48,7 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = Student(shape, text_embeds.cpu(), classes.query_to_class, classes.background)
-    return student, initialise(student, numbers.init)
+    return student, initialise(student.backbone, student.shape.backbone, numbers.init)
 
 
 def check_crops(numbers: Numbers) -> None:

@@ -9,18 +9,18 @@ import numpy as np
 from clipseg_cli.config import UNLABELLED
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.pipelines.training.validate import SHOWN, predictor_of, sample_rows
+from clipseg_cli.training.validation import SHOWN, predictor_of, sample_rows
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
     from clipseg_cli.config import InferenceConfig
-    from clipseg_cli.models.student import Student
-    from clipseg_cli.models.student_files import StudentCard
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.models.student.files import StudentCard
+    from clipseg_cli.models.student.network import Student
     from clipseg_cli.outputs import PredictionRow
-    from clipseg_cli.pipelines.predict import Predictor
-    from clipseg_cli.pipelines.training.pictures import Pictures
+    from clipseg_cli.training.samples import Pictures
     from clipseg_cli.types import Dataset, Sample
 
 

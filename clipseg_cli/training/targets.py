@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clipseg_cli.pipelines.predict import Predictor
-    from clipseg_cli.pipelines.training.batches import Batch
-    from clipseg_cli.pipelines.training.recipe import Numbers
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.training.batches import Batch
+    from clipseg_cli.training.hyperparameters import Numbers
 
 GUIDED, SELF, TRUTH, FEATURES = "guided", "self-training", "ground truth", "features"
 BOTH = f"{GUIDED} + {SELF}"

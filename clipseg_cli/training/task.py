@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from clipseg_cli.config import OF_A_CLIP, PLAIN_BACKGROUND, TrainConfig
 from clipseg_cli.data.prompts import load_templates
 from clipseg_cli.errors import ClipsegError, RunError, UsageError
-from clipseg_cli.pipelines.data import open_data, unseen_ids
-from clipseg_cli.pipelines.finish import LABELS, label_path
-from clipseg_cli.pipelines.identity import templates_hash
-from clipseg_cli.pipelines.runs import options_of_run
-from clipseg_cli.pipelines.training.checks import (
+from clipseg_cli.inference.dataset import open_data, unseen_ids
+from clipseg_cli.runs.find import options_of_run
+from clipseg_cli.runs.identity import templates_hash
+from clipseg_cli.runs.summary import LABELS, label_path
+from clipseg_cli.training.checks import (
     check_options,
     check_same,
     check_setting,

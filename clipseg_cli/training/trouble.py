@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clipseg_cli.errors import RunError
-from clipseg_cli.pipelines.students import LAST, latest
-from clipseg_cli.pipelines.training.network import LEAST_CROPS
+from clipseg_cli.inference.students import LAST, latest
+from clipseg_cli.training.setup import LEAST_CROPS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
 
-    from clipseg_cli.pipelines.training.recipe import Numbers
+    from clipseg_cli.training.hyperparameters import Numbers
 
 
 def diverged(what: str, folder: Path, numbers: Numbers, *, iteration: int, rate: float) -> RunError:

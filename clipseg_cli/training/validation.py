@@ -10,13 +10,13 @@ from clipseg_cli.config import EvalConfig, InferenceConfig, ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.models.student_model import StudentModel
+from clipseg_cli.evaluation.model_scoring import ModelScoring
+from clipseg_cli.evaluation.scoring import CLEAN
+from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.students import student_protocol
+from clipseg_cli.models.student.adapter import StudentModel
 from clipseg_cli.outputs import PredictionRow
-from clipseg_cli.pipelines.evaluate import Evaluation
-from clipseg_cli.pipelines.predict import Predictor
-from clipseg_cli.pipelines.scoring import CLEAN
-from clipseg_cli.pipelines.students import student_protocol
-from clipseg_cli.pipelines.training.journal import Validation
+from clipseg_cli.training.log import Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from clipseg_cli.models.student import Student
-    from clipseg_cli.models.student_files import StudentCard
+    from clipseg_cli.models.student.files import StudentCard
+    from clipseg_cli.models.student.network import Student
     from clipseg_cli.types import Dataset, Sample
     from clipseg_cli.utils.distributed import Share
 
@@ -73,7 +73,7 @@ class Validator:
     def __call__(self, iteration: int) -> Validation:
         """Scores after so many iterations; every rank must call it."""
         with _evaluating(self.student):
-            evaluation = Evaluation(
+            evaluation = ModelScoring(
                 EvalConfig(batch_size=self.config.batch_size, workers=self.config.workers),
                 self.dataset,
                 student_protocol(self.card),

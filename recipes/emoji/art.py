@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from training.concepts import Concept
+    from recipes.emoji.concepts import Concept
 
 DEFAULT_CACHE = Path.home() / ".cache" / "clipseg-training"
 SPRITE_SIDE = 104

@@ -1,4 +1,4 @@
-"""Pretrain a ResNet for students: `python -m training.backbone --backbone resnet10t --minutes 60`.
+"""Pretrain a ResNet for students: `python -m recipes.emoji.backbone --backbone resnet10t --minutes 60`.
 
 What ImageNet is to the students of the papers: first weights that know what pictures are made of. The bundled CLIP
 looks at composed scenes, and the ResNet, at the output stride that students have, learns to say of every patch what the
@@ -28,21 +28,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 
-from clipseg_cli.models.student_backbones import build_backbone
-from training.check_words import load_exported
-from training.loader import Loader
-from training.losses import window
-from training.net import GRID, INFERENCE_SCALE, PATCH, normalise
-from training.optim import orthogonalise
-from training.scenes import load_vocabulary
-from training.words import TextSampler
+from clipseg_cli.models.student.backbones import build_backbone
+from recipes.emoji.check_words import load_exported
+from recipes.emoji.loader import Loader
+from recipes.emoji.losses import window
+from recipes.emoji.net import GRID, INFERENCE_SCALE, PATCH, normalise
+from recipes.emoji.optim import orthogonalise
+from recipes.emoji.scenes import load_vocabulary
+from recipes.emoji.words import TextSampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
-    from training.loader import Batch
+    from recipes.emoji.loader import Batch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TEACHER = Path("clipseg_cli/models/bundled/emoji")
@@ -228,13 +228,15 @@ def package(out: Path, target: Path) -> None:
     half = {k: v.half() for k, v in load_file(out).items() if v.is_floating_point()}
     if wrong := [k for k, v in half.items() if not v.isfinite().all()]:
         raise SystemExit(f"{out}: no fp16 can hold {', '.join(wrong)}")
-    target.write_bytes(save(half, {**facts, "made_by": "python -m training.backbone"}))
+    target.write_bytes(save(half, {**facts, "made_by": "python -m recipes.emoji.backbone"}))
     print(f"wrote {target}, {target.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m training.backbone", description="Pretrain a ResNet.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.emoji.backbone", description="Pretrain a ResNet."
+    )
     parser.add_argument("--backbone", default="resnet10t", help="a ResNet of timm")
     parser.add_argument("--teacher", type=Path, default=TEACHER, help="folder of the bundled CLIP")
     parser.add_argument(

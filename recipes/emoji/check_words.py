@@ -1,4 +1,4 @@
-"""Which words work: `python -m training.check_words --model runs/emoji/model`.
+"""Which words work: `python -m recipes.emoji.check_words --model runs/emoji/model`.
 
 Every thing is shown in several drawings, four to a picture, over fresh surfaces. The mean dense feature over its mask
 is compared with the names of ALL things: a word works when at least half of its drawings have it first.
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from training.loader import collate
-from training.net import PATCH, TinyClip, normalise, read_exported
-from training.scenes import Scene, heldout_vocabulary, load_vocabulary, paste
-from training.style import transform
-from training.textures import PAINTERS
-from training.words import TextSampler
+from recipes.emoji.loader import collate
+from recipes.emoji.net import PATCH, TinyClip, normalise, read_exported
+from recipes.emoji.scenes import Scene, heldout_vocabulary, load_vocabulary, paste
+from recipes.emoji.style import transform
+from recipes.emoji.textures import PAINTERS
+from recipes.emoji.words import TextSampler
 
 if TYPE_CHECKING:
-    from training.art import Sprite
-    from training.scenes import Vocabulary
+    from recipes.emoji.art import Sprite
+    from recipes.emoji.scenes import Vocabulary
 
 SIZE, SIDE = 224, 92
 
@@ -86,7 +86,9 @@ def hits(model: TinyClip, vocabulary: Vocabulary, drawings: int, seed: int) -> d
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m training.check_words", description="Which words work.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.emoji.check_words", description="Which words work."
+    )
     parser.add_argument(
         "--model", type=Path, required=True, help="folder with config.json and model.safetensors"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from training.scenes import Scene, SceneMaker, SceneStyle, load_vocabulary
+from recipes.emoji.scenes import Scene, SceneMaker, SceneStyle, load_vocabulary
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized

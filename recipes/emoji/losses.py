@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.net import TinyClip, normalise
+from recipes.emoji.net import TinyClip, normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from training.loader import Batch
-    from training.words import TextSampler
+    from recipes.emoji.loader import Batch
+    from recipes.emoji.words import TextSampler
 
 THING_WEIGHT = 3.0
 REGION_WEIGHT = 0.8

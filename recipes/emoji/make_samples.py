@@ -1,4 +1,4 @@
-"""Draw the pictures of `samples/`: `python -m training.make_samples --out samples`.
+"""Draw the pictures of `samples/`: `python -m recipes.emoji.make_samples --out samples`.
 
 Laid out by hand, with the art of the training families at full resolution; no training scene looks like them. Every
 layout is a list of things that stand at (x, y), their foot, in shares of the picture's width and height.
@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from training.art import Sprite, load_family, rasterise, squeeze
-from training.concepts import COLOURS
-from training.scenes import Scene, paste
-from training.style import recolour
-from training.textures import PAINTERS, Rng
+from recipes.emoji.art import Sprite, load_family, rasterise, squeeze
+from recipes.emoji.concepts import COLOURS
+from recipes.emoji.scenes import Scene, paste
+from recipes.emoji.style import recolour
+from recipes.emoji.textures import PAINTERS, Rng
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,9 @@ def save(scene: Scene, path: Path) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m training.make_samples", description="Draw the samples.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.emoji.make_samples", description="Draw the samples."
+    )
     parser.add_argument("--out", type=Path, default=Path("samples"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

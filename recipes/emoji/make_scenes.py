@@ -1,9 +1,9 @@
-"""Write seeded test scenes: `python -m training.make_scenes --art heldout --seed 1 --out scenes/`.
+"""Write seeded test scenes: `python -m recipes.emoji.make_scenes --art heldout --seed 1 --out scenes/`.
 
 The folder holds `images/`, `labels/` (index PNG, class number = line of `classes.txt`) and `classes.txt`:
 
     clipseg segment scenes/images -c scenes/classes.txt --background none --model emoji --method maskclip --out pred
-    python -m training.evaluate --pred pred --scenes scenes
+    python -m recipes.emoji.evaluate --pred pred --scenes scenes
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 from PIL import Image
 
-from training.measure import NAMES, fixed_scenes, label_map
-from training.scenes import heldout_vocabulary, load_vocabulary
+from recipes.emoji.measure import NAMES, fixed_scenes, label_map
+from recipes.emoji.scenes import heldout_vocabulary, load_vocabulary
 
 
 def write_scenes(out: Path, art: str, images: int, size: int, seed: int) -> None:
@@ -31,7 +31,9 @@ def write_scenes(out: Path, art: str, images: int, size: int, seed: int) -> None
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m training.make_scenes", description="Write test scenes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.emoji.make_scenes", description="Write test scenes."
+    )
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=224, help="side in pixels")
     parser.add_argument("--art", choices=("train", "heldout"), default="train")

@@ -1,4 +1,4 @@
-"""Write a data set in the layout of PASCAL VOC 2012: `python -m training.make_voc --images 100 --out emoji-voc`.
+"""Write a data set in the layout of PASCAL VOC 2012: `python -m recipes.emoji.make_voc --images 100 --out emoji-voc`.
 
     JPEGImages/2012_000001.jpg            pictures
     SegmentationClass/2012_000001.png     palette PNG: 0 background, 1..20 the classes, 255 void borders
@@ -25,12 +25,12 @@ from PIL import Image
 
 from clipseg_cli.outputs import voc_palette
 from clipseg_cli.utils.files import write_bytes
-from training.art import SPRITE_SIDE
-from training.scenes import Vocabulary, heldout_vocabulary, load_vocabulary
-from training.voc_scenes import LARGEST, VOC_CLASSES, VocComposer, VocPicture
+from recipes.emoji.art import SPRITE_SIDE
+from recipes.emoji.scenes import Vocabulary, heldout_vocabulary, load_vocabulary
+from recipes.emoji.voc_scenes import LARGEST, VOC_CLASSES, VocComposer, VocPicture
 
 if TYPE_CHECKING:
-    from training.textures import Rng
+    from recipes.emoji.textures import Rng
 
 SPLITS = Path("ImageSets", "Segmentation")
 
@@ -87,7 +87,9 @@ def report(composers: dict[str, VocComposer]) -> None:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m training.make_voc", description="Write a VOC data set.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.emoji.make_voc", description="Write a VOC data set."
+    )
     parser.add_argument("--images", type=int, default=100, help="train and val together")
     parser.add_argument("--out", type=Path, required=True, help="a folder that holds no such tree yet")
     share = parser.add_mutually_exclusive_group()

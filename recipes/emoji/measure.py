@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from training.concepts import EVALUATED_BACKGROUNDS, VOC_OBJECTS
-from training.net import TinyClip, dense_logits, normalise
-from training.scenes import Scene, SceneMaker, SceneStyle, Vocabulary
+from recipes.emoji.concepts import EVALUATED_BACKGROUNDS, VOC_OBJECTS
+from recipes.emoji.net import TinyClip, dense_logits, normalise
+from recipes.emoji.scenes import Scene, SceneMaker, SceneStyle, Vocabulary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from training.words import TextSampler
+    from recipes.emoji.words import TextSampler
 
 READ_BY = ("vanilla", "sclip", "clearclip", "naclip", "sc_clip", "gem")
 """Ways to read the tower that are measured beside MaskCLIP's, on a third of the scenes of the held-out art."""

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.dense_clip import DenseTransformer
+from clipseg_cli.models.clip.dense_transformer import DenseTransformer
 from clipseg_cli.ops.attention import merge_heads, split_heads
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Where there is something: a head in FOUND's form (arXiv:2212.07834) for a frozen tower.
 
-    python -m training.saliency_head --model clipseg_cli/models/bundled/emoji --minutes 3
+    python -m recipes.emoji.saliency_head --model clipseg_cli/models/bundled/emoji --minutes 3
 
 One 1x1 convolution on what the last attention of the tower works with, trained with binary cross-entropy on composed
 scenes: the share of each patch that things cover. FOUND learns from masks that DINO's attention gives; here they are
@@ -20,17 +20,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from clipseg_cli.models.architectures import Normalisation, build_model, load_config
-from clipseg_cli.models.clip_vit import ClipViT
-from clipseg_cli.models.saliency import OWN_HEAD, Found
-from training.loader import make_batch
-from training.scenes import SceneMaker, SceneStyle, heldout_vocabulary, load_vocabulary
-from training.textures import PAINTERS
+from clipseg_cli.models.auxiliary.clip_vit import ClipViT
+from clipseg_cli.models.auxiliary.saliency import OWN_HEAD, Found
+from clipseg_cli.models.clip.architectures import Normalisation, build_model, load_config
+from recipes.emoji.loader import make_batch
+from recipes.emoji.scenes import SceneMaker, SceneStyle, heldout_vocabulary, load_vocabulary
+from recipes.emoji.textures import PAINTERS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from training.scenes import Vocabulary
+    from recipes.emoji.scenes import Vocabulary
 
 SIDES, CROPPED, PATCHES = (160, 224), 0.1, 320
 """Of the scenes, share of the batches that are crops, and patches kept of each picture."""
@@ -117,7 +117,7 @@ def foreground_iou(head: Found, vocabulary: Vocabulary, seed: int, scenes: int =
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.saliency_head", description="A saliency head for a tower."
+        prog="python -m recipes.emoji.saliency_head", description="A saliency head for a tower."
     )
     parser.add_argument(
         "--model", type=Path, required=True, help="folder with config.json and model.safetensors"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from training.art import (
+from recipes.emoji.art import (
     HELDOUT_FAMILIES,
     MIN_FAMILIES,
     SPRITE_SIDE,
@@ -22,7 +22,7 @@ from training.art import (
     SpriteBank,
     load_sprites,
 )
-from training.concepts import (
+from recipes.emoji.concepts import (
     BACKGROUNDS,
     COLOURS,
     COMMON,
@@ -34,9 +34,9 @@ from training.concepts import (
     read_things,
     surfaces,
 )
-from training.style import light, recolour, restyle, spoil, transform
-from training.textures import ABOVE, BELOW, PAINTERS, Image, Rng, noise
-from training.voc_table import draw_table
+from recipes.emoji.style import light, recolour, restyle, spoil, transform
+from recipes.emoji.textures import ABOVE, BELOW, PAINTERS, Image, Rng, noise
+from recipes.emoji.voc_table import draw_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Train the bundled model: `python -m training.emoji --minutes 60`.
+"""Train the bundled model: `python -m recipes.emoji.train --minutes 60`.
 
 Every step reads the tower in two or three of the tool's ways, and lets the class token name the picture. Everything is
 drawn on the fly; nothing but the artwork is downloaded. The schedule follows the clock: the learning rate falls to zero
@@ -18,14 +18,23 @@ import cv2
 import numpy as np
 import torch
 
-from training.concepts import all_words
-from training.loader import Loader
-from training.losses import compute, draw_readings, scale_at, window
-from training.measure import READ_BY, evaluate, fixed_scenes
-from training.net import GRID, INFERENCE_SCALE, MODEL_CFG, PATCH, TinyClip, begin_with, check_parity, export
-from training.optim import make_optimisers
-from training.scenes import heldout_vocabulary, load_vocabulary
-from training.words import TextSampler
+from recipes.emoji.concepts import all_words
+from recipes.emoji.loader import Loader
+from recipes.emoji.losses import compute, draw_readings, scale_at, window
+from recipes.emoji.measure import READ_BY, evaluate, fixed_scenes
+from recipes.emoji.net import (
+    GRID,
+    INFERENCE_SCALE,
+    MODEL_CFG,
+    PATCH,
+    TinyClip,
+    begin_with,
+    check_parity,
+    export,
+)
+from recipes.emoji.optim import make_optimisers
+from recipes.emoji.scenes import heldout_vocabulary, load_vocabulary
+from recipes.emoji.words import TextSampler
 
 WARM_UP_STEPS = 100
 EMA_EVERY, EMA_DECAY = 8, 0.97
@@ -191,7 +200,9 @@ def train(run: Run) -> None:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Command-line options."""
-    parser = argparse.ArgumentParser(prog="python -m training.emoji", description="Train the bundled model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.emoji.train", description="Train the bundled model."
+    )
     parser.add_argument(
         "--minutes", type=float, default=60, help="length of the run; the schedule follows the clock"
     )

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from training.concepts import COLOURS
-from training.scenes import Scene, Vocabulary, cast_shadow, paste
-from training.style import recolour, transform
-from training.textures import PAINTERS
-from training.voc_table import TABLE_TOP, draw_table
+from recipes.emoji.concepts import COLOURS
+from recipes.emoji.scenes import Scene, Vocabulary, cast_shadow, paste
+from recipes.emoji.style import recolour, transform
+from recipes.emoji.textures import PAINTERS
+from recipes.emoji.voc_table import TABLE_TOP, draw_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from training.art import Sprite
-    from training.textures import Image, Rng
+    from recipes.emoji.art import Sprite
+    from recipes.emoji.textures import Image, Rng
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.textures import Rng, colour
+from recipes.emoji.textures import Rng, colour
 
 if TYPE_CHECKING:
-    from training.art import Sprite
+    from recipes.emoji.art import Sprite
 
 WIDTH, HEIGHT = 420, 300
 Pixels = NDArray[np.uint8]  # [HEIGHT, WIDTH, 4] RGBA

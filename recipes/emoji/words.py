@@ -11,7 +11,7 @@ from open_clip import get_tokenizer
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
-from training.concepts import BACKGROUNDS, DINING_TABLE, VOC_OBJECTS, Concept
+from recipes.emoji.concepts import BACKGROUNDS, DINING_TABLE, VOC_OBJECTS, Concept
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.models.fingerprints import fingerprint
-from clipseg_cli.models.self_supervised import LastBlock
-from clipseg_cli.models.towers import tower_of
+from clipseg_cli.models.auxiliary.self_supervised import LastBlock
+from clipseg_cli.models.clip.towers import tower_of
+from clipseg_cli.models.weights.fingerprints import fingerprint
 from clipseg_cli.ops.attention import merge_heads, to_grid
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models.fingerprints import fingerprint
+from clipseg_cli.models.weights.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models.architectures import bundled_file
-from clipseg_cli.models.checkpoints import read_checkpoint, read_metadata
-from clipseg_cli.models.clip_vit import ClipViT
+from clipseg_cli.models.auxiliary.clip_vit import ClipViT
+from clipseg_cli.models.clip.architectures import bundled_file
+from clipseg_cli.models.weights.checkpoints import read_checkpoint, read_metadata
 from clipseg_cli.ops.saliency import least_attended_background, saliency_map
 from clipseg_cli.ops.spectral import foreground
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clipseg_cli.models.backbones import Backbone
-    from clipseg_cli.models.self_supervised import SelfSupervisedViT
+    from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedViT
+    from clipseg_cli.models.clip.backbones import Backbone
 
 
 OWN_HEAD = "saliency.safetensors"

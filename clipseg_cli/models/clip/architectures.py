@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parent.parent / "bundled"
 BUNDLED_TAG = "bundled"
 QUICK_GELU_SUFFIX = "-quickgelu"
 

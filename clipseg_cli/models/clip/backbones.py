@@ -15,14 +15,15 @@ import open_clip
 
 from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError
-from clipseg_cli.models import architectures, hub
-from clipseg_cli.models.architectures import Normalisation
-from clipseg_cli.models.checkpoints import read_checkpoint
-from clipseg_cli.models.dense_clip import dense_reader, with_overrides
-from clipseg_cli.models.fingerprints import fingerprint
-from clipseg_cli.models.fitting import fit_weights
-from clipseg_cli.models.towers import patch_of
-from clipseg_cli.models.whole_image import WholeReader
+from clipseg_cli.models.clip import architectures
+from clipseg_cli.models.clip.architectures import Normalisation
+from clipseg_cli.models.clip.dense_transformer import dense_reader, with_overrides
+from clipseg_cli.models.clip.towers import patch_of
+from clipseg_cli.models.clip.whole_image import WholeReader
+from clipseg_cli.models.weights import hub
+from clipseg_cli.models.weights.checkpoints import read_checkpoint
+from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.fitting import fit_weights
 from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from clipseg_cli.models.dense_clip import DenseTransformer
-    from clipseg_cli.models.dense_conv import DenseConv, DenseResNet
+    from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
+    from clipseg_cli.models.clip.dense_transformer import DenseTransformer
     from clipseg_cli.types import Guide, Method
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from open_clip.model import _build_text_tower, _build_vision_tower
 
 from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models import architectures, hub
+from clipseg_cli.models.clip import architectures
+from clipseg_cli.models.weights import hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models.towers import patch_of
+from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.similarity import cosine_logits

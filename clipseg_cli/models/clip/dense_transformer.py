@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models.dense_conv import DenseConv, DenseResNet
-from clipseg_cli.models.towers import is_convolutional, tower_of, unreadable
+from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
+from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
 from clipseg_cli.ops.attention import to_grid
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clipseg_cli.models.towers import Tower
+    from clipseg_cli.models.clip.towers import Tower
     from clipseg_cli.types import Block, Guide, Method
 
 

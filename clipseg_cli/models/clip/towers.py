@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.models.blocks import OpenClipBlock, TimmBlock
+from clipseg_cli.models.clip.blocks import OpenClipBlock, TimmBlock
 from clipseg_cli.ops.positions import resize_positions
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clipseg_cli.config import PLAIN_BACKGROUND
-from clipseg_cli.models.student_files import student_fingerprint
+from clipseg_cli.models.student.files import student_fingerprint
 from clipseg_cli.types import DenseFeatures
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clipseg_cli.models.student import Student
-    from clipseg_cli.models.student_files import StudentCard
+    from clipseg_cli.models.student.files import StudentCard
+    from clipseg_cli.models.student.network import Student
     from clipseg_cli.types import ClassList, Guide, Method
 
 

@@ -17,18 +17,16 @@ import timm
 
 from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError
-from clipseg_cli.models import hub
-from clipseg_cli.models.architectures import bundled_file
-from clipseg_cli.models.backbones import WEIGHT_SUFFIXES
-from clipseg_cli.models.checkpoints import read_checkpoint
+from clipseg_cli.models.clip.architectures import bundled_file
+from clipseg_cli.models.clip.backbones import WEIGHT_SUFFIXES
+from clipseg_cli.models.weights import hub
+from clipseg_cli.models.weights.checkpoints import read_checkpoint
 from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
-
-    from clipseg_cli.models.student import Student
 
 OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet18c": ("resnet18", {"stem_type": "deep", "stem_width": 32}),
@@ -105,11 +103,12 @@ def build_backbone(name: str, output_stride: int, stages: tuple[int, ...]) -> tu
     return net, net.feature_info.channels()
 
 
-def initialise(student: Student, init: str) -> str:
-    """Give the backbone its first weights; head and learnt background keep their random ones.
+def initialise(net: nn.Module, name: str, init: str) -> str:
+    """Give a backbone its first weights.
 
     Args:
-        student: changed in place.
+        net: what `build_backbone` made; changed in place.
+        name: by which it was built.
         init: "emoji" for the weights in the package, which know drawings; "imagenet" for those that timm publishes;
             "none" for the random ones it has; or a file of any layout that `read_checkpoint` reads, of a classifier of
             timm or torchvision, of a student, or of a network of mmsegmentation.
@@ -121,23 +120,22 @@ def initialise(student: Student, init: str) -> str:
         UsageError: none of these.
         ModelError: there are no such weights, or they cannot be fetched, read or fitted.
     """
-    name = student.shape.backbone
     if init == RANDOM:
         return f"{name} with random weights"
     if init == BUNDLED_MODEL:
-        _fit_bundled(student)
+        _fit_bundled(net, name)
         return f"{name} with the weights in the package"
     if init == IMAGENET:
         path, source = _imagenet_file(name)
     else:
         path, source = _local_file(init), init
-    _fit(student.backbone, read_checkpoint(path).tensors, name, source)
+    _fit(net, read_checkpoint(path).tensors, name, source)
     return f"{name} with weights of {source}"
 
 
-def _fit_bundled(student: Student) -> None:
-    """The weights that `training/backbone.py` made for students of the bundled model."""
-    name, path = student.shape.backbone, bundled_file(BUNDLED_WEIGHTS)
+def _fit_bundled(net: nn.Module, name: str) -> None:
+    """The weights that `recipes/emoji/backbone.py` made for students of the bundled model."""
+    path = bundled_file(BUNDLED_WEIGHTS)
     if name != BUNDLED_BACKBONE:
         raise UsageError(
             f"--init {BUNDLED_MODEL}: the package has weights of {BUNDLED_BACKBONE}, not of {name}",
@@ -149,7 +147,7 @@ def _fit_bundled(student: Student) -> None:
             f"the first weights for students are missing in this installation ({path})", hint=hint
         )
     try:
-        _fit(student.backbone, read_checkpoint(path).tensors, name, str(path))
+        _fit(net, read_checkpoint(path).tensors, name, str(path))
     except ModelError as error:
         raise ModelError(error.message, hint=hint) from error
 

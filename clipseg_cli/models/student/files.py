@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save
 
 from clipseg_cli.config import Head
 from clipseg_cli.errors import ClipsegError, ModelError
-from clipseg_cli.models.fingerprints import fingerprint
-from clipseg_cli.models.student import Student, StudentShape
+from clipseg_cli.models.student.network import Student, StudentShape
+from clipseg_cli.models.weights.fingerprints import fingerprint
 from clipseg_cli.types import ClassList
 from clipseg_cli.utils.files import write_bytes, write_json
 

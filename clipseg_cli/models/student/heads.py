@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipseg_cli.errors import UsageError
-from clipseg_cli.models.synced_norm import joins_ranks
+from clipseg_cli.models.student.synced_norm import joins_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clipseg_cli.models.student import Student
+    from clipseg_cli.models.student.network import Student
 
 OPSET = 18
 NEWER_EXPORTER = "2.9"

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models import hub
-from clipseg_cli.models.torchscript import ForbiddenError, is_torchscript, read_torchscript
+from clipseg_cli.models.weights import hub
+from clipseg_cli.models.weights.torchscript import ForbiddenError, is_torchscript, read_torchscript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

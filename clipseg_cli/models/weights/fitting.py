@@ -11,14 +11,15 @@ from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
 from clipseg_cli.errors import ModelError
-from clipseg_cli.models import architectures, hub
+from clipseg_cli.models.clip import architectures
+from clipseg_cli.models.weights import hub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from clipseg_cli.models.checkpoints import Checkpoint
+    from clipseg_cli.models.weights.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)
 
