@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from clipseg_cli.types import LabelFiles, Layout
+    from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 
 SIZE = (12, 16)
 """(H, W) of every picture."""

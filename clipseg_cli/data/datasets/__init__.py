@@ -15,7 +15,8 @@ from clipseg_cli.utils.registry import Registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clipseg_cli.types import Dataset, Layout
+    from clipseg_cli.data.datasets._layout import Layout
+    from clipseg_cli.types import Dataset
 
 __all__ = ["DATASETS", "FOLDER", "Found", "open_dataset", "read_label", "read_values", "recognise"]
 

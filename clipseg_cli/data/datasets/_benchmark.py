@@ -11,14 +11,14 @@ from clipseg_cli.data.datasets._splits import ALL, Split, find_split, pictures_o
 from clipseg_cli.data.datasets._tree import Pattern, Tree
 from clipseg_cli.data.datasets._values import as_table
 from clipseg_cli.errors import DatasetError
-from clipseg_cli.types import Dataset, ImageSource, LabelFiles, Sample
+from clipseg_cli.types import Dataset, ImageSource, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from clipseg_cli.data.datasets._choose import Choice
-    from clipseg_cli.types import Layout
+    from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 
 Purpose = Literal["label", "score"]
 

@@ -15,7 +15,7 @@ from clipseg_cli.utils.registry import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from clipseg_cli.types import Layout
+    from clipseg_cli.data.datasets._layout import Layout
 
 
 class Choice(NamedTuple):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clipseg_cli.data.datasets._choose import Choice
-    from clipseg_cli.types import ClassList, Layout
+    from clipseg_cli.data.datasets._layout import Layout
+    from clipseg_cli.types import ClassList
 
 CLASSES_FILE = "classes.txt"
 

@@ -14,7 +14,7 @@ from clipseg_cli.errors import DatasetError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from clipseg_cli.types import Layout
+    from clipseg_cli.data.datasets._layout import Layout
 
 _LEVELS_UP = 3  # leftImg8bit/val/frankfurt
 _PROBED = 50  # pictures; one of them must have a label file

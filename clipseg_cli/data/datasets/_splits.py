@@ -14,8 +14,8 @@ from clipseg_cli.utils.registry import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from clipseg_cli.data.datasets._layout import Layout
     from clipseg_cli.data.datasets._tree import Tree
-    from clipseg_cli.types import Layout
 
 ALL = "all"
 

@@ -12,7 +12,7 @@ from clipseg_cli.errors import DatasetError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from clipseg_cli.types import Layout
+    from clipseg_cli.data.datasets._layout import Layout
 
 ANY_PICTURE = ".*"
 

@@ -3,8 +3,8 @@
 Source: Zhou et al., CVPR 2017; ADEChallengeData2016. 0 in a label file is everything else and never counts.
 """
 
+from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 from clipseg_cli.data.datasets._values import from_one
-from clipseg_cli.types import LabelFiles, Layout
 
 DATASET = Layout(
     title="ADE20K (SceneParse150)",

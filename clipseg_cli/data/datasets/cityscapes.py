@@ -4,8 +4,8 @@ Source: Cordts et al., CVPR 2016; cityscapesScripts, helpers/labels.py. Its `lab
 are scored; `labelTrainIds` number those from 0.
 """
 
+from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 from clipseg_cli.data.datasets._values import identity, listed
-from clipseg_cli.types import LabelFiles, Layout
 
 SCORED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The label id of each class; the licence plate, -1, is stored nowhere."""

@@ -7,10 +7,10 @@ background too.
 """
 
 from clipseg_cli.config import IGNORE_INDEX
+from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 from clipseg_cli.data.datasets._values import identity, renamed
 from clipseg_cli.data.datasets.coco_stuff import DATASET as COCO_STUFF
 from clipseg_cli.data.datasets.coco_stuff import RAW_FOLDERS, RAW_IDS, TRAIN_IDS
-from clipseg_cli.types import LabelFiles, Layout
 
 # Things come first among the train ids of COCO-Stuff.
 _THINGS = {i: i + 1 if i < 80 else 0 for i in range(171)}

@@ -4,8 +4,8 @@ Source: Caesar et al., CVPR 2018. The raw pixel maps (stuffthingmaps_trainval201
 which 11 are never used; `*_labelTrainIds.png`, which mmsegmentation makes of them, leave those out: 0 to 170.
 """
 
+from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 from clipseg_cli.data.datasets._values import identity, listed
-from clipseg_cli.types import LabelFiles, Layout
 
 UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
 """Raw ids that no label file has; one that does follows another scheme, which is an error."""

@@ -4,8 +4,8 @@ Source: Mottaghi et al., CVPR 2014; SegmentationClassContext/ and its split file
 mmsegmentation (tools/dataset_converters/pascal_context.py) writes into a VOC2010 folder.
 """
 
+from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 from clipseg_cli.data.datasets._values import from_one, identity
-from clipseg_cli.types import LabelFiles, Layout
 
 _VALUES = {"context60": identity(60), "context59": from_one(59)}
 

@@ -4,7 +4,7 @@ A number in a mask is the line of its class, counted from 0; 255 (65535 in 16 bi
 train.txt and val.txt, may lie beside. A bare folder of pictures is one too, with classes named by the user.
 """
 
-from clipseg_cli.types import LabelFiles, Layout
+from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 
 DATASET = Layout(
     title="a folder of pictures",

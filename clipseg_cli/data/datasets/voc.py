@@ -4,8 +4,8 @@ Source: VOCdevkit, VOC2012; SegmentationClassAug and trainaug.txt hold the label
 2011), as the DeepLab code bases lay them out. The border between objects is 255 and never counts.
 """
 
+from clipseg_cli.data.datasets._layout import LabelFiles, Layout
 from clipseg_cli.data.datasets._values import from_one, identity
-from clipseg_cli.types import LabelFiles, Layout
 
 _VALUES = {"voc21": identity(21), "voc20": from_one(20)}
 

@@ -1,0 +1,47 @@
+"""The values that travel through the whole program. No torch at import time."""
+
+from clipseg_cli.types.classes import ClassList
+from clipseg_cli.types.data import Dataset, Sample
+from clipseg_cli.types.dense import (
+    AttentionFn,
+    Block,
+    DenseFeatures,
+    DenseModel,
+    Guide,
+    Method,
+    Padding,
+    PoolFn,
+    Positions,
+    Pyramid,
+    Reader,
+    ReadFn,
+    Tokens,
+)
+from clipseg_cli.types.images import DecodedImage, ImageSource
+from clipseg_cli.types.results import ClassShare, RunInfo, Segmentation, WriteFn, Writer
+
+__all__ = [
+    "AttentionFn",
+    "Block",
+    "ClassList",
+    "ClassShare",
+    "Dataset",
+    "DecodedImage",
+    "DenseFeatures",
+    "DenseModel",
+    "Guide",
+    "ImageSource",
+    "Method",
+    "Padding",
+    "PoolFn",
+    "Positions",
+    "Pyramid",
+    "ReadFn",
+    "Reader",
+    "RunInfo",
+    "Sample",
+    "Segmentation",
+    "Tokens",
+    "WriteFn",
+    "Writer",
+]

@@ -1,0 +1,255 @@
+"""Networks that are read densely, and the ways to read them: B images, N tokens, W width, D embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+Positions = Literal["size", "shape", "scale", "antialias"]
+
+
+Padding = Literal["corner", "black", "drop", "around"]
+
+
+class AttentionFn(Protocol):
+    """Mixes the values of the last block."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        """q, k, v [B, Nh, N, Dh], class token first, and the patch grid (h, w) -> [B, Nh, N, Dh]."""
+
+
+class Block(Protocol):
+    """One pre-norm transformer block of an image tower, whatever library it comes from. Tokens are [B, N, W]."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The block as it was trained."""
+
+    def normed(self, x: Tensor) -> Tensor:
+        """What the attention sees: the first LayerNorm."""
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `normed`."""
+
+    def project(self, mixed: Tensor) -> Tensor:
+        """Output projection of the attention: [B, Nh, N, Dh] -> [B, N, W]."""
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Layer scale of the attention, where the tower has one."""
+
+    def feed(self, x: Tensor) -> Tensor:
+        """MLP with its LayerNorm and residual."""
+
+    def inner(self, x: Tensor) -> Tensor:
+        """What the MLP of the block sees: the second LayerNorm, behind the attention."""
+
+
+class Tokens(NamedTuple):
+    """What comes out of the last block, before the last LayerNorm.
+
+    Attributes:
+        patches: [B, h*w, W].
+        grid: (h, w).
+        cls: [B, 1, W], or None where the reading has no class token.
+    """
+
+    patches: Tensor
+    grid: tuple[int, int]
+    cls: Tensor | None = None
+
+
+class Guide(Protocol):
+    """Another network, or a head, that says which patches belong together."""
+
+    @property
+    def inner(self) -> int | None:
+        """The block of CLIP that it looks into, from the end if below 0; None: it looks at the picture itself."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal weights."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalised picture [B, 3, H, W], or patches of the inner block [B, W, h, w] -> [B, Dg, hg, wg]."""
+
+    def objectness(self, x: Tensor) -> Tensor | None:
+        """The same -> logits [B, 1, hg, wg] of being an object; None where it does not know."""
+
+
+class ReadFn(Protocol):
+    """Reads the last blocks in a way of its own."""
+
+    def __call__(
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], guide: Tensor | None
+    ) -> Tokens:
+        """What replaces the output of the blocks.
+
+        Args:
+            blocks: the last of the tower.
+            x: [B, N, W] what goes into the first of them, class token first.
+            grid: (h, w), in patches.
+            guide: [B, Dg, hg, wg] features of another network, where the method asks for one.
+        """
+
+
+class PoolFn(Protocol):
+    """Gathers features by what another network says of their patches."""
+
+    def __call__(self, features: Tensor, guide: Tensor) -> Tensor:
+        """Features [B, D, h, w] in the space of the words, guide [B, Dg, hg, wg] -> [B, D, hg, wg]."""
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """How a picture is cut into square patches that are classified as whole pictures, scale by scale.
+
+    Attributes:
+        parts: side of the patches of each scale, as a part of the short side of the picture.
+        weights: of the scales.
+        stride: patches follow each other by a side divided by this; 2 overlaps them by half.
+        nearest: where grids are stretched as published, repeat their cells instead of interpolating.
+    """
+
+    parts: tuple[float, ...] = (1.0, 0.5, 0.25)
+    weights: tuple[float, ...] = (1.0, 1.0, 1.0)
+    stride: int = 2
+    nearest: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to read dense features from the last blocks of a frozen tower.
+
+    Attributes:
+        attention: what replaces the attention of the last block; None with `read`.
+        residual: keep the residual around the attention.
+        mlp: keep the MLP of the last block with its residual.
+        read: replaces the last blocks altogether.
+        blocks: how many of them `read` gets, as far as the tower has them.
+        pool: what becomes of the features after the projection.
+        pointwise: towers without attention are read in this way too, position by position.
+        pyramid: the picture is not read densely, but patch by patch with whole-image CLIP.
+        guided: `read` or `pool` takes features of another network, of the user's choice.
+        positions: how position embeddings are brought to another grid; see `ops.positions`.
+        padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
+            right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
+            picture, but cut to it where the padding is "around".
+        cost: time of a picture relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
+            ViT-B-16, CPU).
+        summary: one line for `clipseg models --methods` and help texts.
+        paper: arXiv id.
+        reference: file@commit of the authors' code.
+    """
+
+    attention: AttentionFn | None
+    residual: bool = True
+    mlp: bool = True
+    read: ReadFn | None = None
+    blocks: int = 1
+    pool: PoolFn | None = None
+    pointwise: bool = False
+    pyramid: Pyramid | None = None
+    guided: bool = False
+    positions: Positions = "size"
+    padding: Padding = "corner"
+    cost: float = 1.0
+    summary: str = ""
+    paper: str = ""
+    reference: str = ""
+
+
+class DenseFeatures(NamedTuple):
+    """What one pass through a network gives.
+
+    Attributes:
+        features: [B, D, h, w] in the space of the words, not normalised.
+        keys: [B, K, h, w] key features for key smoothing, or None where there are none.
+        tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
+        cls: [B, D] the class token, read like the patches; None where there is none.
+        overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
+        objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
+        whole: [B, D] embedding of the picture as CLIP was trained to give it; None unless asked for.
+    """
+
+    features: Tensor
+    keys: Tensor | None
+    tokens: Tensor
+    cls: Tensor | None = None
+    overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
+    objectness: Tensor | None = None
+    whole: Tensor | None = None
+
+
+class Reader(Protocol):
+    """A network that is read densely."""
+
+    @property
+    def patch(self) -> int:
+        """Pixels between two features: the patch of a ViT, the output stride of a ResNet."""
+
+    def __call__(self, image: Tensor) -> DenseFeatures:
+        """Normalised image [B, 3, H, W] -> one feature for each patch, ceil(H / patch) x ceil(W / patch)."""
+
+    def logits(self, features: Tensor, text_embeds: Tensor) -> Tensor:
+        """Features [B, D, h, w] and words [Q, D] -> scores [B, Q, h, w], before the softmax scale, in float32."""
+
+
+class DenseModel(Protocol):
+    """A network whose features live in the space of words: a frozen CLIP, or a student of one.
+
+    Attributes:
+        name: architecture, for people and for records.
+        pretrained: which weights.
+        fingerprint: equal for equal weights.
+        mean, std: of pictures in [0, 1].
+        image_size: side of the windows by default; 0 for the whole picture.
+        short_side: side to which pictures are resized by default; 0 keeps their own size.
+        logit_scale: factor on scores before the softmax.
+        words: what it was taught, where it knows nothing else; else None.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def pretrained(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    @property
+    def mean(self) -> tuple[float, float, float]: ...  # noqa: D102
+    @property
+    def std(self) -> tuple[float, float, float]: ...  # noqa: D102
+    @property
+    def image_size(self) -> int: ...  # noqa: D102
+    @property
+    def short_side(self) -> int: ...  # noqa: D102
+    @property
+    def logit_scale(self) -> float: ...  # noqa: D102
+    @property
+    def words(self) -> frozenset[str] | None: ...  # noqa: D102
+
+    def reader(
+        self,
+        method: Method | None,
+        *,
+        activation: str | None,
+        ln_eps: float | None,
+        keys: bool,
+        guide: Guide | None = None,
+        black: Tensor | None = None,
+        whole: bool = False,
+    ) -> Reader:
+        """How its features are read; the arguments concern a CLIP and are refused by a student.
+
+        Args:
+            method: what replaces the attention of the last block.
+            activation, ln_eps: forced on the image tower; None keeps its own.
+            keys: hand out keys.
+            guide: the other network, for a method that asks for one.
+            black: [3] what a black pixel becomes by normalisation.
+            whole: hand out the embedding of the picture as well.
+        """

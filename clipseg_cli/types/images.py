@@ -1,0 +1,43 @@
+"""Images, before and after they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """One input picture before it is read.
+
+    Attributes:
+        path: the file, or None for standard input.
+        relative: where its outputs go below the output folder, without suffix; unique within a run.
+    """
+
+    path: Path | None
+    relative: PurePosixPath
+
+    def __str__(self) -> str:
+        return "standard input" if self.path is None else str(self.path)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A picture as 8-bit RGB, upright.
+
+    Attributes:
+        source: where it came from.
+        pixels: uint8 RGB [H, W, 3].
+        notes: what a user should know about the decoding ("animation: first of 12 frames").
+    """
+
+    source: ImageSource
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
