@@ -72,7 +72,10 @@ def test_the_table_lies_in_files_beside_its_settings(evaluate, voc, tmp_path):
         assert sheet.width > 4 * 160  # picture, ground truth, two methods
     record = json.loads(path.with_name("methods.json").read_text("utf-8"))
     assert record["images"] == 5
-    assert all(settings["presence"] is True for settings in record["settings"].values())
+    assert all(
+        settings["refinements"] == [{"name": "presence", "value": True}]
+        for settings in record["settings"].values()
+    )
 
 
 def test_a_picture_that_cannot_be_read_costs_only_itself(evaluate, voc):

@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.ops.pamr import PixelAdaptive, pamr, pamr_affinity
-from clipseg_cli.ops.patches import SaliencyFusion, square_patches
+from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.reduce import (
-    Changes,
+    Compose,
     Tile,
     bilinear_matrix,
     centred_matrix,
@@ -18,6 +17,8 @@ from clipseg_cli.ops.reduce import (
     reduce_layers,
     stretched,
 )
+from clipseg_cli.refinements.pamr import PixelAdaptive, pamr, pamr_affinity
+from clipseg_cli.refinements.saliency import SaliencyFusion
 
 CPU = torch.device("cpu")
 
@@ -85,11 +86,11 @@ def test_tiles_refine_as_the_whole_picture(
     size, scores, image = (40, 57), maps(4, 6, 8), maps(3, 20, 30, seed=3)
     layers = [stretched(scores, size)]
     change = PixelAdaptive(stretched(image, size), dilations, steps)
-    reduced = reduce_layers(layers, change=change, tile_bytes=tile_bytes)
+    reduced = reduce_layers(layers, refinement=change, tile_bytes=tile_bytes)
     affinity = pamr_affinity(full(image, size), dilations)
     expected = pamr(full(scores, size), affinity, dilations, steps)
     assert (reduced.winner.long() != expected.argmax(dim=0)).float().mean() < 1e-3
-    each = probability_maps(layers, reduced.log_total, [2, 0], change=change)
+    each = probability_maps(layers, reduced.log_total, [2, 0], refinement=change)
     torch.testing.assert_close(each, expected.softmax(dim=0)[[2, 0]], atol=1e-4, rtol=0)
 
 
@@ -120,7 +121,7 @@ def test_saliency_decides_between_background_and_the_rest() -> None:
     saliency = torch.zeros(1, *size)
     saliency[:, :, 12:] = 1.0
     fusion = SaliencyFusion(stretched(saliency, size), torch.tensor([True, False, False]))
-    winner = reduce_layers([stretched(scores, size)], change=fusion).winner
+    winner = reduce_layers([stretched(scores, size)], refinement=fusion).winner
     assert (winner[:, :12] == 0).all() and (winner[:, 12:] == 1).all()
 
 
@@ -132,7 +133,7 @@ def test_changes_follow_each_other_with_margin_enough_for_all() -> None:
         def __call__(self, scores: torch.Tensor, tile: Tile, words: object) -> torch.Tensor:
             return scores * 2 + self.amount
 
-    both = Changes([Add(1, 3), Add(10, 4)])
+    both = Compose([Add(1, 3), Add(10, 4)])
     assert both.margin == 7
     found = both(torch.ones(2, 2, 1), Tile(0, 2, 0, 2), [0])
     assert torch.equal(found, torch.full((2, 2, 1), 16.0))

@@ -30,20 +30,18 @@ from clipseg_cli.models.clip.backbones import Backbone
 from clipseg_cli.models.clip.dense_transformer import dense_reader
 from clipseg_cli.ops.correlation import correlations, pool_by_correlation
 from clipseg_cli.ops.metrics import confusion_matrix, score
-from clipseg_cli.ops.pamr import PixelAdaptive, pamr, pamr_affinity
-from clipseg_cli.ops.patches import SaliencyFusion, square_patches
+from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.pseudo import fill_unlabelled
 from clipseg_cli.ops.reduce import Tile, reduce_layers, reduce_maps, stretched, upsample
-from clipseg_cli.ops.refine import (
-    absent_classes,
-    doubtful_patches,
-    remove_classes,
-    small_classes,
-    smooth_by_keys,
-)
 from clipseg_cli.ops.saliency import least_attended_background, qkv_maps, saliency_map
-from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases
+from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases, remove_classes
 from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
+from clipseg_cli.refinements.area_threshold import small_classes
+from clipseg_cli.refinements.key_smoothing import smooth_by_keys
+from clipseg_cli.refinements.objectness import doubtful_patches
+from clipseg_cli.refinements.pamr import PixelAdaptive, pamr, pamr_affinity
+from clipseg_cli.refinements.prompt_denoising import absent_classes
+from clipseg_cli.refinements.saliency import SaliencyFusion
 from clipseg_cli.types import ClassList, DecodedImage, DenseFeatures, ImageSource, Method, Tokens
 
 FOLDER = Path(os.environ.get("CLIPSEG_GOLDEN_DIR") or Path(__file__).parent / "golden")
@@ -323,7 +321,7 @@ def check_sliding_window(case: dict[str, Any], given: Tensors) -> Tensors:
     layer = stretched(mean, original)
     scaled = change and Scaled(change, o["logit_scale"])
     layers = [layer if scaled else layer._replace(maps=layer.maps * o["logit_scale"])]
-    reduced = reduce_layers(layers, change=scaled, tile_bytes=40_000)
+    reduced = reduce_layers(layers, refinement=scaled, tile_bytes=40_000)
     pred = torch.tensor(mapping)[reduced.winner.long()].masked_fill(reduced.score < o["prob_thd"], 0)
     return {"window_mean": mean[None], "pred": pred, "prob": prob / prob.sum(dim=0), "pamr": full[None]}
 
@@ -411,9 +409,9 @@ def check_clip_diy(case: dict[str, Any], given: Tensors) -> Tensors:
         **found,
         "score": score[None],
         "fused_prob": fused.softmax(dim=2).permute(2, 0, 1)[None, :, ::every, ::every],
-        "fused_pred": reduce_layers([layer], change=fusion, tile_bytes=9_000).winner,
+        "fused_pred": reduce_layers([layer], refinement=fusion, tile_bytes=9_000).winner,
         "plain_pred": reduce_layers([layer]).winner,
-        "fused_pred_binary": reduce_layers([layer], change=binary).winner,
+        "fused_pred_binary": reduce_layers([layer], refinement=binary).winner,
     }
 
 

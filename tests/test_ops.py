@@ -10,9 +10,10 @@ from clipseg_cli.errors import ShapeError
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.pseudo import fill_unlabelled
 from clipseg_cli.ops.reduce import probability_maps, reduce_maps, stretched
-from clipseg_cli.ops.refine import REMOVED, absent_classes, remove_classes, smooth_by_keys
-from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases
+from clipseg_cli.ops.similarity import REMOVED, average_prompts, cosine_logits, merge_aliases, remove_classes
 from clipseg_cli.ops.windows import Window, plan_windows, stitch
+from clipseg_cli.refinements.key_smoothing import smooth_by_keys
+from clipseg_cli.refinements.prompt_denoising import absent_classes
 
 SIZES = [(1, 1), (3, 2000), (64, 64), (65, 63), (100, 301), (448, 336)]
 

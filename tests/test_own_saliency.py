@@ -88,7 +88,7 @@ def test_clip_diy_finds_the_foreground_and_says_with_what(cli, small_picture, tm
     assert "clip-diy takes --saliency found, the head beside the tower of emoji" in done.err
     made = record(tmp_path / "auto")
     assert made["options"]["saliency"] == "found"
-    assert made["model"]["settings"]["beside"]["saliency"]
+    assert made["model"]["settings"]["auxiliary"]["saliency"]
     with Image.open(tmp_path / "auto" / "night.png") as image:
         labels = np.asarray(image)
     assert 0.02 < (labels > 0).mean() < 0.9

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from clipseg_cli.config import DEFAULT_PROTOCOL, PROTOCOLS, SegmentConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.errors import UsageError
+from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.clip.backbones import Backbone
 from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Segmentation
@@ -191,18 +193,10 @@ def test_strides_that_leave_gaps_are_refused(tiny_clip, window, stride) -> None:
         predictor_of(tiny_clip, window=window, stride=stride)
 
 
-def test_smoothing_without_keys_is_refused_and_not_ignored(tiny_clip) -> None:
-    text = torch.eye(2, 32)
+def test_smoothing_without_keys_is_refused_before_any_weights_are_asked_for() -> None:
+    config = SegmentConfig(model="no-such-model", method="clip_diy", key_smoothing=1.0)
     with pytest.raises(UsageError, match="has no keys"):
-        Predictor(
-            backbone_of(tiny_clip),
-            METHODS.get("clip_diy"),
-            load_classes("a,b"),
-            text,
-            SegmentConfig(key_smoothing=1.0),
-            device=CPU,
-            dtype=torch.float32,
-        )
+        plan_clip(config, find_protocol("default"))
 
 
 def test_unknown_protocol(tiny_clip) -> None:

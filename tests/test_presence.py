@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.ops.presence import absent_by, local_evidence, presence, spatial_consistency
+from clipseg_cli.refinements.presence import absent_by, local_evidence, presence, spatial_consistency
 
 GRID = (10, 12)
 

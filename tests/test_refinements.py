@@ -108,7 +108,8 @@ def test_every_method_takes_every_refinement(cli, tiny_clip, make_image, tmp_pat
     assert done.code == 0, done.err
     assert labels_of(tmp_path / "out", "x").shape == (72, 88)
     settings = json.loads((tmp_path / "out" / "classes.json").read_text("utf-8"))["model"]["settings"]
-    assert settings["presence"] is True and settings["pamr"] == 2 and settings["prompt_denoising"] == 0.3
+    steps = {step["name"]: step["value"] for step in settings["refinements"]}
+    assert steps["presence"] is True and steps["pamr"] == 2 and steps["prompt_denoising"] == 0.3
 
 
 def test_key_smoothing_of_separate_patches_is_refused(cli, make_image, tmp_path):
@@ -156,7 +157,7 @@ def test_another_network_says_which_patches_belong_together(
     done = cli(*args, "--method", method, "--guide", f"dino={tiny_dino}", "--out", tmp_path / "out")
     assert done.code == 0, done.err
     made = json.loads((tmp_path / "out" / "classes.json").read_text("utf-8"))
-    assert len(made["model"]["settings"]["beside"]["guide"]) == 16
+    assert len(made["model"]["settings"]["auxiliary"]["guide"]) == 16
     refined = ("--presence", "--key-smoothing", "0.9", "--pamr", "1", "--saliency", f"dino={tiny_dino}")
     done = cli(
         *args, "--method", method, "--guide", f"dino={tiny_dino}", *refined, "--out", tmp_path / "refined"
@@ -174,7 +175,7 @@ def test_found_and_its_masks(cli, make_image, tmp_path, tiny_dino):
         done = cli(*args, "--saliency", kind, "--out", tmp_path / "out")
         assert done.code == 0, done.err
         made = json.loads((tmp_path / "out" / "classes.json").read_text("utf-8"))
-        prints.add(made["model"]["settings"]["beside"]["saliency"])
+        prints.add(made["model"]["settings"]["auxiliary"]["saliency"])
     assert len(prints) == 3
 
 

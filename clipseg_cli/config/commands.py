@@ -97,6 +97,8 @@ class InferenceConfig:
     """Drop classes that are nowhere in the picture."""
     pamr: int = 0
     """Steps of pixel-adaptive refinement at full size; 0 is off."""
+    hyperparameters: tuple[str, ...] = ()
+    """Of `--set`: NAME.HYPERPARAMETER=VALUE, or NAME=VALUE to turn a refinement on."""
     short_side: int | None = None
     window: int | None = None
     stride: int | None = None

@@ -1,94 +1,92 @@
-"""From the scores of words to one class a pixel, with the probability that it won by."""
+"""From the logits of an image to one class a pixel, with the probability that it won by."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from clipseg_cli.config import ignore_value
-from clipseg_cli.ops.reduce import probability_maps, reduce_layers
-from clipseg_cli.ops.refine import small_classes
+from clipseg_cli.ops.reduce import class_probabilities, reduce_logits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipseg_cli.inference.logit_maps import ScoreMaps
-    from clipseg_cli.inference.settings import Settings
-    from clipseg_cli.ops.reduce import Reduced, TileChange
-    from clipseg_cli.types import ClassList
+    from clipseg_cli.ops.reduce import Reduced
+    from clipseg_cli.types import Context, LogitMaps
+
+CLASS_MAPS_BYTES = 256 << 20
+"""Full-size maps of single classes that are made, and refined, at once; at least one is, however large."""
 
 
-class Decider:
-    """The rules by which a class wins a pixel.
+class Decision(NamedTuple):
+    """What came out for an image.
 
-    Args:
-        settings: scale of the softmax and thresholds.
-        classes: what the labels mean.
-        device: where scores are.
+    Attributes:
+        labels: [H, W] class ids.
+        confidence: [H, W] float32 in [0, 1], probability of the label that won.
+        reduced: what maps of single classes can be made from.
     """
 
-    def __init__(self, settings: Settings, classes: ClassList, device: torch.device) -> None:
-        self.settings, self.classes = settings, classes
-        # The type of the label map itself, so that a 12-megapixel map is never held as int64.
-        narrow = ignore_value(len(classes)) < 256
-        self._class_of = torch.tensor(
-            classes.query_to_class, device=device, dtype=torch.uint8 if narrow else torch.int32
-        )
+    labels: Tensor
+    confidence: Tensor
+    reduced: Reduced
 
-    def __call__(
-        self, maps: ScoreMaps, size: tuple[int, int], change: TileChange | None = None
-    ) -> tuple[Tensor, Tensor, Reduced]:
-        """One label a pixel from refined scores, with the words they were decided by.
 
-        Args:
-            maps: of the picture.
-            size: (H, W) of the labels.
-            change: what happens to the scores at full size first.
+def decide(maps: LogitMaps, context: Context, background_threshold: float) -> Decision:
+    """One label a pixel.
 
-        Returns:
-            labels [H, W] class ids, scores [H, W] float32 in [0, 1], and what class maps can be made from.
-        """
-        s, classes = self.settings, self.classes
-        # Smoothed maps are probabilities already; the published code still compares them as they are.
-        reduce = partial(
-            reduce_layers, self._scaled(maps).at(size), probabilities=s.key_smoothing > 0, change=change
-        )
-        reduced = reduce()
-        labels = self._class_of[reduced.winner]
-        if s.area_threshold > 0 and classes.background is not None:
-            small = small_classes(labels, len(classes), s.area_threshold, classes.background)
-            reduced = reduce(excluded=small[self._class_of.long()])
-            labels = self._class_of[reduced.winner]
-        scores = reduced.score
-        if s.background_threshold > 0 and classes.background is not None:
-            unsure = (scores < s.background_threshold) & (labels != classes.background)
-            labels = labels.masked_fill(unsure, classes.background)
-            scores = torch.where(unsure, 1 - scores, scores)
-        return labels, scores, reduced
+    Args:
+        maps: refined logits.
+        context: of the image.
+        background_threshold: winners less probable than this become background, if there is one; 0 is off.
+    """
+    words = context.words
+    reduced = reduce_logits(maps, context.size, context.softmax_scale)
+    labels, confidence = words.class_of[reduced.winner], reduced.score
+    background = words.classes.background
+    if background_threshold > 0 and background is not None:
+        unsure = (confidence < background_threshold) & (labels != background)
+        labels = labels.masked_fill(unsure, background)
+        confidence = torch.where(unsure, 1 - confidence, confidence)
+    return Decision(labels, confidence, reduced)
 
-    def class_map(
-        self, maps: ScoreMaps, reduced: Reduced, class_id: int, change: TileChange | None = None
-    ) -> Tensor:
-        """Probability [H, W] of one class, of the decision that gave `reduced`; 0 for a class without words."""
-        size = (reduced.winner.shape[0], reduced.winner.shape[1])
-        words = self.words_of(class_id).nonzero()[:, 0].tolist()
-        if not words:
-            return torch.zeros(size, device=reduced.score.device)
-        found = probability_maps(
-            self._scaled(maps).at(size),
-            reduced.log_total,
-            words,
-            probabilities=self.settings.key_smoothing > 0,
-            change=change,
-        )
-        return found.amax(dim=0).clamp_(max=1)
 
-    def words_of(self, class_id: int) -> Tensor:
-        """Bool [Q]: the words of a class."""
-        return torch.eq(self._class_of, class_id)
+class ClassMaps:
+    """Probability maps of single classes, by a decision that was made.
 
-    def _scaled(self, maps: ScoreMaps) -> ScoreMaps:
-        s = self.settings
-        return maps if s.key_smoothing > 0 else maps.each(lambda one: one * s.softmax_scale)
+    Some are made at once, so that steps at full size are taken once for all words and not once for each class.
+
+    Args:
+        maps, context: as `decide` had them.
+        reduced: of its decision.
+    """
+
+    def __init__(self, maps: LogitMaps, context: Context, reduced: Reduced) -> None:
+        self.maps, self.context, self.reduced = maps, context, reduced
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(self, class_id: int) -> Tensor:
+        """[H, W] float32 in [0, 1]; 0 for a class without words."""
+        if class_id not in self._kept:
+            self._kept = self._make(class_id)
+        return self._kept[class_id]
+
+    def _make(self, first: int) -> dict[int, Tensor]:
+        """Maps of a class and of as many behind it as there is room for."""
+        words, size = self.context.words, self.context.size
+        room = max(1, CLASS_MAPS_BYTES // (4 * size[0] * size[1]))
+        queries: list[int] = []
+        spans: dict[int, tuple[int, int]] = {}
+        for class_id in range(first, len(words.classes)):
+            own = words.of(class_id).nonzero()[:, 0].tolist()
+            if queries and len(queries) + len(own) > room:
+                break
+            spans[class_id] = (len(queries), len(queries) + len(own))
+            queries += own
+        if not queries:
+            return {c: torch.zeros(size, device=self.reduced.score.device) for c in spans}
+        found = class_probabilities(self.maps, size, self.context.softmax_scale, self.reduced, queries)
+        return {
+            c: found[start:end].amax(dim=0).clamp_(max=1) if end > start else torch.zeros_like(found[0])
+            for c, (start, end) in spans.items()
+        }

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency
-from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
+from clipseg_cli.inference.predictor import Predictor, require_background
+from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.inference.students import StudentPlan, plan_student
-from clipseg_cli.methods import find_method
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.catalogue import require_readable
 from clipseg_cli.models.clip.text_classifier import embed_words
@@ -37,6 +38,7 @@ class ModelPlan:
 
     Attributes:
         templates: sentences around each word, each with one `{}`.
+        chosen: what `--set` says.
         device, dtype: where and in what precision the tower will compute.
     """
 
@@ -44,6 +46,7 @@ class ModelPlan:
     protocol: Protocol
     templates: tuple[str, ...]
     method: Method
+    chosen: Chosen
     device: torch.device
     dtype: torch.dtype
 
@@ -58,6 +61,7 @@ class ModelPlan:
             ModelError: weights cannot be fetched, read or fitted, or the tower cannot be read densely.
             UsageError: options that exclude each other.
         """
+        require_background(self.config, classes)
         backbone = self.backbone()
         return backbone, self.predictor(backbone, classes, class_scores=class_scores)
 
@@ -110,6 +114,7 @@ class ModelPlan:
             class_scores=class_scores,
             guide=guide,
             saliency=saliency,
+            chosen=self.chosen,
         )
 
 
@@ -130,7 +135,10 @@ def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | Stude
 def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     """`plan_model` for a CLIP."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
-    method = find_method(config.method_name)
+    chosen = read_chosen(config, protocol, config.method_name)
+    method = chosen_method(config.method_name, chosen)
     check_guides(config, method)
     device = pick_device(config.device)
-    return ModelPlan(config, protocol, templates, method, device, pick_precision(config.precision, device))
+    return ModelPlan(
+        config, protocol, templates, method, chosen, device, pick_precision(config.precision, device)
+    )

@@ -27,12 +27,8 @@ class Settings:
         window, stride: pixels; window 0 is the whole image.
         cell: pixels in a cell of the stitched map: the patch, or 1.
         softmax_scale: factor on cosines before the softmax that gives labels and scores.
-        refine_scale: the same inside prompt denoising and key smoothing, where the paper fixes 100.
-        prompt_denoising, key_smoothing: thresholds; 0 is off.
-        presence: drop classes that are nowhere in the picture.
-        pamr: steps of pixel-adaptive refinement; 0 is off.
+        refine_scale: the same inside refinements, where MaskCLIP fixes 100.
         background_threshold: winners less probable than this become background.
-        area_threshold: classes that cover at most this share of the foreground are dropped; 0 is off.
         protocol: where the rest comes from.
     """
 
@@ -45,12 +41,7 @@ class Settings:
     cell: int
     softmax_scale: float
     refine_scale: float
-    prompt_denoising: float
-    key_smoothing: float
-    presence: bool
-    pamr: int
     background_threshold: float
-    area_threshold: float
 
 
 def resolve_settings(
@@ -106,12 +97,7 @@ def resolve_settings(
         cell=patch if by_patch else 1,
         softmax_scale=protocol.softmax_scale or backbone.logit_scale,
         refine_scale=100.0,
-        prompt_denoising=config.prompt_denoising,
-        key_smoothing=config.key_smoothing,
-        presence=config.presence,
-        pamr=config.pamr,
         background_threshold=first(config.background_threshold, protocol.background_threshold, 0.0),
-        area_threshold=protocol.area_threshold,
     )
 
 

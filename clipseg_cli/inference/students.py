@@ -20,6 +20,7 @@ from clipseg_cli.config import (
 from clipseg_cli.data.prompts import build_prompts
 from clipseg_cli.errors import ModelError, RunError, UsageError
 from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.text_classifier import cached_words, embed_words
 from clipseg_cli.models.student.adapter import StudentModel
@@ -117,6 +118,7 @@ class StudentPlan:
             dtype=self.dtype,
             protocol=self.protocol,
             class_scores=class_scores,
+            chosen=read_chosen(self.config, self.protocol, method=""),
         )
 
     def _embed(self, words: Sequence[str]) -> Tensor:

@@ -17,6 +17,7 @@ from clipseg_cli.types import Method, Pyramid
 METHOD = Method(
     None,
     pyramid=Pyramid(),
+    ranges={"parts": (0.01, 1), "weights": (0, 1000), "stride": (1, 16), "nearest": (0, 1)},
     cost=15.3,
     summary="whole-image CLIP on overlapping patches of three sizes",
     paper="arXiv:2309.14289",

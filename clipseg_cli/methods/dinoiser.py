@@ -39,6 +39,7 @@ METHOD = Method(
     positions="shape",
     padding="black",
     pointwise=True,
+    ranges={"gamma": (-1, 1)},
     cost=5.1,
     summary="MaskCLIP, gathered by the correlations of a self-supervised network or of the authors' head",
     paper="arXiv:2312.12359",

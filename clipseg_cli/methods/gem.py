@@ -86,6 +86,7 @@ METHOD = Method(
     read=read,
     blocks=DEPTH - 1,
     positions="antialias",
+    ranges={"iterations": (0, 100), "temperature": (0.001, 10_000), "blocks": (1, 1000)},
     cost=1.5,
     summary="self-self attention on a path beside the last six blocks",
     paper="arXiv:2312.00878",

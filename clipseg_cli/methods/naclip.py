@@ -102,6 +102,7 @@ METHOD = Method(
     mlp=False,
     positions="scale",
     padding="drop",
+    ranges={"std": (0.01, 10_000)},
     summary="key-key attention with a Gaussian towards near patches, no residual, no MLP",
     paper="arXiv:2404.08181",
     reference="sinahmr/NACLIP@0cac3a6",

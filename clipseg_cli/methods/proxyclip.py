@@ -68,6 +68,7 @@ METHOD = Method(
     guided=True,
     positions="scale",
     padding="around",
+    ranges={"beta": (0, 100), "gamma": (0, 1000)},
     cost=5.8,
     summary="values mixed by the similarities of a self-supervised network",
     paper="arXiv:2408.04883",

@@ -51,7 +51,19 @@ ENTIRE = 1 << 20
 """More blocks than any tower has."""
 
 
-def read(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], guide: Tensor | None = None) -> Tokens:
+def read(
+    blocks: Sequence[Block],
+    x: Tensor,
+    grid: tuple[int, int],
+    guide: Tensor | None = None,
+    *,
+    early: int = EARLY,
+    middle: int = MIDDLE,
+    alike: float = ALIKE,
+    cls_share: float = CLS_SHARE,
+    neighbours: int = NEIGHBOURS,
+    odd_share: float = OUTLIERS,
+) -> Tokens:
     """The whole tower, with a calibrated last block.
 
     Args:
@@ -59,6 +71,10 @@ def read(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], guide: Tenso
         x: [B, N, W] what goes into the first of them, class token first.
         grid: (h, w), in patches.
         guide: there is none.
+        early, middle: blocks, counted from 1 in a tower of twelve, that gather behind and before the last block.
+        alike: cosines below it count nothing.
+        cls_share: how much of the class token is added to every patch.
+        neighbours, odd_share: see `outliers`.
     """
     del guide
     behind = []
@@ -73,21 +89,23 @@ def read(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], guide: Tenso
     def number(of_twelve: int) -> int:
         return min(max(round(of_twelve * depth / BLOCKS), 1), depth - 1) - 1
 
-    odd = outliers(patches(x))
-    middle = mended(patches(behind[number(MIDDLE)]), odd)
-    near = proxy_attention(middle, beta=1.0)  # [B, n, n]
-    gathered = pool_by_correlation(mended(patches(x), odd), correlations(middle, ALIKE), grid)
+    odd = outliers(patches(x), neighbours, odd_share)
+    inner = mended(patches(behind[number(middle)]), odd)
+    near = proxy_attention(inner, beta=1.0)  # [B, n, n]
+    gathered = pool_by_correlation(mended(patches(x), odd), correlations(inner, alike), grid)
     detail = sum(behind[i] for i in sorted({number(i) for i in DETAIL}))
     assert isinstance(detail, torch.Tensor)  # there is one block at least
-    late = correlations(patches(behind[number(EARLY)]), ALIKE)
+    late = correlations(patches(behind[number(early)]), alike)
     found = x.new_zeros(())
     for tokens in (torch.cat([x[:, :prefix], gathered.flatten(2).mT], dim=1), detail):
-        mixed = last_block(blocks[-1], tokens, near, prefix)
+        mixed = last_block(blocks[-1], tokens, near, prefix, cls_share)
         found = found + pool_by_correlation(to_grid(mixed, grid), late, grid)
     return Tokens(found.flatten(2).mT, grid)
 
 
-def last_block(block: Block, tokens: Tensor, near: Tensor, prefix: int) -> Tensor:
+def last_block(
+    block: Block, tokens: Tensor, near: Tensor, prefix: int, cls_share: float = CLS_SHARE
+) -> Tensor:
     """Attention to patches with similar keys and to those that a middle block finds alike, half and half; no residual.
 
     Args:
@@ -95,6 +113,7 @@ def last_block(block: Block, tokens: Tensor, near: Tensor, prefix: int) -> Tenso
         tokens: [B, N, W], class token first; patches attend to patches alone.
         near: [B, n, n], rows sum to 1.
         prefix: N - n tokens in front of the patches.
+        cls_share: how much of the class token is added to every patch.
 
     Returns:
         [B, n, W], with a share of the class token where there is one.
@@ -102,22 +121,24 @@ def last_block(block: Block, tokens: Tensor, near: Tensor, prefix: int) -> Tenso
     _, k, v = (z[:, :, prefix:] for z in block.qkv(block.normed(tokens)))  # [B, Nh, n, Dh]
     mixed = (near[:, None].to(v) @ v + self_attention(k, v)) / 2
     out = block.scaled(block.project(mixed))
-    return out + CLS_SHARE * tokens[:, :1] if prefix else out
+    return out + cls_share * tokens[:, :1] if prefix else out
 
 
-def outliers(features: Tensor) -> Tensor:
+def outliers(features: Tensor, neighbours: int = NEIGHBOURS, odd_share: float = OUTLIERS) -> Tensor:
     """Patches that lie far from their nearest ones, by the measure of these: the local outlier factor.
 
     As published, distances are squared, and the reach of a patch is the distance of the farthest of its nearest ones.
 
     Args:
         features: [B, W, h, w].
+        neighbours: how many near patches the factor looks at.
+        odd_share: which share of the patches is found to be odd.
 
     Returns:
-        [B, h, w] bool; about `OUTLIERS` of the patches.
+        [B, h, w] bool; about `odd_share` of the patches.
     """
     flat = features.flatten(2).mT.float()  # [B, n, W]
-    count = min(NEIGHBOURS, flat.shape[1] - 1)
+    count = min(neighbours, flat.shape[1] - 1)
     if count < 1:
         return torch.zeros_like(features[:, 0], dtype=torch.bool)
     distances = torch.cdist(flat, flat).square()
@@ -125,7 +146,7 @@ def outliers(features: Tensor) -> Tensor:
     density = count / nearest[..., -1].clamp(min=1e-6)  # [B, n]
     of_nearest = density[:, None].expand_as(distances).gather(2, index[..., 1:])  # [B, n, count]
     factor = (of_nearest / density[..., None]).mean(dim=-1)
-    odd = factor > factor.quantile(1 - OUTLIERS, dim=1, keepdim=True)
+    odd = factor > factor.quantile(1 - odd_share, dim=1, keepdim=True)
     return odd.view(-1, *features.shape[2:])
 
 
@@ -140,9 +161,9 @@ def mended(features: Tensor, odd: Tensor) -> Tensor:
         [B, W, h, w].
     """
     sound = (~odd)[:, None].to(features)  # [B, 1, h, w]
-    neighbours = F.avg_pool2d(sound, 3, 1, 1) * 9  # an outlier itself counts nothing
-    mean = F.avg_pool2d(features * sound, 3, 1, 1) * 9 / neighbours.clamp(min=1)
-    return torch.where(odd[:, None] & (neighbours > 0.5), mean, features)
+    around = F.avg_pool2d(sound, 3, 1, 1) * 9  # an outlier itself counts nothing
+    mean = F.avg_pool2d(features * sound, 3, 1, 1) * 9 / around.clamp(min=1)
+    return torch.where(odd[:, None] & (around > 0.5), mean, features)
 
 
 METHOD = Method(
@@ -151,6 +172,14 @@ METHOD = Method(
     blocks=ENTIRE,
     positions="scale",
     padding="drop",
+    ranges={
+        "early": (1, BLOCKS - 1),
+        "middle": (1, BLOCKS - 1),
+        "alike": (-1, 1),
+        "cls_share": (0, 10),
+        "neighbours": (1, 10_000),
+        "odd_share": (0, 1),
+    },
     cost=1.1,
     summary="outliers repaired, patches gathered and attended to by CLIP's own inner features",
     paper="arXiv:2411.15869",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+from clipseg_cli.types import Tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+
+    from clipseg_cli.types import LogitMaps, PixelRefinement
+    from clipseg_cli.types.logits import Centres
 
 
 class Reduced(NamedTuple):
@@ -45,34 +50,6 @@ class Layer(NamedTuple):
     def size(self) -> tuple[int, int]:
         """(H, W) of the result."""
         return len(self.down), len(self.across)
-
-
-class Tile(NamedTuple):
-    """A rectangle of the result, [top, bottom) x [left, right)."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
-class TileChange(Protocol):
-    """Changes scores at full size, tile by tile."""
-
-    margin: int
-    """Pixels around a tile that it needs to know."""
-
-    def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
-        """Scores of some words at full size.
-
-        Args:
-            scores: [rows, columns, n] of a rectangle of the result; may be overwritten.
-            tile: that rectangle, with its margin, which is cut off afterwards.
-            words: [n] which of the Q words these are.
-
-        Returns:
-            [rows, columns, n].
-        """
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -125,18 +102,18 @@ def _between(position: Tensor, source: int) -> Tensor:
     return matrix
 
 
-class Changes:
-    """Several changes, one after the other."""
+class Compose:
+    """Several refinements at full size, one after the other."""
 
-    def __init__(self, changes: Sequence[TileChange]) -> None:
-        self.changes = tuple(changes)
-        self.margin = sum(change.margin for change in changes)
+    def __init__(self, refinements: Sequence[PixelRefinement]) -> None:
+        self.refinements = tuple(refinements)
+        self.margin = sum(refinement.margin for refinement in refinements)
 
-    def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
+    def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
         """[rows, columns, n] -> the same."""
-        for change in self.changes:
-            scores = change(scores, tile, words)
-        return scores
+        for refinement in self.refinements:
+            logits = refinement(logits, tile, queries)
+        return logits
 
 
 def stretched(maps: Tensor, size: tuple[int, int]) -> Layer:
@@ -158,11 +135,66 @@ def reduce_maps(
     return reduce_layers([stretched(maps, size)], probabilities=probabilities, tile_bytes=tile_bytes)
 
 
+def layers_of(maps: LogitMaps, size: tuple[int, int], scale: float) -> list[Layer]:
+    """Maps of an image, scaled, ready to be brought to (H, W)."""
+    scaled = list(maps.maps)
+    if maps.weights is not None:
+        scaled = [one * weight for one, weight in zip(scaled, maps.weights, strict=True)]
+    if not maps.probabilities:
+        scaled = [one * scale for one in scaled]
+    centres = maps.centres or (None,) * len(scaled)
+    return [_placed(one, place, size, maps.nearest) for one, place in zip(scaled, centres, strict=True)]
+
+
+def _placed(maps: Tensor, centres: Centres | None, size: tuple[int, int], nearest: bool) -> Layer:
+    if centres is not None:
+        down, across = (
+            centred_matrix([place * side for place in places], side, maps.device)
+            for places, side in zip(centres, size, strict=True)
+        )
+        return Layer(maps.float(), down, across)
+    if nearest:
+        down, across = (
+            nearest_matrix(cells, side, maps.device) for cells, side in zip(maps.shape[1:], size, strict=True)
+        )
+        return Layer(maps.float(), down, across)
+    return stretched(maps, size)
+
+
+def reduce_logits(maps: LogitMaps, size: tuple[int, int], scale: float) -> Reduced:
+    """The winner of every pixel, by what is said of an image and all that happens to it at full size.
+
+    Args:
+        maps: with the refinements at full size.
+        size: (H, W) of the result.
+        scale: factor on cosines before the softmax.
+    """
+    return reduce_layers(
+        layers_of(maps, size, scale),
+        probabilities=maps.probabilities,
+        refinement=Compose(maps.at_full_size) if maps.at_full_size else None,
+        excluded=maps.excluded,
+    )
+
+
+def class_probabilities(
+    maps: LogitMaps, size: tuple[int, int], scale: float, reduced: Reduced, queries: Sequence[int]
+) -> Tensor:
+    """Probabilities [n, H, W] of a few words by the decision that gave `reduced`; arguments as `reduce_logits`."""
+    return probability_maps(
+        layers_of(maps, size, scale),
+        reduced.log_total,
+        queries,
+        probabilities=maps.probabilities,
+        refinement=Compose(maps.at_full_size) if maps.at_full_size else None,
+    )
+
+
 def reduce_layers(
     layers: Sequence[Layer],
     *,
     probabilities: bool = False,
-    change: TileChange | None = None,
+    refinement: PixelRefinement | None = None,
     excluded: Tensor | None = None,
     tile_bytes: int | None = None,
 ) -> Reduced:
@@ -175,7 +207,7 @@ def reduce_layers(
         layers: scores of the same words, to be added.
         probabilities: the scores are compared as they are, without softmax; `score` is the winner's share of the
             sum over words, negative ones counted as zero.
-        change: what happens to the scores before they are compared.
+        refinement: what happens to the scores before they are compared.
         excluded: bool [Q], words that may not win, though they take part in the softmax.
         tile_bytes: size of a tile of all words; None suits the device.
     """
@@ -183,11 +215,11 @@ def reduce_layers(
     winner = torch.empty(size, dtype=torch.int32, device=device)
     score = torch.empty(size, device=device)
     log_total = torch.empty(size, device=device)
-    margin = 0 if change is None else change.margin
+    margin = 0 if refinement is None else refinement.margin
     for tile, scores in _tiles(layers, size, margin, _tile_cells(queries, margin, device, tile_bytes)):
         here = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
-        if change is not None:
-            scores = _inner(change(scores, _widened(tile, margin, size), range(queries)), tile, margin)
+        if refinement is not None:
+            scores = _inner(refinement(scores, _widened(tile, margin, size), range(queries)), tile, margin)
         candidates = scores if excluded is None else scores.masked_fill(excluded, -torch.inf)
         best, index = candidates.max(dim=2)
         winner[here] = index.int()
@@ -275,12 +307,12 @@ def probability_maps(
     words: Sequence[int],
     *,
     probabilities: bool = False,
-    change: TileChange | None = None,
+    refinement: PixelRefinement | None = None,
 ) -> Tensor:
     """Probabilities of a few words at full size.
 
     Args:
-        layers, probabilities, change: as `reduce_layers` had them.
+        layers, probabilities, refinement: as `reduce_layers` had them.
         log_total: [H, W] of its result.
         words: [n] indices among the Q words.
 
@@ -289,11 +321,11 @@ def probability_maps(
     """
     few = [one._replace(maps=one.maps[list(words)]) for one in layers]
     size, device = layers[0].size, log_total.device
-    margin = 0 if change is None else change.margin
+    margin = 0 if refinement is None else refinement.margin
     full = torch.empty(len(words), *size, device=device)
     for tile, scores in _tiles(few, size, margin, _tile_cells(len(words), margin, device, None)):
-        if change is not None:
-            scores = _inner(change(scores, _widened(tile, margin, size), words), tile, margin)
+        if refinement is not None:
+            scores = _inner(refinement(scores, _widened(tile, margin, size), words), tile, margin)
         full[:, tile.top : tile.bottom, tile.left : tile.right] = scores.permute(2, 0, 1)
     if probabilities:
         return full.clamp_(min=0).div_(log_total.exp())

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+REMOVED = -100.0
+"""Score of a class that was removed: far below any cosine."""
+
 
 def cosine_logits(features: Tensor, text_embeds: Tensor) -> Tensor:
     """Cosine of every patch with every word, in float32.
@@ -49,6 +52,14 @@ def merge_aliases(values: Tensor, query_to_class: Sequence[int], num_classes: in
     index = index.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
     merged = values.new_full((num_classes, *values.shape[1:]), -torch.inf)
     return merged.scatter_reduce_(0, index, values, "amax")
+
+
+def remove_classes(logits: Tensor, absent: Tensor, query_to_class: Sequence[int] | None = None) -> Tensor:
+    """Give the words of the classes marked in `absent` [C] the score REMOVED everywhere: [Q, h, w]."""
+    words = (
+        absent if query_to_class is None else absent[torch.as_tensor(query_to_class, device=absent.device)]
+    )
+    return logits.masked_fill(words[:, None, None], REMOVED)
 
 
 def average_prompts(prompt_embeds: Tensor) -> Tensor:

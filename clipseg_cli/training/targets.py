@@ -51,9 +51,8 @@ class Teacher:
         if not wanted:
             return filled
         size = (labels.shape[1], labels.shape[2])
-        for row, maps in zip(wanted, self.predictor.maps(images[wanted]), strict=True):
-            change = self.predictor.change(images[row], size)
-            found = self._ids[self.predictor.decide(maps, size, change)[0].long()]
+        for row, labels_of_row in zip(wanted, self.predictor.labels(images[wanted], size), strict=True):
+            found = self._ids[labels_of_row.long()]
             filled[row] = torch.where(labels[row] == UNLABELLED, found, labels[row])
         return filled
 

@@ -18,6 +18,8 @@ from clipseg_cli.types.dense import (
     Tokens,
 )
 from clipseg_cli.types.images import DecodedImage, ImageSource
+from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
+from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
 from clipseg_cli.types.results import ClassShare, RunInfo, Segmentation, WriteFn, Writer
 
 __all__ = [
@@ -25,23 +27,31 @@ __all__ = [
     "Block",
     "ClassList",
     "ClassShare",
+    "Context",
     "Dataset",
     "DecodedImage",
     "DenseFeatures",
     "DenseModel",
     "Guide",
     "ImageSource",
+    "LogitMaps",
     "Method",
     "Padding",
+    "PixelRefinement",
     "PoolFn",
     "Positions",
     "Pyramid",
     "ReadFn",
     "Reader",
+    "Refinement",
     "RunInfo",
     "Sample",
+    "Scope",
     "Segmentation",
+    "Tile",
     "Tokens",
+    "WindowBatch",
+    "Words",
     "WriteFn",
     "Writer",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -139,6 +139,8 @@ class Method:
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
             right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
             picture, but cut to it where the padding is "around".
+        ranges: hyper-parameter -> (least, most). They are keyword arguments of `attention`, `read` and `pool` with
+            defaults, the fields of a pyramid, or "blocks".
         cost: time of a picture relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
             ViT-B-16, CPU).
         summary: one line for `clipseg models --methods` and help texts.
@@ -157,6 +159,7 @@ class Method:
     guided: bool = False
     positions: Positions = "size"
     padding: Padding = "corner"
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     cost: float = 1.0
     summary: str = ""
     paper: str = ""

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.ops.reduce import layer_tile
+from clipseg_cli.ops.reduce import layer_tile, stretched
+from clipseg_cli.types import Refinement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from clipseg_cli.ops.reduce import Layer, Tile
+    from clipseg_cli.ops.reduce import Layer
+    from clipseg_cli.types import Context, LogitMaps, Tile
 
 PAMR_DILATIONS = (8, 16)
 """As NACLIP has them; its own number of steps is 10."""
@@ -28,12 +30,13 @@ CONTRAST = 0.1
 """Share of the local standard deviation by which two pixels count as different."""
 
 
-def pamr_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
+def pamr_affinity(image: Tensor, dilations: Sequence[int], contrast: float = CONTRAST) -> Tensor:
     """How much each pixel takes from each of its neighbours.
 
     Args:
         image: [3, H, W] normalised.
         dilations: distances in pixels at which the eight neighbours are taken.
+        contrast: share of the local standard deviation by which two pixels count as different.
 
     Returns:
         [8 * len(dilations), H, W]; sums to 1 over the neighbours.
@@ -43,7 +46,7 @@ def pamr_affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
         around = _neighbours(channel, dilations)[0]  # [8n, H, W]
         centres = channel.expand(len(dilations), -1, -1)
         spread = torch.cat([around, centres]).std(dim=0)  # unbiased, [H, W]
-        unlike += around.sub_(channel).abs_().div_(1e-8 + CONTRAST * spread)
+        unlike += around.sub_(channel).abs_().div_(1e-8 + contrast * spread)
     return unlike.div_(-len(image)).softmax(dim=0)
 
 
@@ -71,28 +74,30 @@ def pamr(maps: Tensor, affinity: Tensor, dilations: Sequence[int], steps: int) -
 
 
 class PixelAdaptive:
-    """`pamr` as a change of full-size scores, tile by tile.
+    """`pamr` of full-size logits, tile by tile.
 
     Args:
         image: what the pixels look like, [3, h, w] normalised, brought to the size of the result.
         dilations, steps: see `pamr`.
+        contrast: see `pamr_affinity`.
     """
 
-    def __init__(self, image: Layer, dilations: Sequence[int], steps: int) -> None:
-        self.image, self.dilations, self.steps = image, tuple(dilations), steps
+    def __init__(
+        self, image: Layer, dilations: Sequence[int], steps: int, contrast: float = CONTRAST
+    ) -> None:
+        self.image, self.dilations, self.steps, self.contrast = image, tuple(dilations), steps, contrast
         self.margin = steps * max(dilations)
 
-    def __call__(self, scores: Tensor, tile: Tile, words: Sequence[int]) -> Tensor:
+    def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
         """[rows, columns, n] -> the same, whichever words these are."""
         pixels = layer_tile(self.image, tile).permute(2, 0, 1)  # [3, rows, columns]
-        affinity = pamr_affinity(pixels, self.dilations)
-        for start in range(
-            0, len(words), WORDS_AT_ONCE
-        ):  # words do not meet, and each needs room for its copies
+        affinity = pamr_affinity(pixels, self.dilations, self.contrast)
+        # Words do not meet, and each needs room for its copies.
+        for start in range(0, len(queries), WORDS_AT_ONCE):
             some = slice(start, start + WORDS_AT_ONCE)
-            maps = scores[..., some].permute(2, 0, 1).contiguous()
-            scores[..., some] = pamr(maps, affinity, self.dilations, self.steps).permute(1, 2, 0)
-        return scores
+            maps = logits[..., some].permute(2, 0, 1).contiguous()
+            logits[..., some] = pamr(maps, affinity, self.dilations, self.steps).permute(1, 2, 0)
+        return logits
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Tensor:
@@ -109,3 +114,27 @@ def _shifts(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
             for column in range(3):
                 if (row, column) != (1, 1):
                     yield padded[:, row * d : row * d + height, column * d : column * d + width]
+
+
+def refine(
+    maps: LogitMaps,
+    context: Context,
+    value: int,
+    *,
+    dilations: tuple[int, ...] = PAMR_DILATIONS,
+    contrast: float = CONTRAST,
+) -> LogitMaps:
+    """The maps with `value` steps of `pamr` at full size."""
+    image = stretched(context.image, context.size)
+    return maps.then(PixelAdaptive(image, dilations, value, contrast))
+
+
+REFINEMENT = Refinement(
+    refine,
+    scope="pixel",
+    order=10,
+    ranges={"dilations": (1, 256), "contrast": (1e-3, 100)},
+    summary="scores flow between neighbouring pixels that look alike",
+    paper="arXiv:2005.08104",
+    reference="sinahmr/NACLIP@0cac3a6",
+)

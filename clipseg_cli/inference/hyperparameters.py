@@ -1,0 +1,223 @@
+"""`--set`: hyper-parameters of methods and refinements by name, checked against what their functions take.
+
+`--set naclip.std=3` sets one, `--set pamr.dilations=8,16` several numbers, and `--set pamr=10` turns a refinement on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.errors import UsageError
+from clipseg_cli.methods import METHODS, find_method
+from clipseg_cli.refinements import REFINEMENTS
+from clipseg_cli.types import Refinement
+from clipseg_cli.utils.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from clipseg_cli.types import Method
+
+AUTO = "auto"
+"""Text for a hyper-parameter that is found from the data unless it is given."""
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A number, a switch, or several numbers, that a function takes.
+
+    Attributes:
+        default: its value unless it is set; None for one that is found from the data.
+        low, high: between which each number lies.
+    """
+
+    name: str
+    default: Any
+    low: float
+    high: float
+
+    def read(self, text: str) -> Any:
+        """The value that a text stands for.
+
+        Raises:
+            ValueError: the text is none; the message says what would be.
+        """
+        if self.default is None and text == AUTO:
+            return None
+        if isinstance(self.default, tuple):
+            return tuple(self._number(part, type(self.default[0])) for part in text.split(","))
+        return self._number(text, float if self.default is None else type(self.default))
+
+    def _number(self, text: str, kind: type) -> Any:
+        if kind is bool:
+            if text.lower() not in ("true", "false"):
+                raise ValueError("true or false")
+            return text.lower() == "true"
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not self.low <= value <= self.high:
+            raise ValueError(self.wanted())
+        return value
+
+    def wanted(self) -> str:
+        """What it takes, as in "a whole number from 1 to 16"."""
+        one = self.default[0] if isinstance(self.default, tuple) else self.default
+        if isinstance(one, bool):
+            return "true or false"
+        what = "whole number" if isinstance(one, int) else "number"
+        span = f"from {self.low:g} to {self.high:g}"
+        if isinstance(self.default, tuple):
+            return f"{what}s {span}, by comma"
+        return f"a {what} {span}" + (f", or {AUTO}" if self.default is None else "")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What `--set` says.
+
+    Attributes:
+        values: name of a refinement -> value of its option.
+        hyperparameters: name of a method or refinement -> its hyper-parameters.
+    """
+
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hyperparameters: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def of(self, name: str) -> Mapping[str, Any]:
+        """The hyper-parameters of one method or refinement."""
+        return self.hyperparameters.get(name, {})
+
+
+def hyperparameters_of(entry: Method | Refinement) -> dict[str, Hyperparameter]:
+    """All that can be set of a method or a refinement, by name."""
+    defaults = dict(_defaults(entry))
+    return {name: Hyperparameter(name, defaults[name], *entry.ranges[name]) for name in sorted(entry.ranges)}
+
+
+def _defaults(entry: Method | Refinement) -> Iterator[tuple[str, Any]]:
+    functions: Iterable[Any]
+    if isinstance(entry, Refinement):
+        functions = (entry.refine, entry.change, entry.observe)
+    else:
+        functions = (entry.attention, entry.read, entry.pool)
+        yield "blocks", entry.blocks
+        if entry.pyramid is not None:
+            yield from dataclasses.asdict(entry.pyramid).items()
+    for function in functions:
+        yield from (getattr(function, "__kwdefaults__", None) or {}).items()
+
+
+def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
+    """The same method with other hyper-parameters."""
+    changed: dict[str, Any] = {}
+    for part in ("attention", "read", "pool"):
+        function = getattr(method, part)
+        own = {k: v for k, v in values.items() if k in (getattr(function, "__kwdefaults__", None) or {})}
+        if own:
+            changed[part] = functools.partial(function, **own)
+    if "blocks" in values:
+        changed["blocks"] = values["blocks"]
+    if method.pyramid is not None:
+        fields = {field.name for field in dataclasses.fields(method.pyramid)}
+        changed["pyramid"] = dataclasses.replace(
+            method.pyramid, **{k: v for k, v in values.items() if k in fields}
+        )
+    return dataclasses.replace(method, **changed)
+
+
+def read_settings(texts: Sequence[str], switches: Mapping[str, Any]) -> Chosen:
+    """What some texts NAME.HYPERPARAMETER=VALUE, or NAME=VALUE for a refinement, say.
+
+    Args:
+        texts: as they were typed.
+        switches: name of a refinement with an option of its own -> the default of that; its type is the value's.
+
+    Raises:
+        UsageError: no such method, refinement or hyper-parameter, or a value out of range.
+    """
+    values: dict[str, Any] = {}
+    chosen: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        left, equals, value = (part.strip() for part in text.partition("="))
+        owner, dot, name = left.partition(".")
+        owner = owner.replace("-", "_")
+        if not equals or not value or (dot and not name):
+            raise UsageError(
+                f"--set {text}: wanted NAME.HYPERPARAMETER=VALUE", hint="as in --set naclip.std=3"
+            )
+        if owner not in (*METHODS.names(), *REFINEMENTS.names()):
+            known = (*METHODS.names(), *REFINEMENTS.names())
+            raise UsageError(
+                f"--set {text}: there is no method or refinement '{owner}'", hint=did_you_mean(owner, known)
+            )
+        try:
+            if dot:
+                chosen.setdefault(owner, {})[name.replace("-", "_")] = _find(owner, name).read(value)
+            else:
+                values[owner] = _switch(owner, switches).read(value)
+        except ValueError as error:
+            raise UsageError(f"--set {text}: {value} is not {error}") from None
+    return Chosen(values, chosen)
+
+
+def _find(owner: str, name: str) -> Hyperparameter:
+    entry: Method | Refinement = METHODS.get(owner) if owner in METHODS.names() else REFINEMENTS.get(owner)
+    known = hyperparameters_of(entry)
+    found = known.get(name.replace("-", "_"))
+    if found is None:
+        raise UsageError(
+            f"--set: {owner} has no hyper-parameter '{name}'",
+            hint=did_you_mean(name, known) or "it has none at all",
+        )
+    return found
+
+
+def _switch(owner: str, switches: Mapping[str, Any]) -> Hyperparameter:
+    if owner not in REFINEMENTS.names():
+        raise UsageError(f"--set {owner}=...: {owner} is a method", hint=f"choose it with --method {owner}")
+    default = switches.get(owner, 0.0)
+    if isinstance(default, str):
+        raise UsageError(f"--set {owner}=...: it has an option of its own", hint=f"use --{owner}")
+    return Hyperparameter(owner, default, 0, 1 if isinstance(default, float) else 1000)
+
+
+def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
+    """Refuse hyper-parameters of what takes no part.
+
+    Args:
+        chosen: what `--set` says.
+        method: name of the method in use.
+        steps: names of the refinements in use.
+
+    Raises:
+        UsageError: a hyper-parameter would change nothing.
+    """
+    used = {method.replace("-", "_").partition(":")[0], *steps}
+    for owner, values in chosen.hyperparameters.items():
+        if owner not in used:
+            name = next(iter(values))
+            turn_on = f"--method {owner}" if owner in METHODS.names() else f"--{owner.replace('_', '-')}"
+            raise UsageError(f"--set {owner}.{name} does nothing without {turn_on}", hint=f"add {turn_on}")
+
+
+def chosen_method(name: str, chosen: Chosen) -> Method:
+    """The method of that name, or a variant of one, with the hyper-parameters that were set.
+
+    Raises:
+        UsageError: there is none, or the variant leaves out what was to be set.
+    """
+    method = find_method(name)
+    own = chosen.of(name.replace("-", "_").partition(":")[0])
+    for hyperparameter in own:
+        if hyperparameter not in dict(_defaults(method)):
+            raise UsageError(
+                f"--set: {name} takes no '{hyperparameter}'",
+                hint="it belongs to the method, not to this variant",
+            )
+    return set_hyperparameters(method, own)

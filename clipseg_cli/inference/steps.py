@@ -1,0 +1,183 @@
+"""The steps between what the network says of the parts of an image and its labels, in the order of execution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.config import InferenceConfig
+from clipseg_cli.errors import UsageError
+from clipseg_cli.inference.hyperparameters import read_settings, require_used
+from clipseg_cli.methods import find_method
+from clipseg_cli.refinements import REFINEMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+    from clipseg_cli.config import Protocol
+    from clipseg_cli.inference.hyperparameters import Chosen
+    from clipseg_cli.types import Context, LogitMaps, Refinement, Scope, WindowBatch, Words
+
+OFF = (None, False, 0, "", "none")
+"""Values of an option that leave its refinement out."""
+
+AFTER_MERGING: tuple[Scope, ...] = ("region", "pixel", "image")
+"""Scopes that come behind the grid of patches, in this order."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A refinement that is on.
+
+    Attributes:
+        name: of its file.
+        value: of its option.
+        hyperparameters: those that differ from the defaults of its functions.
+    """
+
+    name: str
+    refinement: Refinement
+    value: Any = True
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, maps: LogitMaps, context: Context) -> LogitMaps:
+        """Maps of an image, or of one of its windows, refined."""
+        assert self.refinement.refine is not None  # of scope "window", which `change` is called for
+        return self.refinement.refine(maps, context, self.value, **self._of(self.refinement.refine))
+
+    def change(self, windows: WindowBatch, words: Words) -> Tensor:
+        """Logits [B, Q, h, w] of windows, right behind the network."""
+        assert self.refinement.change is not None
+        return self.refinement.change(windows, words, **self._of(self.refinement.change))
+
+    def observe(self, windows: WindowBatch, words: Words) -> Tensor:
+        """What is noted of each window: [B, ...]."""
+        assert self.refinement.observe is not None
+        return self.refinement.observe(windows, words, **self._of(self.refinement.observe))
+
+    def _of(self, function: Any) -> dict[str, Any]:
+        known = function.__kwdefaults__ or {}
+        return {name: value for name, value in self.hyperparameters.items() if name in known}
+
+    def describe(self) -> dict[str, Any]:
+        """For the record beside the results."""
+        return {"name": self.name, "value": self.value, **self.hyperparameters}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """All steps that are on, sorted into the places where they run.
+
+    Attributes:
+        window: right behind the network, batch by batch.
+        observing: those that note something of each window for later.
+        grid: on the patches, of each window or of the merged image.
+        full: behind the grid, on regions, pixels and the whole image.
+    """
+
+    window: tuple[Step, ...] = ()
+    observing: tuple[Step, ...] = ()
+    grid: tuple[Step, ...] = ()
+    full: tuple[Step, ...] = ()
+
+    @classmethod
+    def of(cls, steps: list[Step]) -> Steps:
+        """Sort steps by scope, and by order within a scope."""
+
+        def scope(name: Scope) -> list[Step]:
+            own = [step for step in steps if step.refinement.scope == name]
+            return sorted(own, key=lambda step: step.refinement.order)
+
+        grid = scope("grid")
+        return cls(
+            tuple(scope("window")),
+            tuple(step for step in grid if step.refinement.observe is not None),
+            tuple(grid),
+            tuple(step for name in AFTER_MERGING for step in scope(name)),
+        )
+
+    @property
+    def merged(self) -> tuple[Step, ...]:
+        """All behind the merging of windows, where these are not refined one by one."""
+        return (*self.grid, *self.full)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter((*self.window, *self.grid, *self.full))
+
+    def need(self, what: str) -> bool:
+        """Whether any step has that in `Refinement.needs`."""
+        return any(what in step.refinement.needs for step in self)
+
+
+def values_of(
+    config: InferenceConfig, protocol: Protocol, chosen: Chosen, saliency: str, *, guided: bool
+) -> dict[str, Any]:
+    """Name of a refinement -> value of its option: what `--set` says, else its own option, else the protocol.
+
+    Args:
+        config: the user's options.
+        protocol: as it is on the benchmark.
+        chosen: what `--set` says.
+        saliency: what finds the foreground, once "auto" is resolved.
+        guided: whether the method has an auxiliary network, which may know what objects are.
+    """
+    own = {name: getattr(config, name) for name in REFINEMENTS.names() if hasattr(config, name)}
+    return {
+        **own,
+        "area_threshold": protocol.area_threshold,
+        "objectness": guided,
+        "saliency": saliency,
+        **chosen.values,
+    }
+
+
+def plan_steps(
+    values: Mapping[str, Any], hyperparameters: Mapping[str, Mapping[str, Any]], *, background: bool
+) -> Steps:
+    """The steps that are on.
+
+    Args:
+        values: name of a refinement -> value of its option; those that are off are left out.
+        hyperparameters: name of a refinement -> its hyper-parameters.
+        background: whether one of the classes is the background; steps that need one are left out without it.
+    """
+    steps = []
+    for name in REFINEMENTS.names():
+        refinement = REFINEMENTS.get(name)
+        possible = background or "background" not in refinement.needs
+        if values.get(name) not in OFF and possible:
+            steps.append(Step(name, refinement, values[name], hyperparameters.get(name, {})))
+    return Steps.of(steps)
+
+
+def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Chosen:
+    """What `--set` says, once it is known to fit all other options.
+
+    Args:
+        config: the user's options.
+        protocol: as it is on the benchmark.
+        method: name of the method in use; "" for a student.
+
+    Raises:
+        UsageError: an unknown name, a value out of range, something said twice, or a hyper-parameter that does nothing.
+    """
+    switches = {
+        name: getattr(InferenceConfig, name) for name in REFINEMENTS.names() if hasattr(InferenceConfig, name)
+    }
+    chosen = read_settings(config.hyperparameters, switches)
+    for name in chosen.values:
+        if name in switches and getattr(config, name) != switches[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"--set {name}=... and {option} say the same", hint="leave out one of them")
+    saliency = config.saliency_name()
+    values = values_of(config, protocol, chosen, saliency, guided=True)
+    on = [step.name for step in plan_steps(values, chosen.hyperparameters, background=True)]
+    if "key_smoothing" in on and method and find_method(method).pyramid is not None:
+        raise UsageError(
+            f"--method {method} has no keys for --key-smoothing: each patch is a picture of its own",
+            hint="leave out --key-smoothing, or choose another --method",
+        )
+    require_used(chosen, method, on)
+    return chosen

@@ -1,0 +1,60 @@
+"""Saliency decides where the background is (CLIP-DIY, arXiv:2309.14289)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clipseg_cli.ops.reduce import layer_tile, stretched
+from clipseg_cli.types import Refinement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from clipseg_cli.ops.reduce import Layer
+    from clipseg_cli.types import Context, LogitMaps, Tile
+
+
+class SaliencyFusion:
+    """Logits weighed by where there is something: background by 1 - saliency, all others by saliency.
+
+    Negative ones are multiplied as they are, as published.
+
+    Args:
+        saliency: [1, h, w] in [0, 1], brought to the size of the result.
+        background: bool [Q], the words of the background class.
+
+    Source: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py, forward.
+    """
+
+    margin = 0
+
+    def __init__(self, saliency: Layer, background: Tensor) -> None:
+        self.saliency, self.background = saliency, background
+
+    def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
+        """[rows, columns, n] -> the same, before the softmax, which has no temperature."""
+        foreground = layer_tile(self.saliency, tile)  # [rows, columns, 1]
+        behind = self.background[torch.as_tensor(queries, device=logits.device)]
+        return logits * torch.where(behind, 1 - foreground, foreground)
+
+
+def refine(maps: LogitMaps, context: Context, value: str) -> LogitMaps:
+    """The maps weighed at full size by the saliency of the image, wherever it comes from."""
+    del value
+    background = context.words.of(context.words.classes.background or 0)
+    return maps.then(SaliencyFusion(stretched(context.auxiliary["saliency"], context.size), background))
+
+
+REFINEMENT = Refinement(
+    refine,
+    scope="pixel",
+    order=20,
+    needs=("background", "saliency"),
+    summary="background where nothing stands out, things where something does",
+    paper="arXiv:2309.14289",
+    reference="wysoczanska/clip-diy@f88932d",
+)

@@ -1,0 +1,121 @@
+"""What a refinement is: one step between what a method reads and the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from clipseg_cli.types.classes import ClassList
+    from clipseg_cli.types.dense import DenseFeatures
+    from clipseg_cli.types.logits import LogitMaps
+
+Scope = Literal["window", "grid", "region", "pixel", "image"]
+"""What a step looks at: the windows of a batch right behind the network, the map on the grid of patches, the regions
+of the image, pixels and their neighbours at full size, or all pixels of the image at once."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that compete, as tensors.
+
+    Attributes:
+        classes: what they stand for.
+        class_of: [Q] class id of each word, in the type of the label map.
+        scale: factor on cosines before a softmax inside a refinement.
+    """
+
+    classes: ClassList
+    class_of: Tensor
+    scale: float
+
+    def of(self, class_id: int) -> Tensor:
+        """Bool [Q]: the words of a class."""
+        found: Tensor = self.class_of == class_id
+        return found
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """What the network says of windows of one shape.
+
+    Attributes:
+        logits: [B, Q, h, w] cosines.
+        dense: the features that they come from.
+        whole: [B, Q] cosines of the windows as wholes; None unless a refinement needs them.
+    """
+
+    logits: Tensor
+    dense: DenseFeatures
+    whole: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the steps of one image may look at.
+
+    Attributes:
+        words: that compete.
+        image: [3, h, w] normalised, at network size.
+        size: (H, W) of the labels.
+        softmax_scale: factor on cosines before the softmax that decides.
+        key_norm: axis over which a protocol normalises keys.
+        observed: name of a refinement -> what it noted of the windows, [P, ...].
+        auxiliary: name of an auxiliary network -> what it says of the whole image.
+    """
+
+    words: Words
+    image: Tensor
+    size: tuple[int, int]
+    softmax_scale: float
+    key_norm: Literal["token", "position"]
+    observed: Mapping[str, Tensor] = field(default_factory=dict)
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class RefineFn(Protocol):
+    """The step itself; its further keyword arguments are the hyper-parameters, each with a default."""
+
+    def __call__(self, maps: LogitMaps, context: Context, value: Any) -> LogitMaps:
+        """Maps of an image, or of one of its windows, refined.
+
+        Args:
+            maps: as the step before left them.
+            context: what else is known of the image.
+            value: of the option that bears the name of the refinement.
+        """
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """One step; a file in `refinements/` that declares REFINEMENT is in the registry.
+
+    Attributes:
+        refine: the step; None for scope "window".
+        scope: what it looks at.
+        order: steps of a scope run by ascending order.
+        change: scope "window": (windows, words) -> logits [B, Q, h, w].
+        observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
+            are hyper-parameters.
+        needs: of "keys" and "whole", what the network has to hand out for it; of "background", that a class is it; any
+            other name is that of an auxiliary network.
+        ranges: hyper-parameter -> (least, most).
+        summary: one line for help texts.
+        paper: arXiv id.
+        reference: file@commit of the authors' code.
+    """
+
+    refine: RefineFn | None
+    scope: Scope
+    order: int = 0
+    change: Callable[..., Tensor] | None = None
+    observe: Callable[..., Tensor] | None = None
+    needs: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    summary: str = ""
+    paper: str = ""
+    reference: str = ""
