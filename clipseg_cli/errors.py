@@ -1,5 +1,13 @@
 """What can go wrong because of an input, said in a sentence; only `cli/main.py` prints these."""
 
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class ClipsegError(Exception):
     """Something the user can mend: what is wrong and where, and what to do next.
@@ -68,3 +76,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     # torch.OutOfMemoryError is a RuntimeError; on the CPU a plain one says "can't allocate memory".
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint with the nearest known words, or with all of them when there are few; may be empty."""
+    known = list(known)
+    lowered = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"'{lowered[c]}'" for c in close) + "?"
+    return "known: " + ", ".join(known) if 0 < len(known) <= 12 else ""

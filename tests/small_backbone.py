@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clipseg_cli.models.student.network import backbones as student_backbones
+from clipseg_cli.models.student import backbones as student_backbones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

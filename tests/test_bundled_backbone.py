@@ -27,8 +27,8 @@ from training_trees import (  # noqa: F401
 
 from clipseg_cli.config import BUNDLED_BACKBONE, EMOJI_RECIPE, RECIPES, TrainConfig
 from clipseg_cli.models.clip.architectures import bundled_file
+from clipseg_cli.models.student import backbones as student_backbones
 from clipseg_cli.models.student.backbones import BUNDLED_WEIGHTS
-from clipseg_cli.models.student.network import backbones as student_backbones
 from clipseg_cli.runs.manifest import read_manifest
 from clipseg_cli.training.hyperparameters import resolve_numbers
 from clipseg_cli.utils import device

@@ -15,7 +15,7 @@ import dataclasses, json, os, shutil, sys
 from pathlib import Path
 import torch
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.models.student.network import backbones as student_backbones
+from clipseg_cli.models.student import backbones as student_backbones
 from clipseg_cli.models.student.network import Student, StudentShape
 from clipseg_cli.models.student.files import StudentCard
 from clipseg_cli.training import checkpoints

@@ -16,9 +16,9 @@ from clipseg_cli.commands.export import export_student
 from clipseg_cli.config import ExportConfig, InferenceConfig
 from clipseg_cli.errors import ClassListError, ModelError, OutputError, UsageError
 from clipseg_cli.inference.students import plan_student
+from clipseg_cli.models.student import onnx as graph_module
 from clipseg_cli.models.student.files import StudentCard, read_student, write_student
 from clipseg_cli.models.student.network import Student, StudentShape
-from clipseg_cli.models.student.network import onnx as graph_module
 from clipseg_cli.models.student.onnx import OPSET, Port
 from clipseg_cli.types import ClassList, DecodedImage, ImageSource
 

@@ -17,10 +17,11 @@ LAYERS = [
     {"evaluation"},
     {"runs"},
     {"inference"},
-    {"methods", "models", "data", "outputs"},
+    {"methods", "refinements", "models", "data", "outputs"},
     {"ops"},
     {"utils"},
-    {"types", "config", "errors", "__init__"},
+    {"types", "config"},
+    {"errors", "__init__"},
 ]
 """From the top down: a part imports from itself and from those below it, never from beside or above it."""
 

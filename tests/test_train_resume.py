@@ -183,7 +183,7 @@ def test_an_error_in_the_middle_of_an_iteration_changes_nothing(whole, tmp_path,
 SLOW = """
 import json, sys, time
 from clipseg_cli.cli.main import main
-from clipseg_cli.models.student.network import backbones as student_backbones
+from clipseg_cli.models.student import backbones as student_backbones
 from clipseg_cli.training.log import Journal
 step = Journal.step
 Journal.step = lambda *args: (time.sleep(0.3), step(*args))

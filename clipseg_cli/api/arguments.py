@@ -5,47 +5,46 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import InferenceConfig
+from clipseg_cli.config import InferenceConfig, check_options
 from clipseg_cli.data.classes import benchmark_names, is_list_file, load_classes
-from clipseg_cli.errors import ClassListError, UsageError
+from clipseg_cli.errors import ClassListError
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import TypeAlias
 
     Words: TypeAlias = str | os.PathLike[str] | Sequence[str] | ClassList
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "prompt_denoising": (0, 1),
-    "key_smoothing": (0, 1),
-    "pamr": (0, 100),
-    "short_side": (0, 16_384),
-    "window": (0, 16_384),
-    "stride": (1, 16_384),
-    "batch_size": (1, 4096),
-    "max_megapixels": (0.001, 100_000),
-}
-
 
 def checked_config(**options: Any) -> InferenceConfig:
-    """Fields of `InferenceConfig`, each number in its range; None where a field may be None.
+    """Fields of `InferenceConfig`, each in its range.
 
     Raises:
-        UsageError: a number out of its range.
-        TypeError: not a number.
+        UsageError: a value out of its range, or unknown.
+        TypeError: a number or a text of another type.
     """
-    for name, (low, high) in _RANGES.items():
-        value, default = options.get(name), getattr(InferenceConfig, name)
-        if value is None and (name not in options or default is None):
-            continue
-        kinds = (int, float) if isinstance(default, float) else (int,)
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise TypeError(f"{name} is {kinds[-1].__name__}, not {type(value).__name__}")
-        if not low <= value <= high:
-            raise UsageError(f"{name}: {value} is not between {low:g} and {high:g}")
-    return InferenceConfig(**options)
+    config = InferenceConfig(**options)
+    check_options(config)
+    return config
+
+
+def checked_settings(values: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Hyper-parameters as `--set` takes them, from what a Python program has: {"pamr.dilations": (8, 16)}.
+
+    Raises:
+        TypeError: not a mapping from text.
+    """
+    if values is None:
+        return ()
+    if not hasattr(values, "items"):
+        raise TypeError(f"hyperparameters is a mapping, not {type(values).__name__}")
+
+    def text(value: Any) -> str:
+        return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+    return tuple(f"{checked_text(name, 'a hyper-parameter')}={text(v)}" for name, v in values.items())
 
 
 def checked_text(value: object, name: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from clipseg_cli.api.arguments import checked_config, checked_text, read_words
+from clipseg_cli.api.arguments import checked_config, checked_settings, checked_text, read_words
 from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig
 from clipseg_cli.errors import ClipsegError, UsageError
@@ -24,7 +24,7 @@ from clipseg_cli.runs.provenance import model_notes
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from typing import TypeAlias
 
     import torch
@@ -101,8 +101,10 @@ class Segmenter:
         key_smoothing: float = InferenceConfig.key_smoothing,
         presence: bool = InferenceConfig.presence,
         pamr: int = InferenceConfig.pamr,
+        hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
+        background_threshold: float | None = None,
         device: str | torch.device = InferenceConfig.device,
         precision: str = InferenceConfig.precision,
         short_side: int | None = None,
@@ -123,8 +125,10 @@ class Segmenter:
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
             presence: drop classes that are nowhere in the picture.
             pamr: steps of pixel-adaptive refinement; 0 is off.
+            hyperparameters: of methods and refinements, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
+            background_threshold: winners less probable than this become background; None takes the protocol's.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
             precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
             short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
@@ -146,8 +150,10 @@ class Segmenter:
             key_smoothing=key_smoothing,
             presence=bool(presence),
             pamr=pamr,
+            hyperparameters=checked_settings(hyperparameters),
             templates=None if templates is None else checked_text(templates, "templates"),
             protocol=checked_text(protocol, "protocol"),
+            background_threshold=background_threshold,
             device=str(device),
             precision=checked_text(precision, "precision"),
             short_side=short_side,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipseg_cli.cli import data_options as data_opt
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.comparison import compare
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.cli.results import Scored, show_results
 from clipseg_cli.cli.scores import show_protocol as print_protocol
 from clipseg_cli.config import OF_A_CLIP, EvalConfig
+from clipseg_cli.config.options import DATA, METHOD
 from clipseg_cli.errors import ClipsegError, UsageError
 
 if TYPE_CHECKING:
@@ -33,51 +33,59 @@ EXAMPLES = """
   clipseg eval --protocol sclip --benchmark cityscapes --show-protocol
 """
 
+RunOpt = Annotated[
+    str,
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="A pseudo-label run: its model, method and data set. Left out, with --dataset too: the newest.",
+        show_default=False,
+        rich_help_panel=DATA,
+    ),
+]
+AloneOpt = Annotated[
+    bool,
+    typer.Option("--alone", help="Score a student without the teacher beside it.", rich_help_panel=DATA),
+]
+MethodsOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="Compare several methods on the same images: maskclip,sclip,naclip:kk, or all.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+ModelsOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="LIST",
+        help="With --methods, compare them on several models: emoji,ViT-B-16, or ViT-B-16=TAG.",
+        show_default=False,
+        rich_help_panel=METHOD,
+    ),
+]
+ShowProtocolOpt = Annotated[
+    bool,
+    typer.Option(
+        "--show-protocol",
+        help="Print every setting of the protocol on the benchmark, with its fingerprint, and do nothing else.",
+        rich_help_panel=METHOD,
+    ),
+]
+
 TEACHER = "teacher"
 """Folder of the teacher's results in that of its student's."""
 
 
+@opt.takes(EvalConfig)
 def evaluate(
     ctx: typer.Context,
-    dataset: data_opt.DatasetOpt = EvalConfig.dataset,
-    run: data_opt.RunOpt = "",
-    student: opt.StudentOpt = EvalConfig.student,
-    alone: data_opt.AloneOpt = False,
-    benchmark: data_opt.BenchmarkOpt = EvalConfig.benchmark,
-    split: data_opt.SplitOpt = EvalConfig.split,
-    predictions: data_opt.PredictionsOpt = EvalConfig.predictions,
-    partial: data_opt.PartialOpt = EvalConfig.partial,
-    unseen: data_opt.UnseenOpt = EvalConfig.unseen,
-    corrupt: data_opt.CorruptOpt = [],  # noqa: B006  (Typer copies it)
-    severity: data_opt.SeverityOpt = "1..5",
-    seed: data_opt.SeedOpt = EvalConfig.seed,
-    classes: data_opt.DataClassesOpt = EvalConfig.classes,
-    background: data_opt.DataBackgroundOpt = EvalConfig.background,
-    background_threshold: opt.BackgroundThresholdOpt = EvalConfig.background_threshold,
-    templates: opt.TemplatesOpt = EvalConfig.templates,
-    model: opt.ModelOpt = EvalConfig.model,
-    pretrained: opt.PretrainedOpt = EvalConfig.pretrained,
-    method: opt.MethodOpt = EvalConfig.method,
-    methods: data_opt.MethodsOpt = "",
-    models: data_opt.ModelsOpt = "",
-    guide: opt.GuideOpt = EvalConfig.guide,
-    saliency: opt.SaliencyOpt = EvalConfig.saliency,
-    protocol: opt.ProtocolOpt = EvalConfig.protocol,
-    show_protocol: data_opt.ShowProtocolOpt = False,
-    prompt_denoising: opt.PromptDenoisingOpt = EvalConfig.prompt_denoising,
-    key_smoothing: opt.KeySmoothingOpt = EvalConfig.key_smoothing,
-    presence: opt.PresenceOpt = EvalConfig.presence,
-    pamr: opt.PamrOpt = EvalConfig.pamr,
-    short_side: opt.ShortSideOpt = EvalConfig.short_side,
-    window: opt.WindowOpt = EvalConfig.window,
-    stride: opt.StrideOpt = EvalConfig.stride,
-    batch_size: opt.BatchSizeOpt = EvalConfig.batch_size,
-    device: opt.DeviceOpt = EvalConfig.device,
-    precision: opt.PrecisionOpt = EvalConfig.precision,
-    max_megapixels: opt.MaxMegapixelsOpt = EvalConfig.max_megapixels,
-    workers: opt.WorkersOpt = EvalConfig.workers,
-    out: data_opt.RunsOpt = EvalConfig.out,
-    name: data_opt.NameOpt = EvalConfig.name,
+    run: RunOpt = "",
+    alone: AloneOpt = False,
+    methods: MethodsOpt = "",
+    models: ModelsOpt = "",
+    show_protocol: ShowProtocolOpt = False,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,

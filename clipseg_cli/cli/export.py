@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,26 +31,12 @@ StudentArg = Annotated[
         show_default=False,
     ),
 ]
-OnnxOpt = Annotated[Path, typer.Option(metavar="FILE", help="The file to write.", rich_help_panel=opt.OUTPUT)]
-ClassesOpt = Annotated[
-    str,
-    typer.Option(
-        "--classes",
-        "-c",
-        metavar="LIST",
-        help="Other words: cat,couch|sofa, a text file, or a benchmark. Left out: those of its training.",
-        show_default=False,
-        rich_help_panel=opt.WORDS,
-    ),
-]
 
 
+@opt.takes(ExportConfig)
 def export(
     ctx: typer.Context,
     student: StudentArg,
-    onnx: OnnxOpt = ExportConfig.onnx,
-    classes: ClassesOpt = ExportConfig.classes,
-    background: opt.BackgroundOpt = ExportConfig.background,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,

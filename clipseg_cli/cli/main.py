@@ -64,7 +64,6 @@ app = typer.Typer(
     name="clipseg",
     cls=_Boundary,
     help="Label every pixel of any image with the words you choose, by frozen CLIP models.",
-    add_completion=False,
     rich_markup_mode="rich",
     # Rich tracebacks print local variables, whole tensors among them.
     pretty_exceptions_enable=False,

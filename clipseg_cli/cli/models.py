@@ -13,8 +13,7 @@ from rich.table import Table
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import PLAIN_WIDTH, Console, count, data_errors
-from clipseg_cli.errors import UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import UsageError, did_you_mean
 
 EXAMPLES = """
 [bold]Examples[/bold]

@@ -1,34 +1,149 @@
-"""Options that commands share, each once: name, range, help. Its default stands in `config/`.
-
-Those of the commands over a whole data set are in `data_options.py`.
-"""
+"""From the fields of a config to the options of a command, and back; and the few options that hold no config."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
-from clipseg_cli.config import OF_A_CLIP, PROTOCOLS, SegmentConfig
+from clipseg_cli.cli.completion import COMPLETIONS
+from clipseg_cli.config import OF_A_CLIP, OUTPUT, PANELS, Option, options_of
 from clipseg_cli.errors import UsageError
-from clipseg_cli.utils.registry import did_you_mean
 
 Config = TypeVar("Config")
-Number = TypeVar("Number", float, int, "int | None", "float | None")
+Command = Callable[..., None]
 
-PROBABILITY = (0, 1)
-_SIDE = 16_384  # pixels
-WORDS, MODEL, METHOD = "Words", "Model", "Method"
-INFERENCE, OUTPUT = "Inference", "Output"
+ImagesArg = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGES",
+        help="Files, folders, globs; - reads one image from stdin and writes its label PNG to stdout.",
+        show_default=False,
+    ),
+]
+JsonOpt = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=OUTPUT),
+]
+QuietOpt = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print only errors, and the JSON if asked.", rich_help_panel=OUTPUT),
+]
+VerboseOpt = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Say more: a line for each image, every file.", rich_help_panel=OUTPUT
+    ),
+]
+
+
+def takes(config: type, *, without: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """Give a command an option for each field of a config that is one; `ctx.params` then holds their values.
+
+    Args:
+        config: a dataclass of `clipseg_cli.config`.
+        without: fields that this command has no option for. Parameters that the command itself names win, too.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters
+        hints = get_type_hints(config)
+        options = {
+            name: one for name, one in options_of(config).items() if name not in own and name not in without
+        }
+        defaults = {field.name: field.default for field in dataclasses.fields(config)}
+        parameters = list(own.values())
+        for name, one in options.items():
+            default = defaults[name]
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=_typed(default, one),
+                    annotation=Annotated[_kind(hints[name], one), _typer_option(name, one, default)],
+                )
+            )
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            command(**{name: value for name, value in values.items() if name in own})
+
+        ordered = sorted(parameters, key=lambda p: _place(p, own=p.name in own))
+        kinds = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in ordered]
+        run.__signature__ = inspect.Signature(kinds)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in kinds}
+        return run
+
+    return decorate
+
+
+def _place(parameter: inspect.Parameter, *, own: bool) -> tuple[int, bool]:
+    """Arguments first, then panel by panel; a command's own options come first, and last under "Output"."""
+    marks = getattr(parameter.annotation, "__metadata__", ())
+    panel = next((m.rich_help_panel for m in marks if isinstance(m, typer.models.OptionInfo)), None)
+    return (PANELS.index(panel), own == (panel == OUTPUT)) if panel in PANELS else (-1, False)
+
+
+def _typer_option(name: str, one: Option, default: Any) -> Any:
+    def check(value: Any) -> Any:
+        one.check(one.flag(name), value)
+        return value
+
+    silent = default is None or default is False or default == "" or one.shown == ""
+    # Typer puts brackets around a default that is not the value itself.
+    shown = "" if silent else rf" [dim]\[default: {one.shown or _written(default)}][/dim]"
+    parse = None if one.read is None else _reading(one.read, default)
+    return typer.Option(
+        *(one.flags or (f"--{name.replace('_', '-')}",)),
+        metavar=one.metavar if one.metavar != "TEXT" else None,
+        help=one.help + shown,
+        show_default=False,
+        rich_help_panel=one.panel,
+        callback=check if one.within or one.choices else None,
+        parser=parse,
+        autocompletion=COMPLETIONS.get(one.kind) or _among(one.choices),
+    )
+
+
+def _written(default: Any) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _reading(read: Callable[[str], Any], default: Any) -> Callable[[Any], Any]:
+    # Typer reads defaults as well, which are values already.
+    def parse(text: Any) -> Any:
+        return text if text is None or (text == default and not isinstance(text, str)) else read(str(text))
+
+    return parse
+
+
+def _among(choices: tuple[str, ...]) -> Callable[[str], list[str]] | None:
+    return (lambda incomplete: [c for c in choices if c.startswith(incomplete)]) if choices else None
+
+
+def _typed(default: Any, one: Option) -> Any:
+    """A default as Typer takes it: several texts as a list."""
+    return list(default) if isinstance(default, tuple) and one.read is None else default
+
+
+def _kind(hint: Any, one: Option) -> Any:
+    """The type that Typer reads: a literal is a text with choices, several texts are a list."""
+    if one.read is not None:
+        return Any
+    if one.choices:
+        return str | None if type(None) in get_args(hint) else str
+    return list[str] if get_origin(hint) is tuple else hint
 
 
 def config_from(kind: type[Config], options: Mapping[str, Any], **others: Any) -> Config:
     """A config whose fields are the options of the same names, as in `ctx.params`."""
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in options.items() if name in names} | others)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for name, value in options.items() if name in fields} | others
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def given_options(ctx: typer.Context) -> dict[str, Any]:
@@ -61,295 +176,3 @@ def check_student(given: Mapping[str, Any]) -> None:
                 f"{option} is about a CLIP; a student is used as it was trained",
                 hint=f"leave out --student or {option}",
             )
-
-
-def between(low: float, high: float) -> Callable[[Number], Number]:
-    """A check that a number lies in [low, high], or is left out."""
-
-    # Typer's min and max let `nan` through, and print a range that squeezes the help on a narrow terminal.
-    def check(value: Number) -> Number:
-        if value is not None and not low <= value <= high:
-            raise typer.BadParameter(f"{value} is not between {low:g} and {high:g}.")
-        return value
-
-    return check
-
-
-def _protocol(value: str) -> str:
-    if value not in PROTOCOLS:
-        raise UsageError(f"unknown protocol '{value}'", hint=did_you_mean(value, PROTOCOLS))
-    return value
-
-
-def folder(text: str) -> Path:
-    """The folder that an option names."""
-    if not str(text).strip():  # as `--out "$UNSET"` gives it; Path would make it the current folder
-        raise UsageError("--out is empty", hint="name a folder; . is the current one")
-    return Path(text)
-
-
-def _precision(value: str) -> str:
-    # The names are those of `utils.device.PRECISIONS`, which brings torch.
-    if value not in (known := ("auto", "fp32", "bf16")):
-        raise UsageError(f"unknown precision '{value}'", hint=did_you_mean(value, known))
-    return value
-
-
-ImagesArg = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGES",
-        help="Files, folders, globs; - reads one image from stdin and writes its label PNG to stdout.",
-        show_default=False,
-    ),
-]
-
-ClassesOpt = Annotated[
-    str,
-    typer.Option(
-        "--classes",
-        "-c",
-        metavar="LIST",
-        help="cat,couch|sofa (a bar joins synonyms), a text file, or a benchmark such as voc21. A student can do "
-        "without: it has its own.",
-        show_default=False,
-        rich_help_panel=WORDS,
-    ),
-]
-BackgroundOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="WORDS",
-        show_default=SegmentConfig.background.replace(",", ", "),
-        help="Words that together become the class background; none for a closed set.",
-        rich_help_panel=WORDS,
-    ),
-]
-BackgroundThresholdOpt = Annotated[
-    float | None,
-    typer.Option(
-        metavar="P",
-        callback=between(*PROBABILITY),
-        help="Pixels whose best class is less probable than P become background. Left out: the protocol's.",
-        show_default=False,
-        rich_help_panel=WORDS,
-    ),
-]
-TemplatesOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SET",
-        help="Sentences around each word: imagenet (80), maskclip (85), single, clip-diy, name, or a text file. "
-        "Left out: the protocol's, imagenet by default.",
-        show_default=False,
-        rich_help_panel=WORDS,
-    ),
-]
-
-ModelOpt = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="An open_clip architecture, or emoji: the model in this package. See clipseg models.",
-        rich_help_panel=MODEL,
-    ),
-]
-PretrainedOpt = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TAG|FILE",
-        help="Weights: a tag of open_clip, or a file. Left out: openai, or the first tag.",
-        show_default=False,
-        rich_help_panel=MODEL,
-    ),
-]
-
-StudentOpt = Annotated[
-    str,
-    typer.Option(
-        "--student",
-        metavar="RUN",
-        help="Instead of a CLIP a network of your own: a run of clipseg train, RUN/best, or a checkpoint.",
-        show_default=False,
-        rich_help_panel=MODEL,
-    ),
-]
-
-MethodOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="How dense features are read; clipseg models --methods lists all. auto is the best that asks no second "
-        "network: sc_clip for the ViTs of CLIP, vanilla for emoji, maskclip for other towers.",
-        rich_help_panel=METHOD,
-    ),
-]
-ProtocolOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        callback=_protocol,
-        help="default, or the exact settings of a publication: sclip, sclip-paper, sc-clip, maskclip, clip-diy.",
-        rich_help_panel=METHOD,
-    ),
-]
-GuideOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Another network for methods that ask for one (proxyclip, dinoiser): dino, dino-b8, dinov2, a ViT of "
-        "timm, NAME=FILE, or a head of CLIP-DINOiser.",
-        show_default=False,
-        rich_help_panel=METHOD,
-    ),
-]
-SaliencyOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="KIND",
-        help="What decides where the background is: none, clip (cuts of its own patches), dino (what DINO attends to), "
-        "found (the model's own head of FOUND, else DINO and FOUND's), dino=FILE, found=HEAD,DINO (files), or a folder "
-        "of maps. auto is found for clip_diy with a model that has a head (emoji), else none.",
-        rich_help_panel=METHOD,
-    ),
-]
-PresenceOpt = Annotated[
-    bool,
-    typer.Option(
-        "--presence",
-        help="Drop classes that are nowhere in the picture: no coherent part of it, and no window as a whole.",
-        rich_help_panel=METHOD,
-    ),
-]
-PamrOpt = Annotated[
-    int,
-    typer.Option(
-        metavar="STEPS",
-        callback=between(0, 100),
-        help="Let scores flow between neighbouring pixels that look alike (NACLIP: 10; 0 is off).",
-        rich_help_panel=METHOD,
-    ),
-]
-PromptDenoisingOpt = Annotated[
-    float,
-    typer.Option(
-        metavar="T",
-        callback=between(*PROBABILITY),
-        help="Drop classes that are nowhere more probable than T (paper: 0.5; 0 is off).",
-        rich_help_panel=METHOD,
-    ),
-]
-KeySmoothingOpt = Annotated[
-    float,
-    typer.Option(
-        metavar="T",
-        callback=between(*PROBABILITY),
-        help="Smooth patches less sure than T over similar keys (paper: 1.0; 0 is off).",
-        rich_help_panel=METHOD,
-    ),
-]
-
-ShortSideOpt = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PIXELS",
-        callback=between(0, _SIDE),
-        help="Resize the short side to this; 0 keeps the size. Left out: what the model asks for.",
-        show_default=False,
-        rich_help_panel=INFERENCE,
-    ),
-]
-WindowOpt = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PIXELS",
-        callback=between(0, _SIDE),
-        help="Side of the sliding window; 0 for the whole image at once. Left out: the model's own.",
-        show_default=False,
-        rich_help_panel=INFERENCE,
-    ),
-]
-StrideOpt = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PIXELS",
-        callback=between(1, _SIDE),
-        help="Step between windows. Left out: half a window.",
-        show_default=False,
-        rich_help_panel=INFERENCE,
-    ),
-]
-DeviceOpt = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=INFERENCE),
-]
-PrecisionOpt = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        callback=_precision,
-        help="auto (bf16 on CUDA, else fp32), fp32 or bf16.",
-        rich_help_panel=INFERENCE,
-    ),
-]
-BatchSizeOpt = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        callback=between(1, 4096),
-        help="Windows in one forward pass.",
-        rich_help_panel=INFERENCE,
-    ),
-]
-MaxMegapixelsOpt = Annotated[
-    float,
-    typer.Option(
-        metavar="N",
-        callback=between(0.001, 100_000),
-        help="Refuse larger images, before they are decoded.",
-        rich_help_panel=INFERENCE,
-    ),
-]
-WorkersOpt = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        callback=between(1, 64),
-        help="Threads that decode and write while the model computes.",
-        rich_help_panel=INFERENCE,
-    ),
-]
-
-OutOpt = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="DIR",
-        parser=folder,
-        help="Folder for everything written.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-HeatmapsOpt = Annotated[
-    bool,
-    typer.Option(
-        "--heatmaps", help="Also write a confidence picture for each class.", rich_help_panel=OUTPUT
-    ),
-]
-JsonOpt = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=OUTPUT),
-]
-QuietOpt = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print only errors, and the JSON if asked.", rich_help_panel=OUTPUT),
-]
-VerboseOpt = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", "-v", help="Say more: a line for each image, every file.", rich_help_panel=OUTPUT
-    ),
-]

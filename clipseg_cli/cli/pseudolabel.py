@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipseg_cli.cli import data_options as data_opt
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import PseudolabelConfig
@@ -27,43 +26,22 @@ EXAMPLES = """
   clipseg pseudolabel photos/ --classes "cat,dog,couch|sofa"
   torchrun --nproc-per-node 4 -m clipseg_cli pseudolabel voc/
 """
+DatasetArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="Root of VOC, PASCAL Context, COCO-Stuff, ADE20K, Cityscapes, or a folder of images.",
+        show_default=False,
+    ),
+]
 BAR = 24  # characters of the longest bar of the histogram
 NAMED = 12  # of the classes that occur nowhere
 
 
+@opt.takes(PseudolabelConfig, without=("student",))
 def pseudolabel(
     ctx: typer.Context,
-    dataset: data_opt.DatasetArg,
-    benchmark: data_opt.BenchmarkOpt = PseudolabelConfig.benchmark,
-    split: data_opt.SplitOpt = PseudolabelConfig.split,
-    keep_labels: data_opt.KeepLabelsOpt = PseudolabelConfig.keep_labels,
-    unseen: data_opt.UnseenOpt = PseudolabelConfig.unseen,
-    shard: data_opt.ShardOpt = "1/1",
-    classes: data_opt.DataClassesOpt = PseudolabelConfig.classes,
-    background: data_opt.DataBackgroundOpt = PseudolabelConfig.background,
-    background_threshold: opt.BackgroundThresholdOpt = PseudolabelConfig.background_threshold,
-    templates: opt.TemplatesOpt = PseudolabelConfig.templates,
-    model: opt.ModelOpt = PseudolabelConfig.model,
-    pretrained: opt.PretrainedOpt = PseudolabelConfig.pretrained,
-    method: opt.MethodOpt = PseudolabelConfig.method,
-    guide: opt.GuideOpt = PseudolabelConfig.guide,
-    saliency: opt.SaliencyOpt = PseudolabelConfig.saliency,
-    protocol: opt.ProtocolOpt = PseudolabelConfig.protocol,
-    prompt_denoising: opt.PromptDenoisingOpt = PseudolabelConfig.prompt_denoising,
-    key_smoothing: opt.KeySmoothingOpt = PseudolabelConfig.key_smoothing,
-    presence: opt.PresenceOpt = PseudolabelConfig.presence,
-    pamr: opt.PamrOpt = PseudolabelConfig.pamr,
-    min_confidence: data_opt.MinConfidenceOpt = PseudolabelConfig.min_confidence,
-    short_side: opt.ShortSideOpt = PseudolabelConfig.short_side,
-    window: opt.WindowOpt = PseudolabelConfig.window,
-    stride: opt.StrideOpt = PseudolabelConfig.stride,
-    batch_size: opt.BatchSizeOpt = PseudolabelConfig.batch_size,
-    device: opt.DeviceOpt = PseudolabelConfig.device,
-    precision: opt.PrecisionOpt = PseudolabelConfig.precision,
-    max_megapixels: opt.MaxMegapixelsOpt = PseudolabelConfig.max_megapixels,
-    workers: opt.WorkersOpt = PseudolabelConfig.workers,
-    out: data_opt.RunsOpt = PseudolabelConfig.out,
-    name: data_opt.NameOpt = PseudolabelConfig.name,
+    dataset: DatasetArg,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,

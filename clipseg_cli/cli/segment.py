@@ -35,34 +35,10 @@ STDIN = "-"
 MANY = 5  # above this, one table over all images, and a progress bar
 
 
+@opt.takes(SegmentConfig)
 def segment(
     ctx: typer.Context,
     images: opt.ImagesArg,
-    classes: opt.ClassesOpt = SegmentConfig.classes,
-    background: opt.BackgroundOpt = SegmentConfig.background,
-    background_threshold: opt.BackgroundThresholdOpt = SegmentConfig.background_threshold,
-    templates: opt.TemplatesOpt = SegmentConfig.templates,
-    model: opt.ModelOpt = SegmentConfig.model,
-    pretrained: opt.PretrainedOpt = SegmentConfig.pretrained,
-    student: opt.StudentOpt = SegmentConfig.student,
-    method: opt.MethodOpt = SegmentConfig.method,
-    guide: opt.GuideOpt = SegmentConfig.guide,
-    saliency: opt.SaliencyOpt = SegmentConfig.saliency,
-    protocol: opt.ProtocolOpt = SegmentConfig.protocol,
-    prompt_denoising: opt.PromptDenoisingOpt = SegmentConfig.prompt_denoising,
-    key_smoothing: opt.KeySmoothingOpt = SegmentConfig.key_smoothing,
-    presence: opt.PresenceOpt = SegmentConfig.presence,
-    pamr: opt.PamrOpt = SegmentConfig.pamr,
-    short_side: opt.ShortSideOpt = SegmentConfig.short_side,
-    window: opt.WindowOpt = SegmentConfig.window,
-    stride: opt.StrideOpt = SegmentConfig.stride,
-    batch_size: opt.BatchSizeOpt = SegmentConfig.batch_size,
-    device: opt.DeviceOpt = SegmentConfig.device,
-    precision: opt.PrecisionOpt = SegmentConfig.precision,
-    max_megapixels: opt.MaxMegapixelsOpt = SegmentConfig.max_megapixels,
-    workers: opt.WorkersOpt = SegmentConfig.workers,
-    out: opt.OutOpt = SegmentConfig.out,
-    heatmaps: opt.HeatmapsOpt = SegmentConfig.heatmaps,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -73,11 +49,11 @@ def segment(
     prints what share of each image every class took.
     """
     _check_words(opt.given_options(ctx))
+    config = opt.config_from(SegmentConfig, ctx.params, images=tuple(images))
     streamed = STDIN in images
     if streamed:
-        _check_streams(images, as_json, heatmaps)
+        _check_streams(images, as_json, config.heatmaps)
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
-    config = opt.config_from(SegmentConfig, ctx.params, images=tuple(images))
     with console.waiting("loading the model"):
         from clipseg_cli.commands.segment import prepare_segmentation  # torch loads here, not for --help
 
@@ -86,10 +62,10 @@ def segment(
     for note in run.notes:
         console.say(f"Note: {note}")
     report = _Report(run)
-    _run(run, report, console, None if streamed else out)
+    _run(run, report, console, None if streamed else config.out)
     if as_json:
-        console.document({**report.document(), "out": str(out), "failed": report.failed})
-    _finish(report, console, out)
+        console.document({**report.document(), "out": str(config.out), "failed": report.failed})
+    _finish(report, console, config.out)
 
 
 class _Report:

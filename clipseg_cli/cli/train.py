@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from clipseg_cli.cli import data_options as data_opt
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli import train_options as train_opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import ClipsegError
@@ -32,57 +30,9 @@ LINES = 10
 """Lines about the loss in a run whose stderr is no terminal."""
 
 
+@opt.takes(TrainConfig, without=("student", "background_threshold", "window", "stride", "batch_size"))
 def train(
     ctx: typer.Context,
-    labels: train_opt.LabelsOpt = TrainConfig.labels,
-    teacher: train_opt.TeacherOpt = TrainConfig.teacher,
-    setting: train_opt.SettingOpt = TrainConfig.setting,
-    unseen: data_opt.UnseenOpt = TrainConfig.unseen,
-    guided: train_opt.GuidedOpt = TrainConfig.guided,
-    self_from: train_opt.SelfFromOpt = TrainConfig.self_from,
-    targets: train_opt.TargetsOpt = TrainConfig.targets,
-    distill: train_opt.DistillOpt = TrainConfig.distill,
-    dataset: data_opt.DatasetOpt = TrainConfig.dataset,
-    benchmark: data_opt.BenchmarkOpt = TrainConfig.benchmark,
-    split: data_opt.SplitOpt = TrainConfig.split,
-    classes: data_opt.DataClassesOpt = TrainConfig.classes,
-    background: data_opt.DataBackgroundOpt = TrainConfig.background,
-    backbone: train_opt.StudentBackboneOpt = TrainConfig.backbone,
-    head: train_opt.HeadOpt = TrainConfig.head,
-    init: train_opt.InitOpt = TrainConfig.init,
-    normalise: train_opt.NormaliseOpt = TrainConfig.normalise,
-    centre: train_opt.CentreOpt = TrainConfig.centre,
-    preset: train_opt.PresetOpt = TrainConfig.preset,
-    iterations: train_opt.IterationsOpt = TrainConfig.iterations,
-    step_images: train_opt.StepImagesOpt = TrainConfig.step_images,
-    accumulate: train_opt.AccumulateOpt = TrainConfig.accumulate,
-    crop: train_opt.CropOpt = TrainConfig.crop,
-    short_side: train_opt.BaseSideOpt = TrainConfig.short_side,
-    rate: train_opt.RateOpt = TrainConfig.rate,
-    weight_decay: train_opt.WeightDecayOpt = TrainConfig.weight_decay,
-    seed: train_opt.TrainSeedOpt = TrainConfig.seed,
-    model: opt.ModelOpt = TrainConfig.model,
-    pretrained: opt.PretrainedOpt = TrainConfig.pretrained,
-    templates: opt.TemplatesOpt = TrainConfig.templates,
-    method: opt.MethodOpt = TrainConfig.method,
-    guide: opt.GuideOpt = TrainConfig.guide,
-    saliency: opt.SaliencyOpt = TrainConfig.saliency,
-    protocol: opt.ProtocolOpt = TrainConfig.protocol,
-    prompt_denoising: opt.PromptDenoisingOpt = TrainConfig.prompt_denoising,
-    key_smoothing: opt.KeySmoothingOpt = TrainConfig.key_smoothing,
-    presence: opt.PresenceOpt = TrainConfig.presence,
-    pamr: opt.PamrOpt = TrainConfig.pamr,
-    device: opt.DeviceOpt = TrainConfig.device,
-    precision: opt.PrecisionOpt = TrainConfig.precision,
-    compile: train_opt.CompileOpt = TrainConfig.compile,  # noqa: A002  (the name of the option)
-    max_megapixels: opt.MaxMegapixelsOpt = TrainConfig.max_megapixels,
-    workers: opt.WorkersOpt = TrainConfig.workers,
-    validate_every: train_opt.ValidateEveryOpt = TrainConfig.validate_every,
-    validation_images: train_opt.ValidationImagesOpt = TrainConfig.validation_images,
-    checkpoint_every: train_opt.CheckpointEveryOpt = TrainConfig.checkpoint_every,
-    resume: train_opt.ResumeOpt = TrainConfig.resume,
-    out: data_opt.RunsOpt = TrainConfig.out,
-    name: data_opt.NameOpt = TrainConfig.name,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,

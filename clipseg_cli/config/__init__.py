@@ -1,21 +1,5 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
-from clipseg_cli.config.commands import (
-    AUTO,
-    BEST,
-    NO_SALIENCY,
-    OF_A_CLIP,
-    REFINEMENTS,
-    TEACHING,
-    DataConfig,
-    EvalConfig,
-    ExportConfig,
-    InferenceConfig,
-    PseudolabelConfig,
-    SegmentConfig,
-    Setting,
-    TrainConfig,
-)
 from clipseg_cli.config.constants import (
     BACKGROUND_WORDS,
     BUNDLED_BACKBONE,
@@ -27,6 +11,17 @@ from clipseg_cli.config.constants import (
     UNLABELLED,
     ignore_value,
 )
+from clipseg_cli.config.data import DataConfig, EvalConfig, PseudolabelConfig
+from clipseg_cli.config.inference import (
+    BEST,
+    NO_SALIENCY,
+    OF_A_CLIP,
+    REFINEMENTS,
+    TEACHING,
+    InferenceConfig,
+    SegmentConfig,
+)
+from clipseg_cli.config.options import MAIN, OUTPUT, PANELS, Option, check_options, option, options_of
 from clipseg_cli.config.protocols import (
     CLIP_DIY_PROTOCOL,
     DEFAULT_PROTOCOL,
@@ -47,6 +42,7 @@ from clipseg_cli.config.recipes import (
     Head,
     Recipe,
 )
+from clipseg_cli.config.training import AUTO, ExportConfig, Setting, TrainConfig
 
 __all__ = [
     "AUTO",
@@ -61,9 +57,12 @@ __all__ = [
     "EMOJI_RECIPE",
     "IGNORE_INDEX",
     "IGNORE_INDEX_16",
+    "MAIN",
     "MASKCLIP_PROTOCOL",
     "NO_SALIENCY",
     "OF_A_CLIP",
+    "OUTPUT",
+    "PANELS",
     "PLAIN_BACKGROUND",
     "PROTOCOLS",
     "QUICK_RECIPE",
@@ -80,6 +79,7 @@ __all__ = [
     "Head",
     "InferenceConfig",
     "KeyNorm",
+    "Option",
     "Protocol",
     "PseudolabelConfig",
     "Recipe",
@@ -87,5 +87,8 @@ __all__ = [
     "Setting",
     "Stitch",
     "TrainConfig",
+    "check_options",
     "ignore_value",
+    "option",
+    "options_of",
 ]

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import PLAIN_BACKGROUND
-from clipseg_cli.errors import ClassListError, ClipsegError
+from clipseg_cli.errors import ClassListError, ClipsegError, did_you_mean
 from clipseg_cli.types import ClassList
 from clipseg_cli.utils.files import open_input
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,8 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from clipseg_cli.errors import ShapeError, UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import ShapeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

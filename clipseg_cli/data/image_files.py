@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from clipseg_cli.errors import ImageError
+from clipseg_cli.errors import ImageError, did_you_mean
 from clipseg_cli.types import ImageSource
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

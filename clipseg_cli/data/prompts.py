@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipseg_cli.data.classes import is_list_file, numbered_lines
-from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import ClipsegError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

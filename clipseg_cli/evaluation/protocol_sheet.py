@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.data.classes import benchmark_names, load_classes
 from clipseg_cli.data.prompts import load_templates
-from clipseg_cli.errors import UsageError
+from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.outputs import json_safe
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from clipseg_cli.config import InferenceConfig
 from clipseg_cli.data.datasets import open_dataset
-from clipseg_cli.errors import UsageError
+from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.types import ClassList
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,11 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.errors import UsageError
+from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.methods import METHODS, find_method
 from clipseg_cli.refinements import REFINEMENTS
 from clipseg_cli.types import Refinement
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -9,6 +9,7 @@ from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
 from clipseg_cli.inference.predictor import Predictor, require_background
+from clipseg_cli.inference.settings import check_window
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.inference.students import StudentPlan, plan_student
 from clipseg_cli.models.clip.backbones import load_backbone
@@ -138,6 +139,7 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     chosen = read_chosen(config, protocol, config.method_name)
     method = chosen_method(config.method_name, chosen)
     check_guides(config, method)
+    check_window(config, protocol)
     device = pick_device(config.device)
     return ModelPlan(
         config, protocol, templates, method, chosen, device, pick_precision(config.precision, device)

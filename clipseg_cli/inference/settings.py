@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from clipseg_cli.config import PROTOCOLS, Protocol
 from clipseg_cli.data.classes import benchmark_names, load_benchmark
-from clipseg_cli.errors import UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from clipseg_cli.config import InferenceConfig
@@ -76,9 +75,7 @@ def resolve_settings(
     window = first(config.window, protocol.window, backbone.image_size)
     stride = first(config.stride, protocol.stride, max(1, window // 2))
     if window and not 0 < stride <= window:
-        raise UsageError(
-            f"--stride {stride} does not fit --window {window}", hint="use 1 to the window's side"
-        )
+        raise _misfit(config, protocol, window, stride)
     if by_patch and window:
         # On one patch grid windows must start and end at patches.
         window = max(patch, round(window / patch) * patch)
@@ -99,6 +96,29 @@ def resolve_settings(
         refine_scale=100.0,
         background_threshold=first(config.background_threshold, protocol.background_threshold, 0.0),
     )
+
+
+def check_window(config: InferenceConfig, protocol: Protocol) -> None:
+    """What can be said of window and stride without a model.
+
+    Raises:
+        UsageError: steps would leave pixels out.
+    """
+    window = protocol.window if config.window is None else config.window
+    stride = protocol.stride if config.stride is None else config.stride
+    if window and stride and stride > window:
+        raise _misfit(config, protocol, window, stride)
+
+
+def _misfit(config: InferenceConfig, protocol: Protocol, window: int, stride: int) -> UsageError:
+    """The error about a stride that is larger than the window; it names only what was typed."""
+    if config.stride is None:
+        return UsageError(
+            f"--window {window} is smaller than the stride of {stride} pixels of --protocol {protocol.name}",
+            hint=f"add --stride {max(1, window // 2)}",
+        )
+    own = f"--window {window}" if config.window is not None else f"the window of {window} pixels"
+    return UsageError(f"--stride {stride} does not fit {own}", hint="use 1 to the window's side")
 
 
 def find_protocol(name: str, benchmark: str | None = None) -> Protocol:

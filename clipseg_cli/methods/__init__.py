@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from clipseg_cli.errors import UsageError
-from clipseg_cli.utils.registry import Registry, did_you_mean
+from clipseg_cli.errors import UsageError, did_you_mean
+from clipseg_cli.utils.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL, RECIPES, VOC_RECIPE
-from clipseg_cli.errors import UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from clipseg_cli.config import Head, Recipe, TrainConfig

@@ -6,9 +6,8 @@ import re
 
 import torch
 
-from clipseg_cli.errors import UsageError
+from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.utils.distributed import local_rank
-from clipseg_cli.utils.registry import did_you_mean
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from clipseg_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from clipseg_cli.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint with the nearest known words, or with all of them when there are few; may be empty."""
-    known = list(known)
-    lowered = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(f"'{lowered[c]}'" for c in close) + "?"
-    return "known: " + ", ".join(known) if 0 < len(known) <= 12 else ""
 
 
 class Registry(Generic[T]):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from clipseg_cli.data.classes import benchmark_names
 from clipseg_cli.data.datasets._recognise import Found, recognise_in
 from clipseg_cli.data.datasets._splits import shortened
-from clipseg_cli.errors import DatasetError, UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import DatasetError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.classes import is_list_file, numbered_lines
 from clipseg_cli.data.image_files import EXTENSIONS
-from clipseg_cli.errors import DatasetError, UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import DatasetError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,12 +11,11 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
 from clipseg_cli.models.weights.fingerprints import fingerprint
 from clipseg_cli.ops.saliency import qkv_maps
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor

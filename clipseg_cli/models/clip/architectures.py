@@ -17,8 +17,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from torch.overrides import TorchFunctionMode
 
 from clipseg_cli.config import BUNDLED_MODEL
-from clipseg_cli.errors import ModelError, UsageError
-from clipseg_cli.utils.registry import did_you_mean
+from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

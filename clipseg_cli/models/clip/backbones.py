@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import open_clip
 
 from clipseg_cli.config import BUNDLED_MODEL
-from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 from clipseg_cli.models.clip import architectures
 from clipseg_cli.models.clip.architectures import Normalisation
 from clipseg_cli.models.clip.dense_transformer import dense_reader, with_overrides
@@ -24,7 +24,6 @@ from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
 from clipseg_cli.models.weights.fingerprints import fingerprint
 from clipseg_cli.models.weights.fitting import fit_weights
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

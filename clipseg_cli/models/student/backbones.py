@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import timm
 
 from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL
-from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 from clipseg_cli.models.clip.architectures import bundled_file
 from clipseg_cli.models.clip.backbones import WEIGHT_SUFFIXES
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

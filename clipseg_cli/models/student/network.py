@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipseg_cli.config import Head
-from clipseg_cli.errors import ShapeError, UsageError
+from clipseg_cli.errors import ShapeError, UsageError, did_you_mean
 from clipseg_cli.models.student.backbones import FIRST_STAGE, FIRST_STRIDE, LAST_STAGE, build_backbone
 from clipseg_cli.models.student.heads import DeepLabV2Head, DeepLabV3PlusHead
 from clipseg_cli.ops.similarity import merge_aliases
-from clipseg_cli.utils.registry import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,62 @@
+"""What a shell offers behind Tab: names that are known without importing torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipseg_cli.config import BEST, BUNDLED_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def _begun(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def models(incomplete: str) -> list[str]:
+    """Architectures of open_clip by the names of their files, and the bundled model."""
+    spec = importlib.util.find_spec("open_clip")
+    places = (spec.submodule_search_locations if spec else None) or ()
+    names = {path.stem for place in places for path in Path(place, "model_configs").glob("*.json")}
+    return _begun([BUNDLED_MODEL, *sorted(names)], incomplete)
+
+
+def methods(incomplete: str) -> list[str]:
+    """The files in `methods/`."""
+    from clipseg_cli.methods import METHODS
+
+    return _begun([BEST, *METHODS.names()], incomplete)
+
+
+def hyperparameters(incomplete: str) -> list[str]:
+    """Methods and refinements that may have some."""
+    from clipseg_cli.methods import METHODS
+    from clipseg_cli.refinements import REFINEMENTS
+
+    return _begun([f"{name}." for name in (*METHODS.names(), *REFINEMENTS.names())], incomplete)
+
+
+def benchmarks(incomplete: str) -> list[str]:
+    """Class lists in the package."""
+    from clipseg_cli.data.classes import benchmark_names
+
+    return _begun(benchmark_names(), incomplete)
+
+
+def devices(incomplete: str) -> list[str]:
+    """Kinds of devices, whatever this machine has."""
+    return _begun(("auto", "cpu", "cuda", "mps"), incomplete)
+
+
+COMPLETIONS: dict[str, Callable[[str], list[str]]] = {
+    "model": models,
+    "method": methods,
+    "hyper-parameter": hyperparameters,
+    "benchmark": benchmarks,
+    "classes": benchmarks,
+    "device": devices,
+}
+"""Kind of an option -> what may stand there."""

@@ -1,0 +1,275 @@
+"""How images become label maps: what every command that labels has in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_BACKGROUND, SALIENCY_HEADS
+from clipseg_cli.config.options import INFERENCE, MAIN, METHOD, MODEL, OUTPUT, WORDS, folder, option
+from clipseg_cli.config.protocols import PROTOCOLS
+
+REFINEMENTS = ("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr")
+"""Options that make other labels of what a method reads."""
+
+OF_A_CLIP = (
+    "model",
+    "pretrained",
+    "method",
+    "protocol",
+    "templates",
+    *(name for name in REFINEMENTS if name != "pamr"),
+)
+"""Options that mean nothing for a student, which is used as it was trained; PAMR looks at pixels, whoever labels."""
+
+TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
+"""How a CLIP labels, beside its weights; a student remembers it of its teacher."""
+
+BEST = "auto"
+"""Instead of a method: the best that asks no second network, judged by published averages (README) and, for the
+bundled model, by what it scores on drawn scenes. Instead of a kind of saliency: the one with which CLIP-DIY was
+published, where the model has a head for it."""
+
+NO_SALIENCY = "none"
+
+
+def best_method(model: str, protocol: str) -> str:
+    """What `--method auto` means.
+
+    Args:
+        model: an architecture; towers that are not called "ViT-" after CLIP's own have no published comparison, and the
+            plainest reading fits them all.
+        protocol: its publication may be about a method of its own.
+    """
+    own = PROTOCOLS[protocol].method if protocol in PROTOCOLS else ""
+    if own or model == BUNDLED_MODEL:
+        return own or "vanilla"
+    return "sc_clip" if model.startswith("ViT-") and "SigLIP" not in model else "maskclip"
+
+
+def best_saliency(model: str, pretrained: str | None, method: str, protocol: str) -> str:
+    """What `--saliency auto` means.
+
+    Args:
+        model: only those in the package have heads of their own, which fit the weights in the package.
+        pretrained: other weights for it.
+        method: CLIP-DIY is published with FOUND; all others do without.
+        protocol: a publication fixes its settings, and none of them is about our models.
+    """
+    fits = model in SALIENCY_HEADS and pretrained in (None, "bundled")
+    diy = method.replace("-", "_") == "clip_diy" and protocol == InferenceConfig.protocol
+    return "found" if fits and diy else NO_SALIENCY
+
+
+PROBABILITY = (0, 1)
+SIDE = 16_384
+"""Pixels of the longest side that may be asked for."""
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How images become label maps; None leaves the choice to the protocol, then to the model."""
+
+    classes: str = option(
+        "",
+        "The words: cat,couch|sofa (a bar joins synonyms), a text file, or a benchmark such as voc21. "
+        "A student has its own.",
+        metavar="LIST",
+        flags=("--classes", "-c"),
+        kind="classes",
+    )
+    model: str = option(
+        "ViT-B-16",
+        "An open_clip architecture, or emoji: the model for drawings in this package. See clipseg models.",
+        metavar="NAME",
+        flags=("--model", "-m"),
+        kind="model",
+    )
+    background: str = option(
+        ",".join((*BACKGROUND_WORDS, PLAIN_BACKGROUND)),
+        "Words that together become the class background; none for a closed set.",
+        panel=WORDS,
+        metavar="WORDS",
+    )
+    background_threshold: float | None = option(
+        None,
+        "Pixels whose best class is less probable than P become background. Default: the protocol's.",
+        panel=WORDS,
+        metavar="P",
+        within=PROBABILITY,
+    )
+    templates: str | None = option(
+        None,
+        "Prompt templates around each word: imagenet (80), maskclip (85), single, clip-diy, name, or a text file. "
+        "Default: the protocol's, usually imagenet.",
+        panel=WORDS,
+        metavar="SET",
+    )
+    pretrained: str | None = option(
+        None,
+        "Weights: a tag of open_clip, or a file. Default: openai, or the first tag.",
+        panel=MODEL,
+        metavar="TAG|FILE",
+    )
+    student: str = option(
+        "",
+        "A network of your own instead of a CLIP: a run of clipseg train, RUN/best, or a checkpoint.",
+        panel=MODEL,
+        metavar="RUN",
+    )
+    method: str = option(
+        BEST,
+        "How dense features are read; clipseg models --methods lists all. auto is the best method that needs no "
+        "auxiliary network: sc_clip for the ViTs of CLIP, vanilla for emoji, maskclip for other towers.",
+        panel=METHOD,
+        metavar="NAME",
+        kind="method",
+    )
+    guide: str = option(
+        "",
+        "The auxiliary network of proxyclip and dinoiser: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, or a head "
+        "of CLIP-DINOiser.",
+        panel=METHOD,
+        metavar="NAME",
+    )
+    saliency: str = option(
+        BEST,
+        "What decides where the background is: none, clip (cuts of its own patches), dino (what DINO attends to), "
+        "found (the model's own head of FOUND, else DINO and FOUND's), dino=FILE, found=HEAD,DINO (files), or a folder "
+        "of maps. auto is found for clip_diy with a model that has a head (emoji), else none.",
+        panel=METHOD,
+        metavar="KIND",
+    )
+    protocol: str = option(
+        "default",
+        "default, or the exact settings of a publication: sclip, sclip-paper, sc-clip, maskclip, clip-diy.",
+        panel=METHOD,
+        metavar="NAME",
+        choices=tuple(PROTOCOLS),
+        kind="protocol",
+    )
+    prompt_denoising: float = option(
+        0.0,
+        "Drop classes that are nowhere more probable than T (paper: 0.5; 0 is off).",
+        panel=METHOD,
+        metavar="T",
+        within=PROBABILITY,
+    )
+    key_smoothing: float = option(
+        0.0,
+        "Smooth patches less sure than T over similar keys (paper: 1.0; 0 is off).",
+        panel=METHOD,
+        metavar="T",
+        within=PROBABILITY,
+    )
+    presence: bool = option(
+        False,
+        "Drop classes that are nowhere in the image: no coherent part of it, and no window as a whole.",
+        panel=METHOD,
+        flags=("--presence",),
+    )
+    pamr: int = option(
+        0,
+        "Steps of pixel-adaptive refinement: let scores flow between neighbouring pixels that look alike (NACLIP: 10; "
+        "0 is off).",
+        panel=METHOD,
+        metavar="STEPS",
+        within=(0, 100),
+    )
+    hyperparameters: tuple[str, ...] = option(
+        (),
+        "A hyper-parameter of a method or refinement: naclip.std=3, pamr.dilations=8,16. Repeat for more; clipseg "
+        "models --methods lists them.",
+        panel=METHOD,
+        metavar="NAME=VALUE",
+        flags=("--set",),
+        shown="",
+        kind="hyper-parameter",
+    )
+    short_side: int | None = option(
+        None,
+        "Resize the short side to this; 0 keeps the size. Default: the model's own.",
+        panel=INFERENCE,
+        metavar="PIXELS",
+        within=(0, SIDE),
+    )
+    window: int | None = option(
+        None,
+        "Side of the sliding window; 0 for the whole image at once. Default: the model's own.",
+        panel=INFERENCE,
+        metavar="PIXELS",
+        within=(0, SIDE),
+    )
+    stride: int | None = option(
+        None,
+        "Step between windows. Default: half a window.",
+        panel=INFERENCE,
+        metavar="PIXELS",
+        within=(1, SIDE),
+    )
+    batch_size: int = option(
+        16, "Windows in one forward pass.", panel=INFERENCE, metavar="N", within=(1, 4096)
+    )
+    device: str = option(
+        "auto", "auto, cpu, cuda, cuda:1 or mps.", panel=INFERENCE, metavar="NAME", kind="device"
+    )
+    precision: str = option(
+        "auto",
+        "auto (bf16 on CUDA, else fp32), fp32 or bf16.",
+        panel=INFERENCE,
+        metavar="NAME",
+        choices=("auto", "fp32", "bf16"),
+        kind="precision",
+    )
+    max_megapixels: float = option(
+        100.0,
+        "Refuse larger images before they are decoded.",
+        panel=INFERENCE,
+        metavar="N",
+        within=(0.001, 100_000),
+    )
+    workers: int = option(
+        2,
+        "Threads that decode and write while the model computes.",
+        panel=INFERENCE,
+        metavar="N",
+        within=(1, 64),
+    )
+
+    @property
+    def method_name(self) -> str:
+        """The method, or the one that "auto" stands for."""
+        return best_method(self.model, self.protocol) if self.method == BEST else self.method
+
+    def saliency_name(self, background: bool = True) -> str:
+        """What finds the foreground, or what "auto" stands for: nothing where no class is the background."""
+        if self.saliency != BEST:
+            return self.saliency
+        if not background or self.student:
+            return NO_SALIENCY
+        return best_saliency(self.model, self.pretrained, self.method_name, self.protocol)
+
+    def refinements(self, background: bool = True) -> dict[str, Any]:
+        """Those of `REFINEMENTS` that are in use, for classes with or without a background."""
+        own = {name: getattr(self, name) for name in REFINEMENTS}
+        own["saliency"] = self.saliency_name(background)
+        return {name: value for name, value in own.items() if value and value != NO_SALIENCY}
+
+
+@dataclass(frozen=True)
+class SegmentConfig(InferenceConfig):
+    """All that `clipseg segment` needs to know."""
+
+    images: tuple[str, ...] = ()
+    out: Path = option(
+        Path("clipseg-out"),
+        "Folder for everything written.",
+        panel=MAIN,
+        metavar="DIR",
+        flags=("--out", "-o"),
+        read=folder,
+    )
+    heatmaps: bool = option(
+        False, "Also write a confidence map for each class.", panel=OUTPUT, flags=("--heatmaps",)
+    )
