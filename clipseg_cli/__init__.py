@@ -13,7 +13,7 @@ import importlib
 __version__ = "0.1.0"
 __all__ = ["Segmentation", "Segmenter", "__version__"]
 
-_HOMES = {"Segmentation": "clipseg_cli.types", "Segmenter": "clipseg_cli.api.segmenter"}
+_HOMES = {"Segmentation": "clipseg_cli.api.segmentation", "Segmenter": "clipseg_cli.api.segmenter"}
 
 
 def __getattr__(name: str) -> object:

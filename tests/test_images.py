@@ -102,7 +102,9 @@ def test_recursive_glob(tmp_path):
     save(tmp_path / "p/x.png")
     save(tmp_path / "p/q/x.png")
     sources, _ = find_images([str(tmp_path / "**/*.png")])
-    assert sorted(relatives(sources)) == ["p/x", "q/x"]
+    assert not sources  # both files are named by the pattern, and both are called x
+    sources, _ = find_images([str(tmp_path / "**/*.png")], full_names=True)
+    assert [name.rpartition("/p/")[2] for name in sorted(relatives(sources))] == ["q/x.png", "x.png"]
 
 
 def test_unknown_suffix_is_tried_when_named(tmp_path):
@@ -145,37 +147,51 @@ def test_missing_file_names_its_neighbour(tmp_path):
         ["a/x", "x/a.jpg", "x/a"],
     ],
 )
-def test_no_two_pictures_share_an_output_and_none_escapes(names, tmp_path):
+@pytest.mark.parametrize("full_names", [False, True])
+def test_names_depend_on_no_neighbour_and_none_is_used_twice(names, full_names, tmp_path):
     for name in names:
         if name != "-":
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
     inputs = [n if n == "-" else str(tmp_path / n) for n in names]
-    sources, failures = find_images(inputs)
-    assert not failures
-    assert len(sources) == len(names)
+    sources, failures = find_images(inputs, full_names=full_names)
+    assert len(sources) + len(failures) == len(names)
+    alone = {n: relatives(find_images([n], full_names=full_names)[0]) for n in inputs}
+    for source in sources:
+        assert [str(source.relative)] == alone["-" if source.path is None else str(source.path)]
     found = relatives(sources)
-    assert len({r.casefold() for r in found}) == len(names)
-    assert found == relatives(find_images(inputs)[0])
+    assert len({r.casefold() for r in found}) == len(sources)
+    for failure in failures:
+        assert "would both be written as" in failure.message
     for relative in (s.relative for s in sources):
         assert not relative.is_absolute()
         assert ".." not in relative.parts
         assert (tmp_path / "out" / relative).resolve().parent.is_relative_to(tmp_path / "out")
 
 
-def test_readable_names_for_common_clashes(tmp_path):
-    for name in ("a/x.jpg", "b/x.jpg", "c/y.jpg", "c/y.png"):
-        save(tmp_path / name)
-    given = [str(tmp_path / n) for n in ("a/x.jpg", "b/x.jpg", "c/y.jpg", "c/y.png")]
-    assert relatives(find_images(given)[0]) == ["a/x", "b/x", "y.jpg", "y.png"]
-    assert relatives(find_images(given[2:])[0]) == ["y.jpg", "y.png"]
+def test_a_picture_that_is_added_does_not_rename_the_output_of_another(tmp_path):
+    save(tmp_path / "x.jpg")
+    assert relatives(find_images([str(tmp_path)])[0]) == ["x"]
+    save(tmp_path / "x.png")
+    sources, failures = find_images([str(tmp_path)])
+    assert not sources and len(failures) == 2 and "--full-names" in failures[0].hint
+    sources, failures = find_images([str(tmp_path)], full_names=True)
+    assert not failures
+    assert [s.relative.name for s in sources] == ["x.jpg", "x.png"]
 
 
-def test_two_folders_with_the_same_tree(tmp_path):
+def test_two_folders_with_the_same_tree(tmp_path, monkeypatch):
     for name in ("2020/sub/x.png", "2021/sub/x.png", "2021/y.png"):
         save(tmp_path / name)
-    sources, _ = find_images([str(tmp_path / "2020"), str(tmp_path / "2021")])
-    assert sorted(relatives(sources)) == ["2020/sub/x", "2021/sub/x", "y"]
+    monkeypatch.chdir(tmp_path)
+    sources, failures = find_images(["2020", "2021"])
+    assert relatives(sources) == ["y"] and len(failures) == 2
+    sources, failures = find_images(["2020", "2021/"], full_names=True)
+    assert sorted(relatives(sources)) == ["2020/sub/x.png", "2021/sub/x.png", "2021/y.png"]
+    assert not failures
+    assert relatives(find_images(["../" + tmp_path.name + "/2020"], full_names=True)[0]) == [
+        f"{tmp_path.name}/2020/sub/x.png"
+    ]
 
 
 def test_output_folder_and_link_loops_are_not_walked(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from clipseg_cli.errors import OutputError
-from clipseg_cli.outputs import WRITERS, _canvas, _text, class_table_rows, write_run_info
+from clipseg_cli.outputs import FORMATS, Outputs, _canvas, _text, class_table_rows, write_run_info
 from clipseg_cli.outputs._colors import BACKGROUND_COLOR, class_colors, srgb_to_lab, voc_palette
 from clipseg_cli.outputs._names import safe_name
 from clipseg_cli.outputs.labels import encode_labels
@@ -57,6 +57,13 @@ def segment(
     )
 
 
+def write(name: str, result: Segmentation, stem: Path) -> list[Path]:
+    """All files that a format makes of one result."""
+    outputs = Outputs((name,), RunInfo(result.classes, {}, {}, {"clipseg": "0"}), stem.parent, {})
+    outputs.begin()
+    return [*outputs.write(result, stem)[name], *outputs.end()[name]]
+
+
 def files_below(folder: Path) -> set[Path]:
     return {p for p in folder.rglob("*") if p.is_file()}
 
@@ -64,44 +71,56 @@ def files_below(folder: Path) -> set[Path]:
 # --- over the registry: a new format is tested when its file appears --------------------------------------
 
 
-@pytest.mark.parametrize("name", WRITERS.names())
+@pytest.mark.parametrize("name", FORMATS.names())
 def test_writes_what_it_says_and_only_below_its_stem(name, tmp_path):
     stem = tmp_path / "out" / "sub" / "my.photo.v2"
-    written = WRITERS.get(name).write(segment(), stem)
+    written = write(name, segment(), stem)
     assert files_below(tmp_path) == set(written) != set()
     for path in written:
+        if path.suffix == ".json":
+            assert json.loads(path.read_text("utf-8"))["images"]
+            continue
         assert path.relative_to(stem.parent).parts[0].startswith(stem.name)  # dots in names survive
         with Image.open(path) as image:
             image.load()
 
 
-@pytest.mark.parametrize("name", WRITERS.names())
+@pytest.mark.parametrize("name", FORMATS.names())
 def test_hostile_class_names_stay_inside(name, tmp_path):
     stem = tmp_path / "out" / "x"
-    written = WRITERS.get(name).write(segment(names=HOSTILE, background=None), stem)
+    written = write(name, segment(names=HOSTILE, background=None), stem)
     assert files_below(tmp_path) == set(written)
     assert all(path.resolve().is_relative_to(tmp_path / "out") for path in written)
     assert len(set(written)) in (1, len(HOSTILE))
 
 
-@pytest.mark.parametrize("name", WRITERS.names())
+@pytest.mark.parametrize("name", FORMATS.names())
 @pytest.mark.parametrize("shape", [(1, 1), (30, 20000), (20000, 30), (1, 700), (700, 1), (2500, 2600)])
 def test_every_shape(name, shape, tmp_path):
-    assert WRITERS.get(name).write(segment(shape), tmp_path / "x")
+    for path in write(name, segment(shape), tmp_path / "x"):
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.size == shape[::-1]
+        elif path.suffix == ".json":
+            (entry,) = json.loads(path.read_text("utf-8"))["images"].values()
+            assert (entry["height"], entry["width"]) == shape
+        else:
+            with Image.open(path) as image:
+                assert image.width * image.height >= min(shape[0] * shape[1], 640 * 100)
 
 
-@pytest.mark.parametrize("name", WRITERS.names())
+@pytest.mark.parametrize("name", FORMATS.names())
 def test_one_class_and_three_hundred(name, tmp_path):
     for count in (1, 300):
         names = [f"class number {i}" for i in range(count)]
-        assert WRITERS.get(name).write(segment(names=names, background=None), tmp_path / str(count))
+        assert write(name, segment(names=names, background=None), tmp_path / str(count))
 
 
-@pytest.mark.parametrize("name", WRITERS.names())
+@pytest.mark.parametrize("name", FORMATS.names())
 def test_result_is_not_changed(name, tmp_path):
     result = segment()
     before = result.labels.copy(), result.image.pixels.copy(), result.scores.copy()
-    WRITERS.get(name).write(result, tmp_path / "x")
+    write(name, result, tmp_path / "x")
     for old, new in zip(before, (result.labels, result.image.pixels, result.scores), strict=True):
         assert np.array_equal(old, new)
 
@@ -111,10 +130,10 @@ class _FullDisk(io.BytesIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("name", WRITERS.names())
+@pytest.mark.parametrize("name", FORMATS.names())
 def test_full_disk_leaves_nothing_and_old_files_whole(name, tmp_path, monkeypatch):
-    writer, stem = WRITERS.get(name), tmp_path / "x"
-    old = {p: p.read_bytes() for p in writer.write(segment(), stem)}
+    stem = tmp_path / "x"
+    old = {p: p.read_bytes() for p in write(name, segment(), stem)}
 
     def full(handle, mode):
         os.close(handle)
@@ -122,18 +141,18 @@ def test_full_disk_leaves_nothing_and_old_files_whole(name, tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(OutputError, match="no space left") as caught:
-        writer.write(segment(seed=1), stem)
+        write(name, segment(seed=1), stem)
     assert "--out" in caught.value.hint
     with pytest.raises(OutputError):
-        writer.write(segment(), tmp_path / "new" / "y")
+        write(name, segment(), tmp_path / "new" / "y")
     assert {p: p.read_bytes() for p in files_below(tmp_path)} == old
 
 
-@pytest.mark.parametrize("name", WRITERS.names())
+@pytest.mark.parametrize("name", FORMATS.names())
 def test_file_in_the_way_of_a_folder(name, tmp_path):
     (tmp_path / "out").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write"):
-        WRITERS.get(name).write(segment(), tmp_path / "out" / "x")
+        write(name, segment(), tmp_path / "out" / "x")
 
 
 # --- labels ----------------------------------------------------------------------------------------------
@@ -143,15 +162,15 @@ def test_file_in_the_way_of_a_folder(name, tmp_path):
 def test_ids_survive_the_png(count, tmp_path):
     result = segment((64, 64), [str(i) for i in range(count)])
     result.labels[0, :2] = 0, count - 1
-    with Image.open(io.BytesIO(encode_labels(result.labels, len(result.classes)))) as image:
+    with Image.open(io.BytesIO(encode_labels(result.labels, result.classes))) as image:
         assert np.array_equal(np.asarray(image), result.labels)
         if count <= 255:
             assert image.mode == "P"
             assert image.getpalette() == voc_palette().ravel().tolist()
         else:
             assert image.mode.startswith("I")
-    (path,) = WRITERS.get("labels").write(result, tmp_path / "x")
-    assert path.read_bytes() == encode_labels(result.labels, len(result.classes))
+    (path,) = write("labels", result, tmp_path / "x")
+    assert path.read_bytes() == encode_labels(result.labels, result.classes, image="x")
 
 
 def test_voc_palette_is_the_published_one():
@@ -291,13 +310,12 @@ def test_long_text_is_cut_to_its_width(width):
 
 
 def test_no_heat_map_without_scores_or_without_heat(tmp_path):
-    writer = WRITERS.get("heatmaps")
-    assert not writer.default
-    assert writer.write(segment(heat=False), tmp_path / "x") == ()
+    assert not FORMATS.get("heatmaps").default
+    assert write("heatmaps", segment(heat=False), tmp_path / "x") == []
     result = segment()
     result.labels[result.labels == 2] = 1
     cold = dataclasses.replace(result, class_scores=lambda c: np.full((30, 40), 0.05, np.float32))
-    written = writer.write(cold, tmp_path / "x")
+    written = write("heatmaps", cold, tmp_path / "x")
     assert [p.name for p in written] == ["0_background.jpg", "1_cat.jpg"]  # the dog won nothing
 
 
@@ -305,7 +323,7 @@ def test_heat_maps_ask_for_one_class_at_a_time(tmp_path):
     asked = []
     result = segment()
     scores = lambda c: asked.append(c) or np.full((30, 40), 0.5, np.float32)  # noqa: E731
-    WRITERS.get("heatmaps").write(dataclasses.replace(result, class_scores=scores), tmp_path / "x")
+    write("heatmaps", dataclasses.replace(result, class_scores=scores), tmp_path / "x")
     assert asked == [0, 1, 2]
 
 
@@ -314,9 +332,7 @@ def test_sure_is_brighter_than_unsure(tmp_path):
     result.image.pixels[:] = 128
     half = np.zeros((700, 700), np.float32)
     half[:, 350:] = 1
-    paths = WRITERS.get("heatmaps").write(
-        dataclasses.replace(result, class_scores=lambda c: half), tmp_path / "x"
-    )
+    paths = write("heatmaps", dataclasses.replace(result, class_scores=lambda c: half), tmp_path / "x")
     grey = np.asarray(Image.open(paths[0]).convert("L"))[-600:].astype(int)
     assert grey[:, 360:690].min() > grey[:, :340].max() + 80
 
@@ -339,7 +355,13 @@ def test_classes_json_says_everything(tmp_path):
     data = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert path == tmp_path / "classes.json"
     assert data["classes"] == class_table_rows(classes)
-    assert data["classes"][1] == {"id": 1, "name": "猫", "words": ["cat", "kitten"], "color": "#0072b2"}
+    assert data["classes"][1] == {
+        "id": 1,
+        "name": "猫",
+        "words": ["cat", "kitten"],
+        "color": "#800000",
+        "overlay_color": "#0072b2",
+    }
     assert data["background"] == 0
     assert data["method"] == "maskclip"
     assert data["options"]["out"] == "a/b"

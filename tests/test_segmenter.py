@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import io
 import itertools
 import logging
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,13 +20,12 @@ import torch
 from PIL import Image
 
 import clipseg_cli
-from clipseg_cli import Segmenter
+from clipseg_cli import Segmentation, Segmenter
 from clipseg_cli.api import segmenter
 from clipseg_cli.data.classes import load_classes
-from clipseg_cli.errors import ClassListError, ClipsegError, ImageError, UsageError
+from clipseg_cli.errors import ClassListError, ClipsegError, ImageError, OutputError, UsageError
 from clipseg_cli.inference import load
-from clipseg_cli.outputs.labels import encode_labels
-from clipseg_cli.types import ClassList, Segmentation
+from clipseg_cli.types import ClassList
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -59,8 +60,9 @@ def same(one: Segmentation, other: Segmentation) -> bool:
     )
 
 
-def png(result: Segmentation) -> bytes:
-    return encode_labels(result.labels, len(result.classes))
+def labels_in(path: Path) -> list[list[int]]:
+    with Image.open(path) as image:
+        return np.asarray(image).tolist()
 
 
 # The front door
@@ -114,16 +116,18 @@ def test_labels_are_those_of_the_command(cli, tiny_clip, make_image, tmp_path, c
     fixed = (*tiny_clip.options, "--templates", "single", "--out", tmp_path / "out")
     assert cli("segment", photo, "-c", classes, *fixed, *flags).code == 0
     result = tiny(tiny_clip, **options).segment(photo, classes)
-    assert png(result) == (tmp_path / "out" / "x.png").read_bytes()
+    assert result.labels.tolist() == labels_in(tmp_path / "out" / "x.png")
 
 
 def test_the_bundled_model_labels_a_sample_as_the_command_does(cli, tmp_path):
     sample = SAMPLES / "cars.png"
     flags = ("-c", "red car,blue car", "--background", "none", "--model", "emoji", "--device", "cpu")
     assert cli("segment", sample, *flags, "--out", tmp_path).code == 0
-    result = Segmenter.from_pretrained(device="cpu").segment(sample, "red car,blue car", background=None)
+    result = Segmenter.from_pretrained("emoji", device="cpu").segment(
+        sample, "red car,blue car", background=None
+    )
     assert result.classes.background is None
-    assert png(result) == (tmp_path / "cars.png").read_bytes()
+    assert result.labels.tolist() == labels_in(tmp_path / "cars.png")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -138,7 +142,9 @@ def test_many_pictures_are_those_of_the_command(cli, tiny_clip, make_image, tmp_
         results = list(tiny(tiny_clip).segment_many(files, "cat,dog"))
     finally:
         torch.set_num_threads(before)
-    assert [png(r) for r in results] == [(tmp_path / "out" / f"{i}.png").read_bytes() for i in range(5)]
+    assert [r.labels.tolist() for r in results] == [
+        labels_in(tmp_path / "out" / f"{i}.png") for i in range(5)
+    ]
 
 
 def test_one_picture_of_many_is_what_it_is_alone(shared):
@@ -397,3 +403,65 @@ def test_threads_share_one_model(tiny_clip, monkeypatch):
         alone = one.segment(picture, "cat,dog")
         assert np.array_equal(result.image.pixels, picture)
         np.testing.assert_allclose(result.scores, alone.scores, atol=1e-5)
+
+
+# Files and errors
+
+
+def test_a_result_is_saved_as_the_command_saves_it(cli, tiny_clip, make_image, tmp_path):
+    photo = make_image(tmp_path / "x.jpg", 70, 100)
+    options = (*tiny_clip.options, "--templates", "single", "--out", tmp_path / "out")
+    assert cli("segment", photo, "-c", "cat,dog", "--formats", "labels,overlay,heatmaps", *options).code == 0
+    result = tiny(tiny_clip).segment(photo, "cat,dog", class_scores=True)
+    made = result.save(tmp_path / "saved", formats=["labels", "overlay", "heatmaps"])
+    for path in made[1:]:
+        assert path.read_bytes() == (tmp_path / "out" / path.relative_to(tmp_path / "saved")).read_bytes()
+    assert len(made) > 4 and made[0].name == "classes.json"
+
+
+def test_save_keeps_to_its_folder_and_to_one_class_list(tiny_clip, tmp_path):
+    segmenter = tiny(tiny_clip)
+    picture = np.zeros((20, 30, 3), np.uint8)
+    assert segmenter.segment(picture, "cat").save(tmp_path, "sub/one")[1] == tmp_path / "sub/one.png"
+    with pytest.raises(UsageError, match="leads out of the folder"):
+        segmenter.segment(picture, "cat").save(tmp_path, "../one")
+    with pytest.raises(UsageError, match="unknown output format"):
+        segmenter.segment(picture, "cat").save(tmp_path, formats="tiff")
+    with pytest.raises(OutputError, match="holds label maps of other classes"):
+        segmenter.segment(picture, "dog").save(tmp_path)
+
+
+def test_maps_of_single_classes_are_there_when_asked_for(tiny_clip):
+    segmenter, picture = tiny(tiny_clip), np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    assert segmenter.segment(picture, "cat,dog").class_scores is None
+    for result in (
+        segmenter.segment(picture, "cat,dog", class_scores=True),
+        *segmenter.segment_many([picture], "cat,dog", class_scores=True),
+    ):
+        maps = np.stack([result.class_scores(i) for i in range(3)])
+        assert np.array_equal(maps.argmax(0), result.labels)
+
+
+def test_a_bad_picture_costs_only_its_own_place_if_that_is_wanted(tiny_clip, make_image, tmp_path):
+    good, bad = make_image(tmp_path / "a.png", 20, 30), tmp_path / "b.png"
+    bad.write_bytes(b"no picture")
+    segmenter = tiny(tiny_clip)
+    first, error, last = segmenter.segment_many([good, bad, good], "cat", on_error="return")
+    assert isinstance(error, ImageError) and np.array_equal(first.labels, last.labels)
+    with pytest.raises(UsageError, match="on_error"):
+        segmenter.segment_many([good], "cat", on_error="skip")
+
+
+def test_towers_go_when_nobody_holds_them(tiny_clip):
+    """Also with the weights of a protocol that changes the tower, of which class lists share one."""
+    segmenter = tiny(tiny_clip, protocol="maskclip", short_side=32)
+    picture = np.zeros((20, 30, 3), np.uint8)
+    weights = [weakref.ref(p) for p in segmenter._model.model.visual.parameters()]
+    for words in ("cat", "dog", "cow"):
+        segmenter.segment(picture, words)
+    readers = [predictor.reader for predictor in segmenter._kept.values()]
+    held = {id(p) for reader in readers for p in reader.tower.visual.parameters()}
+    assert held == {id(one()) for one in weights}
+    del segmenter, readers
+    gc.collect()
+    assert not any(one() is not None for one in weights)

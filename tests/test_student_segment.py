@@ -21,7 +21,6 @@ from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.text_classifier import embed_words
 from clipseg_cli.models.student.files import CARD, WEIGHTS, StudentCard, read_student, write_student
 from clipseg_cli.models.student.network import Student, StudentShape
-from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.types import ClassList
 
 CLASSES = ClassList(("background", "cat", "dog"), (("background",), ("cat",), ("dog", "puppy")), background=0)
@@ -88,9 +87,10 @@ def photo(tmp_path, make_image) -> Path:
 
 @pytest.fixture
 def segment(cli, photo, tmp_path):
-    """Run `clipseg segment photo.png --student RUN ...`."""
+    """Run `clipseg segment photo.png --student RUN ...`, into an empty folder each time."""
 
     def run(student, *args):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         return cli(
             "segment", photo, "--student", student, "--device", "cpu", "--out", tmp_path / "out", *args
         )
@@ -165,7 +165,10 @@ def test_the_same_from_python(segment, run, tmp_path, photo):
         student = Segmenter.from_run(run, device="cpu")
         result = student.segment(photo, classes)
         assert student.classes == CLASSES
-        assert encode_labels(result.labels, 3) == (tmp_path / "out" / "photo.png").read_bytes()
+        made = result.save(tmp_path / "saved" / str(classes))
+        assert {path.name for path in made} == {"classes.json", "photo.png", "photo_overlay.jpg"}
+        for path in made[1:]:
+            assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
         many = list(student.segment_many([photo] * 2, classes))
         assert np.mean(many[1].labels != result.labels) < 1e-2
 
@@ -364,10 +367,8 @@ def test_sizes_and_windows_can_be_chosen(segment, run, tmp_path):
     settings = record(tmp_path)["model"]["settings"]
     assert (settings["short_side"], settings["window"], settings["stride"]) == (64, 32, 16)
     student = Segmenter.from_run(run, device="cpu", short_side=64, window=32, stride=16, batch_size=3)
-    assert (
-        encode_labels(student.segment(tmp_path / "photo.png").labels, 3)
-        == (tmp_path / "out" / "photo.png").read_bytes()
-    )
+    student.segment(tmp_path / "photo.png").save(tmp_path / "saved")
+    assert (tmp_path / "saved/photo.png").read_bytes() == (tmp_path / "out/photo.png").read_bytes()
     with pytest.raises(UsageError, match="window: -1 is not between"):
         Segmenter.from_run(run, window=-1)
     with pytest.raises(TypeError, match="path is text, not int"):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.api.arguments import checked_config, checked_settings, checked_text, read_words
 from clipseg_cli.api.inputs import decoder, require_many
-from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig
+from clipseg_cli.api.segmentation import Segmentation
+from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.inference.auxiliary import saliency_folder
 from clipseg_cli.inference.load import plan_clip
@@ -20,19 +21,19 @@ from clipseg_cli.inference.stream import Stream
 from clipseg_cli.inference.students import plan_student
 from clipseg_cli.models.student.adapter import StudentModel
 from clipseg_cli.models.student.files import read_student
-from clipseg_cli.runs.provenance import model_notes
+from clipseg_cli.runs.provenance import model_notes, run_info
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-    from typing import TypeAlias
+    from typing import Literal, TypeAlias
 
     import torch
 
     from clipseg_cli.api.arguments import Words
     from clipseg_cli.api.inputs import Picture
     from clipseg_cli.inference.predictor import Predictor, Prepared
-    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Segmentation
+    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, RunInfo
 
     Decode: TypeAlias = Callable[[], DecodedImage]
 
@@ -91,7 +92,7 @@ class Segmenter:
     @classmethod
     def from_pretrained(
         cls,
-        model: str = BUNDLED_MODEL,
+        model: str = InferenceConfig.model,
         pretrained: str | os.PathLike[str] | None = None,
         *,
         method: str = InferenceConfig.method,
@@ -223,6 +224,7 @@ class Segmenter:
         classes: Words | None = None,
         *,
         background: str | None = InferenceConfig.background,
+        class_scores: bool = False,
     ) -> Segmentation:
         """Label every pixel of one picture.
 
@@ -235,6 +237,8 @@ class Segmenter:
                 a ClassList as it is. None takes a student's own.
             background: words by comma that together become the class "background"; None for a closed set. Not
                 used with a ClassList or a student's own classes, which have their own.
+            class_scores: let `Segmentation.class_scores` give the probability map of any single class; it holds
+                about 12 bytes a pixel until it is dropped.
 
         Returns:
             Labels and scores [H, W] at the picture's own size, upright.
@@ -245,7 +249,8 @@ class Segmenter:
         """
         predictor = self._predictor(classes, background)
         prepared = predictor.prepare(self._decode(image, "image"))
-        return next(predictor.predict([prepared]))
+        result = next(predictor.predict([prepared], class_scores=class_scores))
+        return Segmentation.of(result, self._run_of(predictor))
 
     def segment_many(
         self,
@@ -253,7 +258,9 @@ class Segmenter:
         classes: Words | None = None,
         *,
         background: str | None = InferenceConfig.background,
-    ) -> Iterator[Segmentation]:
+        class_scores: bool = False,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Segmentation | Exception]:
         """Label pictures in batches, in order; they are decoded beside the model, a bounded number ahead.
 
         A list or a tuple of pictures is cut up as `clipseg segment` does it. Of any other iterable, which may be
@@ -261,23 +268,32 @@ class Segmenter:
 
         Args:
             images: pictures as for `segment`.
-            classes, background: as for `segment`.
+            classes, background, class_scores: as for `segment`.
+            on_error: "raise" ends the iteration at a bad picture; "return" gives the error in its place, and goes on
+                with the others.
 
         Yields:
-            As `segment`.
+            As `segment`; with `on_error="return"` a ClipsegError or TypeError for each picture that cannot be used.
 
         Raises:
-            ClipsegError: as `segment`; a bad picture ends the iteration at its place, and a message about one
-                without a file name counts from 0, as in "image 3".
+            ClipsegError: as `segment`; a message about a picture without a file name counts from 0, as in "image 3".
             TypeError: as `segment`, or one picture instead of many.
+            UsageError: another `on_error`.
         """
         require_many(images)
-        return self._many(images, self._predictor(classes, background))
+        if on_error not in ("raise", "return"):
+            raise UsageError(f'on_error \'{on_error}\' is neither "raise" nor "return"')
+        predictor = self._predictor(classes, background)
+        return self._many(images, predictor, class_scores=class_scores, stops=on_error == "raise")
 
     def __repr__(self) -> str:
         return f"<Segmenter {self.name} / {self._model.pretrained} on {self.device}>"
 
-    def _many(self, images: Iterable[Picture], predictor: Predictor) -> Generator[Segmentation, None, None]:
+    def _many(
+        self, images: Iterable[Picture], predictor: Predictor, *, class_scores: bool, stops: bool
+    ) -> Generator[Segmentation | Exception, None, None]:
+        run = self._run_of(predictor)
+
         def read(decode: Decode) -> Prepared | Exception:
             try:
                 return predictor.prepare(decode())
@@ -287,9 +303,10 @@ class Segmenter:
         stream: Stream[Decode, Segmentation | Exception] = Stream(
             predictor,
             read=read,
-            finish=lambda _, result: result,
+            finish=lambda _, result: Segmentation.of(result, run),
             batch_size=self._config.batch_size,
             workers=self._config.workers,
+            class_scores=class_scores,
         )
         numbered = ((image, f"image {i}") for i, image in enumerate(images))
         if isinstance(images, (list, tuple)):
@@ -299,9 +316,12 @@ class Segmenter:
             labelled = stream.batched(self._decoder(*item) for item in numbered)
         with closing(labelled):
             for result in labelled:
-                if isinstance(result, Exception):
+                if isinstance(result, Exception) and stops:
                     raise result
                 yield result
+
+    def _run_of(self, predictor: Predictor) -> RunInfo:
+        return run_info(self._config, self._model, predictor)
 
     def _decoder(self, image: Picture, name: str) -> Decode:
         return decoder(image, name, max_megapixels=self._config.max_megapixels)

@@ -46,6 +46,14 @@ def benchmarks(incomplete: str) -> list[str]:
     return _begun(benchmark_names(), incomplete)
 
 
+def formats(incomplete: str) -> list[str]:
+    """The files in `outputs/`, behind those that stand there already."""
+    from clipseg_cli.outputs import FORMATS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in _begun(FORMATS.names(), last)]
+
+
 def devices(incomplete: str) -> list[str]:
     """Kinds of devices, whatever this machine has."""
     return _begun(("auto", "cpu", "cuda", "mps"), incomplete)
@@ -58,5 +66,6 @@ COMPLETIONS: dict[str, Callable[[str], list[str]]] = {
     "benchmark": benchmarks,
     "classes": benchmarks,
     "device": devices,
+    "format": formats,
 }
 """Kind of an option -> what may stand there."""

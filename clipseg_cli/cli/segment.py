@@ -12,6 +12,7 @@ import typer
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
 from clipseg_cli.config import SegmentConfig
+from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.utils.numbers import percent
 
@@ -54,18 +55,21 @@ def segment(
     if streamed:
         _check_streams(images, as_json, config.heatmaps)
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
+    found = find_images(config.images, exclude=result_folders(config.out), full_names=config.full_names)
+    if not found[0]:
+        raise nothing_left(found[1])
     with console.waiting("loading the model"):
         from clipseg_cli.commands.segment import prepare_segmentation  # torch loads here, not for --help
 
-        run = prepare_segmentation(config)
+        run = prepare_segmentation(config, found)
     console.say(f"{run.model} on {run.device}")
     for note in run.notes:
         console.say(f"Note: {note}")
     report = _Report(run)
-    _run(run, report, console, None if streamed else config.out)
+    _run(run, report, console, None if streamed else run.out)
     if as_json:
-        console.document({**report.document(), "out": str(config.out), "failed": report.failed})
-    _finish(report, console, config.out)
+        console.document({**report.document(), "out": str(run.out), "failed": report.failed})
+    _finish(report, console, run.out)
 
 
 class _Report:
@@ -88,7 +92,7 @@ class _Report:
     def success(self, result: ImageResult, segmentation: Segmentation, shares: Sequence[ClassShare]) -> None:
         """Count an image that was labelled."""
         self.done += 1
-        self.wrote |= bool(result.written)
+        self.wrote |= any(result.written.values())
         for share in shares:
             self._pixels[share.id] += share.pixels
             self._confidence[share.id] += share.pixels * (share.confidence or 0.0)
@@ -96,8 +100,8 @@ class _Report:
         self._images.append(
             {
                 "image": result.name,
-                **_roles(result.written),
-                "written": [str(path) for path in result.written],
+                **_firsts(result.written),
+                "written": [str(path) for paths in result.written.values() for path in paths],
                 "height": height,
                 "width": width,
                 "classes": [asdict(share) for share in shares],
@@ -176,7 +180,7 @@ def _one(result: ImageResult, report: _Report, console: Console, *, many: bool) 
         console.detail(f"{name}: {best}")
     else:
         _table(name, shares, console)
-    for path in result.written:
+    for path in (path for paths in result.written.values() for path in paths):
         console.detail(f"  wrote {path}")
 
 
@@ -209,11 +213,10 @@ def _present(shares: Iterable[ClassShare]) -> list[ClassShare]:
     return sorted((s for s in shares if s.pixels), key=lambda s: -s.pixels)
 
 
-def _roles(written: Sequence[Path]) -> dict[str, str | None]:
-    """The two files that most callers want, by the endings that `outputs/` gives them."""
-    labels = next((str(p) for p in written if p.suffix == ".png"), None)
-    overlay = next((str(p) for p in written if p.stem.endswith("_overlay")), None)
-    return {"labels": labels, "overlay": overlay}
+def _firsts(written: Mapping[str, Sequence[Path]]) -> dict[str, str | None]:
+    """The first file of each format; of the two that most callers want also where there is none."""
+    firsts = {name: str(paths[0]) for name, paths in written.items() if paths}
+    return {"labels": None, "overlay": None, **firsts}
 
 
 def _check_words(given: Mapping[str, Any]) -> None:
@@ -261,5 +264,5 @@ def _stream(segmentation: Segmentation) -> None:
     from clipseg_cli.outputs.labels import encode_labels
 
     with data_errors():
-        sys.stdout.buffer.write(encode_labels(segmentation.labels, len(segmentation.classes)))
+        sys.stdout.buffer.write(encode_labels(segmentation.labels, segmentation.classes))
         sys.stdout.buffer.flush()

@@ -115,6 +115,8 @@ class PseudolabelRun:
         self.done = 0
         self.failures: dict[str, str] = {}
         self._identity = identity
+        method = "" if config.student else f", {config.method_name}"
+        self._made_by = f"{self.model}{method}"
         self._ignore = ignore_value(len(dataset.classes))
         self._unseen = np.array(unseen, dtype=np.int32)
         groups = share.of(cut_into_groups(dataset.samples, config.batch_size))
@@ -243,7 +245,8 @@ class PseudolabelRun:
         group, sample = item
         classes = self.dataset.classes
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
-        write_bytes(label_path(self.folder, sample), encode_labels(narrow, len(classes)))
+        data = encode_labels(narrow, classes, image=str(sample.source.relative), made_by=self._made_by)
+        write_bytes(label_path(self.folder, sample), data)
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)
         sure = model & (labels != self._ignore)
         scored = np.bincount(labels[sure], minlength=len(classes))

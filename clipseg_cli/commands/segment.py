@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
-from clipseg_cli.data.image_files import find_images
+from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.inference.students import plan_student
-from clipseg_cli.outputs import WRITERS, write_run_info
+from clipseg_cli.outputs import (
+    FORMATS,
+    Outputs,
+    check_class_list,
+    folder_for,
+    format_names,
+    refuse_strangers,
+    write_run_info,
+)
 from clipseg_cli.runs.provenance import notes, run_info
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
-    from clipseg_cli.config import InferenceConfig, SegmentConfig
+    from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.load import ModelPlan
     from clipseg_cli.inference.predictor import Predictor, Prepared
     from clipseg_cli.inference.students import StudentPlan
-    from clipseg_cli.types import ClassList, DenseModel, ImageSource, Segmentation, Writer
+    from clipseg_cli.types import ClassList, DenseModel, ImageSource, RunInfo, Segmentation
 
 
 @dataclass(frozen=True)
@@ -37,31 +46,53 @@ class ImageResult:
     Attributes:
         name: the input as the user knows it.
         segmentation: None when it failed.
-        written: files made.
+        written: format -> files made.
         error: why it failed.
     """
 
     name: str
     segmentation: Segmentation | None = None
-    written: tuple[Path, ...] = ()
+    written: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     error: ClipsegError | None = None
 
 
-def prepare_segmentation(config: SegmentConfig) -> SegmentRun:
+def prepare_segmentation(
+    config: SegmentConfig, found: tuple[list[ImageSource], list[ImageError]] | None = None
+) -> SegmentRun:
     """Check every option, cheap ones first, then load the model and embed the words.
+
+    Args:
+        config: all options.
+        found: the result of `data.image_files.find_images`, where somebody has looked already.
 
     Raises:
         ClipsegError: anything wrong with options, inputs, output folder or model.
     """
     plan, classes = plan_segmentation(config)
-    sources, failures = find_images(config.images, exclude=(config.out,))
+    names = format_names(config.formats)
+    if config.heatmaps:
+        names = (*dict.fromkeys((*names, "heatmaps")),)
+    sources, failures = found or find_images(
+        config.images, exclude=result_folders(config.out), full_names=config.full_names
+    )
     if not sources:
-        raise _nothing_left(failures)
+        raise nothing_left(failures)
+    out, notes_ = config.out, []
     if any(source.path for source in sources):
-        check_writable(config.out)
-    _check_inputs_stay(sources, config.out)
-    backbone, predictor = plan.load(classes, class_scores=config.heatmaps)
-    return SegmentRun(config, backbone, predictor, sources, failures)
+        if out == SegmentConfig.out:  # the default belongs to nobody: another list of words gets its own
+            out = folder_for(out, classes)
+            notes_ += [f"{config.out} holds label maps of other classes; writing to {out}"] * (
+                out != config.out
+            )
+        check_class_list(out, classes)
+        check_writable(out)
+        _check_targets(sources, out, names)
+    backbone, predictor = plan.load(
+        classes, class_scores=any(FORMATS.get(name).class_scores for name in names)
+    )
+    info = run_info(config, backbone, predictor)
+    outputs = Outputs(names, info, out, plan.chosen.hyperparameters)
+    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, notes_)
 
 
 def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan, ClassList]:
@@ -89,6 +120,7 @@ class SegmentRun:
         model: architecture and weights, for people.
         classes: what the labels mean.
         notes: what a user should be told once.
+        out: where the files go.
         finished: inputs whose files are all written; ahead of what iterating has yielded.
     """
 
@@ -99,6 +131,10 @@ class SegmentRun:
         predictor: Predictor,
         sources: Sequence[ImageSource],
         failures: Sequence[ImageError],
+        info: RunInfo,
+        outputs: Outputs,
+        out: Path,
+        more_notes: Sequence[str] = (),
     ) -> None:
         self.config, self.predictor = config, predictor
         self.sources, self.failures = sources, failures
@@ -107,14 +143,9 @@ class SegmentRun:
         self.model = f"{backbone.name} / {backbone.pretrained}"
         self.classes: ClassList = predictor.classes
         self.finished: list[str] = []
-        self.notes = tuple(notes(config, backbone, self.classes))
-        self._info = run_info(config, backbone, predictor)
-        self._writers: list[Writer] = [
-            writer
-            for name in WRITERS.names()
-            for writer in [WRITERS.get(name)]
-            if writer.default or (name == "heatmaps" and config.heatmaps)
-        ]
+        self.notes = (*more_notes, *notes(config, backbone, self.classes))
+        self.out = out
+        self._info, self._outputs = info, outputs
 
     def __iter__(self) -> Generator[ImageResult, None, None]:
         """Results in input order; those that were not found come first.
@@ -125,8 +156,10 @@ class SegmentRun:
         """
         for failure in self.failures:
             yield ImageResult(failure.image or failure.message, error=failure)
-        if any(source.path for source in self.sources):
-            write_run_info(self._info, self.config.out)
+        files = any(source.path for source in self.sources)
+        if files:
+            write_run_info(self._info, self.out)
+            self._outputs.begin()
         stream = Stream(
             self.predictor,
             read=self._read,
@@ -134,7 +167,11 @@ class SegmentRun:
             batch_size=self.config.batch_size,
             workers=self.config.workers,
         )
-        yield from stream.fastest(self.sources)
+        try:
+            yield from stream.fastest(self.sources)
+        finally:  # what describes all results describes those that are there, however this ends
+            if files and self.finished:
+                self._outputs.end()
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:
         try:
@@ -144,23 +181,21 @@ class SegmentRun:
             return ImageResult(str(source), error=error)
 
     def _write(self, source: ImageSource, result: Segmentation) -> ImageResult:
-        written: list[Path] = []
+        written: dict[str, tuple[Path, ...]] = {}
         if source.path is not None:
-            stem = self.config.out / source.relative
             try:
-                for writer in self._writers:
-                    written += writer.write(result, stem)
+                written = self._outputs.write(result, self.out / source.relative)
             except DiskFullError:
                 raise  # every later file would fail in the same way
             except ClipsegError as error:
                 return ImageResult(str(source), error=error)
         result.shares()  # counted here, beside the model, and kept
         self.finished.append(str(source))
-        return ImageResult(str(source), result, tuple(written))
+        return ImageResult(str(source), result, written)
 
 
-def _check_inputs_stay(sources: Sequence[ImageSource], out: Path) -> None:
-    """Refuse an output folder where a result would take the name of a picture that was given.
+def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) -> None:
+    """Refuse an output folder where a result would take the name of an input, or of somebody else's file.
 
     Raises:
         OutputError: it would; nothing has been written.
@@ -169,21 +204,15 @@ def _check_inputs_stay(sources: Sequence[ImageSource], out: Path) -> None:
     pictures = {p for s in sources if s.path for p in (_real(s.path), Path(os.path.realpath(s.path)))}
     for source in (s for s in sources if s.path):
         stem = _real(out / source.relative)
-        for name in WRITERS.names():
-            target = stem.with_name(stem.name + WRITERS.get(name).ending)
+        for ending in filter(None, (FORMATS.get(name).ending for name in names)):
+            target = stem.with_name(stem.name + ending)
             if target in pictures:
                 raise OutputError(
                     f"{target} is one of the input pictures and would be written over", hint=ANOTHER_FOLDER
                 )
+            if target.suffix and os.path.lexists(target):
+                refuse_strangers(target)
 
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path.parent), path.name)
-
-
-def _nothing_left(failures: Sequence[ImageError]) -> ImageError:
-    """The one error to show when no input can be used at all."""
-    if len(failures) == 1:
-        return failures[0]
-    listed = "; ".join(failure.message for failure in failures[:3])
-    return ImageError(f"none of the {len(failures)} inputs can be used: {listed}", hint=failures[0].hint)

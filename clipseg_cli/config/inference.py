@@ -270,6 +270,20 @@ class SegmentConfig(InferenceConfig):
         flags=("--out", "-o"),
         read=folder,
     )
+    formats: str = option(
+        "labels,overlay",
+        "What is written, by comma: labels (index PNG), overlay, heatmaps, shares (shares.json).",
+        panel=OUTPUT,
+        metavar="LIST",
+        flags=("--formats", "-f"),
+        kind="format",
+    )
     heatmaps: bool = option(
         False, "Also write a confidence map for each class.", panel=OUTPUT, flags=("--heatmaps",)
+    )
+    full_names: bool = option(
+        False,
+        "Name outputs by the whole path of an image as it was given, suffix included.",
+        panel=OUTPUT,
+        flags=("--full-names",),
     )

@@ -8,7 +8,7 @@ import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from clipseg_cli.errors import ImageError, did_you_mean
 from clipseg_cli.types import ImageSource
@@ -27,70 +27,56 @@ ROOM_FOR_ENDINGS = 16
 _MAX_NAME = 255  # bytes, on all common file systems
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Found:
-    """A picture with the freedom its output name still has.
+    """A picture, and what its outputs may be called.
 
     Attributes:
         path: the file, None for standard input.
-        base: folder that `inner` starts from, absolute.
-        inner: the file below `base`.
-        depth: how many folders above `base` the output name repeats.
-        suffix: whether the output name keeps the suffix.
-        number: 0, or what makes the last ambiguity go away.
+        inner: the file below the folder that was named; its name alone where a file was named.
+        given: the whole path as it was named, for `full_names`.
     """
 
     path: Path | None
-    base: PurePosixPath
     inner: PurePosixPath
-    depth: int = 0
-    suffix: bool = False
-    number: int = 0
+    given: PurePosixPath
 
-    def relative(self) -> PurePosixPath:
-        """Output name without suffix; relative, and without '..' because `base` is absolute and normal."""
-        above = self.base.parts[1:]  # without the root
-        stem = self.inner.name if self.suffix else self.inner.stem
+    def relative(self, *, full: bool = False) -> PurePosixPath:
+        """Output name: without suffix, or the whole path with it; never leads out of a folder."""
+        inside = self.given if full else self.inner
+        stem = inside.name if full else inside.stem
         # The stem of '...jpg' is '..', which would climb out of the output folder.
         stem = stem if stem.strip(".") else "image"
-        number = f"-{self.number}" if self.number else ""
-        while len(os.fsencode(stem + number)) > _MAX_NAME - ROOM_FOR_ENDINGS:
+        while len(os.fsencode(stem)) > _MAX_NAME - ROOM_FOR_ENDINGS:
             stem = stem[:-1]
-        stem += number
-        return PurePosixPath(*above[len(above) - min(self.depth, len(above)) :], *self.inner.parts[:-1], stem)
-
-    def key(self) -> str:
-        """Equal for names that some file system takes for the same one."""
-        return unicodedata.normalize("NFC", str(self.relative())).casefold()
-
-    def twin(self) -> tuple[str, str]:
-        """Equal for pictures that only their suffix tells apart."""
-        return str(self.base / self.inner.parent), self.inner.stem.casefold()
-
-    def widen(self) -> bool:
-        """Repeat one more folder in the name; False if there is none left."""
-        if self.path is None or self.depth >= len(self.base.parts) - 1:
-            return False
-        self.depth += 1
-        return True
+        return PurePosixPath(*inside.parts[:-1], stem)
 
 
 def find_images(
-    inputs: Sequence[str], *, exclude: Sequence[Path] = ()
+    inputs: Sequence[str],
+    *,
+    exclude: Sequence[Path] = (),
+    full_names: bool = False,
+    twins: Literal["refuse", "suffix"] = "refuse",
 ) -> tuple[list[ImageSource], list[ImageError]]:
-    """All pictures that `inputs` mean, in a fixed order, each once, and what could not be found.
+    """All pictures that `inputs` mean, in a fixed order, each once, and what cannot be used.
+
+    What the outputs of a picture are called never depends on which other pictures there are: otherwise a picture that
+    is added would take over, or rename, what was made of another one before.
 
     Args:
         inputs: files, folders (all levels, sorted, hidden ones and `.part` leftovers skipped), globs that the
             shell did not expand, `-` for standard input. A file given by name is taken whatever its suffix.
         exclude: folders that are not walked into when they lie below an input folder, and refused when they
             are one: the output folder.
+        full_names: outputs are called by the whole path as it was given, suffix included (`a/x.jpg`), and not by
+            the name without suffix, or the path below a folder (`x`).
+        twins: pictures of which two would have one name are refused, or keep their suffix.
 
     Returns:
-        (sources, failures). `source.relative` is the file's name for a file, its path within the folder for a
-        folder; where two would write the same output, the suffix or parent folders are kept to tell them
-        apart (`x.jpg` and `x.png`; `a/x` and `b/x`). It never leads out of the output folder.
-        A failure is a missing file, a folder without pictures, a glob without match, an unreadable folder.
+        (sources, failures). `source.relative` never leads out of the output folder.
+        A failure is a missing file, a folder without pictures, a glob without match, an unreadable folder, or one
+        of several pictures whose outputs would have one name.
     """
     skip = {os.path.realpath(folder) for folder in exclude}
     found: dict[str, _Found] = {}  # by absolute path: the same file twice is one picture
@@ -98,16 +84,58 @@ def find_images(
     for text in inputs:
         try:
             for item in _expand(text, skip, failures):
-                found.setdefault(STDIN if item.path is None else str(item.base / item.inner), item)
+                found.setdefault(STDIN if item.path is None else os.path.abspath(item.path), item)  # noqa: PTH100
         except ImageError as error:
             failures.append(error)
-    _tell_apart(list(found.values()))
-    return [ImageSource(item.path, item.relative()) for item in found.values()], failures
+    names: dict[str, list[_Found]] = defaultdict(list)
+    for item in found.values():
+        names[_key(item.relative(full=full_names))].append(item)
+    sources = []
+    for item in found.values():
+        name = item.relative(full=full_names)
+        group = names[_key(name)]
+        if len(group) > 1 and twins == "suffix":
+            name = name.with_name(item.inner.name)
+        elif len(group) > 1:
+            failures.append(
+                _same_name(item, next(other for other in group if other is not item), name, full_names)
+            )
+            continue
+        sources.append(ImageSource(item.path, name))
+    return sources, failures
+
+
+def result_folders(out: Path) -> tuple[Path, ...]:
+    """An output folder and those numbered after it, which are not taken for pictures."""
+    numbered = (path for path in out.parent.glob(f"{glob.escape(out.name)}-*") if path.is_dir())
+    return (out, *sorted(path for path in numbered if path.name.rpartition("-")[2].isdigit()))
+
+
+def _key(name: PurePosixPath) -> str:
+    """Equal for names that some file system takes for the same one."""
+    return unicodedata.normalize("NFC", str(name)).casefold()
+
+
+def _same_name(item: _Found, other: _Found, name: PurePosixPath, full_names: bool) -> ImageError:
+    given = STDIN if item.path is None else str(item.path)
+    beside = "standard input" if other.path is None else str(other.path)
+    hint = "rename one of them" + (
+        "" if full_names else ", or name all outputs by whole paths with --full-names"
+    )
+    return ImageError(f"{given} and {beside} would both be written as {name}", hint=hint, image=given)
+
+
+def nothing_left(failures: Sequence[ImageError]) -> ImageError:
+    """The one error to show when no input can be used at all."""
+    if len(failures) == 1:
+        return failures[0]
+    listed = "; ".join(failure.message for failure in failures[:3])
+    return ImageError(f"none of the {len(failures)} inputs can be used: {listed}", hint=failures[0].hint)
 
 
 def _expand(text: str, skip: set[str], failures: list[ImageError]) -> Iterator[_Found]:
     if text == STDIN:
-        yield _Found(None, PurePosixPath("/"), PurePosixPath("stdin"))
+        yield _Found(None, PurePosixPath("stdin"), PurePosixPath("stdin"))
     elif not text.strip():
         raise ImageError("an empty file name is not a picture", hint="name files, folders or globs")
     elif os.path.isdir(text):  # noqa: PTH112  (unlike Path.is_dir, never raises on an over-long name)
@@ -124,8 +152,10 @@ def _expand(text: str, skip: set[str], failures: list[ImageError]) -> Iterator[_
 
 def _file(path: Path, base: Path | None = None) -> _Found:
     absolute = _absolute(path)
-    start = absolute.parent if base is None else _absolute(base)
-    return _Found(path, start, absolute.relative_to(start))
+    inner = PurePosixPath(absolute.name) if base is None else absolute.relative_to(_absolute(base))
+    # Where a path begins does not belong to a name: neither a root nor steps upwards.
+    parts = [part for part in path.parts if part not in (path.anchor, "..")]
+    return _Found(path, inner, PurePosixPath(*parts) if parts else inner)
 
 
 def _folder(root: Path, skip: set[str], failures: list[ImageError]) -> Iterator[_Found]:
@@ -173,36 +203,6 @@ def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[
     if empty:
         hint = "quote a pattern to let clipseg expand it"
         raise ImageError(f"{pattern}: no picture matches", hint=hint, image=pattern)
-
-
-def _tell_apart(found: list[_Found]) -> None:
-    """Give every picture an output name of its own, changing only those that clash."""
-    while clashes := _clashes(found):
-        moved = False
-        for group in clashes:
-            twins = defaultdict(list)
-            for item in group:
-                twins[item.twin()].append(item)
-            for same in twins.values():
-                for item in same if len(same) > 1 else ():
-                    moved |= not item.suffix
-                    item.suffix = True
-            if len(twins) > 1:
-                widened = [item.widen() for item in group]  # all of them, not the first that can
-                moved |= any(widened)
-        if not moved:
-            taken = {item.key() for item in found}
-            for item in (item for group in clashes for item in group[1:]):
-                while item.key() in taken:
-                    item.number += 1
-                taken.add(item.key())
-
-
-def _clashes(found: list[_Found]) -> list[list[_Found]]:
-    groups = defaultdict(list)
-    for item in found:
-        groups[item.key()].append(item)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _neighbours(path: Path) -> str:

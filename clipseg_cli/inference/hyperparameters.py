@@ -1,4 +1,4 @@
-"""`--set`: hyper-parameters of methods and refinements by name, checked against what their functions take.
+"""`--set`: hyper-parameters of methods, refinements and output formats, checked against what their functions take.
 
 `--set naclip.std=3` sets one, `--set pamr.dilations=8,16` several numbers, and `--set pamr=10` turns a refinement on.
 """
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.methods import METHODS, find_method
+from clipseg_cli.outputs import FORMATS
 from clipseg_cli.refinements import REFINEMENTS
-from clipseg_cli.types import Refinement
+from clipseg_cli.types import Format, Refinement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,16 +94,18 @@ class Chosen:
         return self.hyperparameters.get(name, {})
 
 
-def hyperparameters_of(entry: Method | Refinement) -> dict[str, Hyperparameter]:
-    """All that can be set of a method or a refinement, by name."""
+def hyperparameters_of(entry: Method | Refinement | Format) -> dict[str, Hyperparameter]:
+    """All that can be set of a method, a refinement or a format, by name."""
     defaults = dict(_defaults(entry))
     return {name: Hyperparameter(name, defaults[name], *entry.ranges[name]) for name in sorted(entry.ranges)}
 
 
-def _defaults(entry: Method | Refinement) -> Iterator[tuple[str, Any]]:
+def _defaults(entry: Method | Refinement | Format) -> Iterator[tuple[str, Any]]:
     functions: Iterable[Any]
     if isinstance(entry, Refinement):
         functions = (entry.refine, entry.change, entry.observe)
+    elif isinstance(entry, Format):
+        functions = (entry.open,)
     else:
         functions = (entry.attention, entry.read, entry.pool)
         yield "blocks", entry.blocks
@@ -150,10 +153,11 @@ def read_settings(texts: Sequence[str], switches: Mapping[str, Any]) -> Chosen:
             raise UsageError(
                 f"--set {text}: wanted NAME.HYPERPARAMETER=VALUE", hint="as in --set naclip.std=3"
             )
-        if owner not in (*METHODS.names(), *REFINEMENTS.names()):
-            known = (*METHODS.names(), *REFINEMENTS.names())
+        known = (*METHODS.names(), *REFINEMENTS.names(), *FORMATS.names())
+        if owner not in known:
             raise UsageError(
-                f"--set {text}: there is no method or refinement '{owner}'", hint=did_you_mean(owner, known)
+                f"--set {text}: there is no method, refinement or format '{owner}'",
+                hint=did_you_mean(owner, known),
             )
         try:
             if dot:
@@ -166,7 +170,11 @@ def read_settings(texts: Sequence[str], switches: Mapping[str, Any]) -> Chosen:
 
 
 def _find(owner: str, name: str) -> Hyperparameter:
-    entry: Method | Refinement = METHODS.get(owner) if owner in METHODS.names() else REFINEMENTS.get(owner)
+    entry: Method | Refinement | Format
+    if owner in METHODS.names():
+        entry = METHODS.get(owner)
+    else:
+        entry = REFINEMENTS.get(owner) if owner in REFINEMENTS.names() else FORMATS.get(owner)
     known = hyperparameters_of(entry)
     found = known.get(name.replace("-", "_"))
     if found is None:
@@ -179,7 +187,8 @@ def _find(owner: str, name: str) -> Hyperparameter:
 
 def _switch(owner: str, switches: Mapping[str, Any]) -> Hyperparameter:
     if owner not in REFINEMENTS.names():
-        raise UsageError(f"--set {owner}=...: {owner} is a method", hint=f"choose it with --method {owner}")
+        what, option = ("method", "--method") if owner in METHODS.names() else ("format", "--formats")
+        raise UsageError(f"--set {owner}=...: {owner} is a {what}", hint=f"choose it with {option} {owner}")
     default = switches.get(owner, 0.0)
     if isinstance(default, str):
         raise UsageError(f"--set {owner}=...: it has an option of its own", hint=f"use --{owner}")
@@ -192,7 +201,7 @@ def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
     Args:
         chosen: what `--set` says.
         method: name of the method in use.
-        steps: names of the refinements in use.
+        steps: names of the refinements and formats in use.
 
     Raises:
         UsageError: a hyper-parameter would change nothing.
@@ -201,7 +210,11 @@ def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
     for owner, values in chosen.hyperparameters.items():
         if owner not in used:
             name = next(iter(values))
-            turn_on = f"--method {owner}" if owner in METHODS.names() else f"--{owner.replace('_', '-')}"
+            turn_on = f"--{owner.replace('_', '-')}"
+            if owner in METHODS.names():
+                turn_on = f"--method {owner}"
+            elif owner in FORMATS.names():
+                turn_on = f"--formats {owner}"
             raise UsageError(f"--set {owner}.{name} does nothing without {turn_on}", hint=f"add {turn_on}")
 
 

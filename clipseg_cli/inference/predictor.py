@@ -189,11 +189,18 @@ class Predictor:
         )
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[Prepared]) -> Iterator[Segmentation]:
+    def predict(
+        self, images: Sequence[Prepared], *, class_scores: bool | None = None
+    ) -> Iterator[Segmentation]:
         """Label maps of some images, in order; their windows share batches.
 
         Only small maps are kept for all images; those at full size come one by one.
+
+        Args:
+            images: made by `prepare`.
+            class_scores: hand out maps of single classes; None: as this predictor was made.
         """
+        wanted = self.class_scores if class_scores is None else class_scores
         repeat = self.settings.protocol.upsample == "labels"
         pictures = [
             _Picture(
@@ -206,7 +213,7 @@ class Predictor:
             for one in images
         ]
         for one, labelled in zip(images, self._labelled(pictures), strict=True):
-            yield self._segmentation(one, labelled)
+            yield self._segmentation(one, labelled, class_scores=wanted)
 
     @torch.no_grad()
     def labels(self, images: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
@@ -310,11 +317,11 @@ class Predictor:
             auxiliary,
         )
 
-    def _segmentation(self, one: Prepared, labelled: _Labelled) -> Segmentation:
+    def _segmentation(self, one: Prepared, labelled: _Labelled, *, class_scores: bool) -> Segmentation:
         """The label map of an image at its own size, on the CPU."""
         size, make = one.size, labelled.class_maps
 
-        def class_scores(class_id: int) -> NDArray[np.float32]:
+        def map_of(class_id: int) -> NDArray[np.float32]:
             with torch.inference_mode():
                 return resize_nearest(make(class_id).cpu().numpy(), size)
 
@@ -324,7 +331,7 @@ class Predictor:
             scores=resize_nearest(confidence.cpu().numpy(), size),
             classes=self.classes,
             image=one.image,
-            class_scores=class_scores if self.class_scores else None,
+            class_scores=map_of if class_scores else None,
         )
 
     def describe(self) -> dict[str, object]:

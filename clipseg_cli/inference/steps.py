@@ -9,6 +9,7 @@ from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.hyperparameters import read_settings, require_used
 from clipseg_cli.methods import find_method
+from clipseg_cli.outputs import format_names
 from clipseg_cli.refinements import REFINEMENTS
 
 if TYPE_CHECKING:
@@ -179,5 +180,7 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
             f"--method {method} has no keys for --key-smoothing: each patch is a picture of its own",
             hint="leave out --key-smoothing, or choose another --method",
         )
-    require_used(chosen, method, on)
+    formats = format_names(getattr(config, "formats", ""))
+    heatmaps = ("heatmaps",) if getattr(config, "heatmaps", False) else ()
+    require_used(chosen, method, (*on, *formats, *heatmaps))
     return chosen

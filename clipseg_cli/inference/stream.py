@@ -35,6 +35,7 @@ class Stream(Generic[T, R]):
         finish: what is done with a label map, in a writing thread.
         batch_size: windows in one forward pass.
         workers: threads that read, and as many that write.
+        class_scores: results hand out maps of single classes; None: as the predictor was made.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Stream(Generic[T, R]):
         finish: Callable[[T, Segmentation], R],
         batch_size: int,
         workers: int,
+        class_scores: bool | None = None,
     ) -> None:
+        self.class_scores = class_scores
         self.predictor, self.read, self.finish = predictor, read, finish
         self.batch_size, self.workers = batch_size, workers
 
@@ -59,7 +62,7 @@ class Stream(Generic[T, R]):
             readers, writers = self._pools(stack)
             pending: deque[Future[R]] = deque()
             for chunk in self._gather(iter(items), readers):
-                segmentations = self.predictor.predict([p for _, p in chunk if isinstance(p, Prepared)])
+                segmentations = self._predict(chunk)
                 for item, picture in chunk:
                     if isinstance(picture, Prepared):
                         pending.append(writers.submit(self.finish, item, next(segmentations)))
@@ -124,10 +127,14 @@ class Stream(Generic[T, R]):
         stack.callback(readers.shutdown, wait=False, cancel_futures=True)
         return readers, writers
 
+    def _predict(self, items: Sequence[tuple[T, Prepared | R]]) -> Iterator[Segmentation]:
+        prepared = [picture for _, picture in items if isinstance(picture, Prepared)]
+        return self.predictor.predict(prepared, class_scores=self.class_scores)
+
     def _label_group(
         self, group: Sequence[tuple[T, Prepared | R]], writers: ThreadPoolExecutor
     ) -> list[Future[R]]:
-        segmentations = self.predictor.predict([p for _, p in group if isinstance(p, Prepared)])
+        segmentations = self._predict(group)
         results: list[Future[R]] = []
         for item, picture in group:
             if not isinstance(picture, Prepared):

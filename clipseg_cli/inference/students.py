@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from clipseg_cli.inference.hyperparameters import Chosen
     from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.models.student.files import StudentCard
     from clipseg_cli.types import ClassList
@@ -87,6 +88,11 @@ class StudentPlan:
     dtype: torch.dtype
 
     @property
+    def chosen(self) -> Chosen:
+        """What `--set` says."""
+        return read_chosen(self.config, self.protocol, method="")
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """As they were in training."""
         return self.card.templates
@@ -118,7 +124,7 @@ class StudentPlan:
             dtype=self.dtype,
             protocol=self.protocol,
             class_scores=class_scores,
-            chosen=read_chosen(self.config, self.protocol, method=""),
+            chosen=self.chosen,
         )
 
     def _embed(self, words: Sequence[str]) -> Tensor:

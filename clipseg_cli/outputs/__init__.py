@@ -6,22 +6,33 @@ from clipseg_cli.outputs._contact import write_contact_sheet
 from clipseg_cli.outputs._curves import draw_curves
 from clipseg_cli.outputs._grid import thumbnail, write_corruption_grid
 from clipseg_cli.outputs._names import safe_name
+from clipseg_cli.outputs._open import FORMATS, Outputs, format_names
+from clipseg_cli.outputs._own import refuse_strangers
 from clipseg_cli.outputs._predictions import PredictionRow, write_label_sheet, write_predictions
-from clipseg_cli.outputs._run import class_table_rows, json_safe, write_run_info
+from clipseg_cli.outputs._run import (
+    check_class_list,
+    class_table_rows,
+    folder_for,
+    json_safe,
+    write_run_info,
+)
 from clipseg_cli.outputs._scores import class_rows, write_scores
-from clipseg_cli.types import Writer
-from clipseg_cli.utils.registry import Registry
 
 __all__ = [
-    "WRITERS",
+    "FORMATS",
+    "Outputs",
     "PredictionRow",
+    "check_class_list",
     "class_colors",
     "class_rows",
     "class_table_rows",
     "draw_confusion",
     "draw_curves",
+    "folder_for",
+    "format_names",
     "hex_color",
     "json_safe",
+    "refuse_strangers",
     "safe_name",
     "thumbnail",
     "voc_palette",
@@ -32,5 +43,3 @@ __all__ = [
     "write_run_info",
     "write_scores",
 ]
-
-WRITERS: Registry[Writer] = Registry(__name__, "WRITER", "output format")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import cv2
 import numpy as np
 
+from clipseg_cli.outputs._own import MARK
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
@@ -56,7 +58,7 @@ def font_size(height: int, width: int) -> int:
 
 
 def jpeg_bytes(image: Image.Image) -> bytes:
-    """JPEG at quality 92, with full colour resolution so that coloured edges and letters stay sharp."""
+    """JPEG at quality 92 with our mark, and full colour resolution so that coloured edges and letters stay sharp."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=92, subsampling=0)
+    image.save(buffer, "JPEG", quality=92, subsampling=0, comment=MARK)
     return buffer.getvalue()

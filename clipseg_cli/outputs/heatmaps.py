@@ -13,14 +13,17 @@ from PIL import Image, ImageDraw
 
 from clipseg_cli.outputs import _canvas as canvas
 from clipseg_cli.outputs import _text
+from clipseg_cli.outputs._each import each
 from clipseg_cli.outputs._names import safe_name
-from clipseg_cli.types import Segmentation, Writer
-from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.outputs._own import write_own
+from clipseg_cli.types import Format, Segmentation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from clipseg_cli.types import RunInfo
 
 ENDING = "_heatmaps"
 
@@ -32,12 +35,13 @@ _HEAT, _GREY, _GREY_LOSS = 0.75, 0.45, 0.2
 _PAPER, _INK = "#101010", "#f0f0f0"
 
 
-def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
+def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
     """Write a heat map for each class that won a pixel or came near to it; none without `class_scores`.
 
     Raises:
         OutputError: a file cannot be written.
     """
+    del run
     if result.class_scores is None:
         return ()
     size = canvas.show_size(*result.labels.shape)
@@ -54,7 +58,7 @@ def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
         title = f"{_text.drawable(share.name, f'class {share.id}')}   peak {peak:.2f}"
         image = draw_heatmap(canvas.resize_smooth(scores, size), grey, title)
         path = folder / f"{share.id:0{digits}}_{safe_name(share.name)}.jpg"
-        written.append(write_bytes(path, canvas.jpeg_bytes(image)))
+        written.append(write_own(path, canvas.jpeg_bytes(image)))
     return tuple(written)
 
 
@@ -91,4 +95,4 @@ def _colorize(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     )
 
 
-WRITER = Writer(write, ENDING, default=False, summary="a confidence picture for each class")
+FORMAT = Format(each(write), ENDING, class_scores=True, summary="a confidence picture for each class")

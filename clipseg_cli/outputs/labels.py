@@ -2,52 +2,91 @@
 
 Up to 255 classes: 8-bit palette PNG (mode P) with the palette of PASCAL VOC, as its SegmentationClass files;
 255 stays free for "ignore". More classes: 16-bit grey PNG without a palette.
+
+What the ids mean travels inside the file: the text chunk "clipseg" is JSON with `classes` (names in the order of their
+ids), `background`, `ignore`, `image` and `made_by`.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from clipseg_cli.config import IGNORE_INDEX
+from clipseg_cli.config import IGNORE_INDEX, ignore_value
 from clipseg_cli.outputs._colors import voc_palette
-from clipseg_cli.types import Segmentation, Writer
-from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.outputs._each import each
+from clipseg_cli.outputs._own import MARK, write_own
+from clipseg_cli.outputs._run import json_safe
+from clipseg_cli.types import Format, Segmentation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from clipseg_cli.types import ClassList, RunInfo
+
 ENDING = ".png"
 
 
-def encode_labels(labels: NDArray[np.uint8] | NDArray[np.uint16], classes: int) -> bytes:
-    """The PNG of a label map [H, W] whose ids mean so many classes, for a file or for standard output."""
-    if classes <= IGNORE_INDEX:
-        image = Image.fromarray(labels.astype(np.uint8, copy=False))
-        image.putpalette(voc_palette().tobytes())
+def encode_labels(
+    labels: NDArray[np.uint8] | NDArray[np.uint16], classes: ClassList, *, image: str = "", made_by: str = ""
+) -> bytes:
+    """The PNG of a label map, for a file or for standard output.
+
+    Args:
+        labels: [H, W] class ids, or `ignore_value`.
+        classes: what they mean.
+        image: name of the image.
+        made_by: model and method, for people.
+    """
+    if len(classes) <= IGNORE_INDEX:
+        picture = Image.fromarray(labels.astype(np.uint8, copy=False))
+        picture.putpalette(voc_palette().tobytes())
     else:
-        image = Image.fromarray(labels.astype(np.uint16, copy=False))
+        picture = Image.fromarray(labels.astype(np.uint16, copy=False))
+    facts = {
+        "classes": classes.names,
+        "background": classes.background,
+        "ignore": ignore_value(len(classes)),
+        "image": image,
+        "made_by": made_by,
+    }
+    text = PngImagePlugin.PngInfo()
+    # Compressed, since a list of 300 names is longer than most label maps; ASCII, since Latin-1 is all it can hold.
+    text.add_text(MARK, json.dumps(json_safe(facts), ensure_ascii=True), zip=True)
     buffer = io.BytesIO()
     # Label maps are runs of one value: looking for nothing else is the fastest, and mostly the smallest too.
-    image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    picture.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=text)
     return buffer.getvalue()
 
 
-def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
+def read_facts(image: Image.Image) -> dict[str, Any] | None:
+    """What a label PNG of ours says of itself; None where it says nothing."""
+    text = image.info.get(MARK)
+    try:
+        facts = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
     """Write `<stem>.png`.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    return (
-        write_bytes(stem.with_name(stem.name + ENDING), encode_labels(result.labels, len(result.classes))),
-    )
+    name = str(result.image.source.relative)
+    data = encode_labels(result.labels, result.classes, image=name, made_by=run.made_by)
+    return (write_own(stem.with_name(stem.name + ENDING), data),)
 
 
-WRITER = Writer(write, ENDING, summary="index PNG with the PASCAL VOC palette: pixel value = class id")
+FORMAT = Format(
+    each(write), ENDING, default=True, summary="index PNG with the PASCAL VOC palette: pixel value = class id"
+)

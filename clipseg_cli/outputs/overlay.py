@@ -10,30 +10,38 @@ from PIL import Image
 
 from clipseg_cli.outputs import _canvas as canvas
 from clipseg_cli.outputs._colors import class_colors
+from clipseg_cli.outputs._each import each
 from clipseg_cli.outputs._legend import PAPER, Legend
-from clipseg_cli.types import Segmentation, Writer
-from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.outputs._own import write_own
+from clipseg_cli.types import Format, Segmentation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from clipseg_cli.types import RunInfo
+
 ENDING = "_overlay.jpg"
 
-_TINT, _BACKGROUND_TINT = 140, 30  # of 256
+OPACITY = 140 / 256
+"""Of class colours over the picture."""
+
+_BACKGROUND = 30 / 140  # of that
 
 
-def write(result: Segmentation, stem: Path) -> tuple[Path, ...]:
-    """Write `<stem>_overlay.jpg`.
+def write(result: Segmentation, stem: Path, run: RunInfo, *, opacity: float = OPACITY) -> tuple[Path, ...]:
+    """Write `<stem>_overlay.jpg`; `opacity` is how much of the class colours shows, from 0 to 1.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    return (write_bytes(stem.with_name(stem.name + ENDING), canvas.jpeg_bytes(draw_overlay(result))),)
+    del run
+    image = canvas.jpeg_bytes(draw_overlay(result, opacity))
+    return (write_own(stem.with_name(stem.name + ENDING), image),)
 
 
-def draw_overlay(result: Segmentation) -> Image.Image:
+def draw_overlay(result: Segmentation, opacity: float = OPACITY) -> Image.Image:
     """The tinted picture with its legend beside or below it, whichever makes the smaller whole."""
     size = canvas.show_size(*result.labels.shape)
     colors = class_colors(len(result.classes), result.classes.background)
@@ -43,6 +51,7 @@ def draw_overlay(result: Segmentation) -> Image.Image:
             canvas.resize_labels(result.labels, size),
             colors,
             result.classes.background,
+            opacity,
         )
     )
     legend = Legend.of(result.shares(), colors, canvas.font_size(*size))
@@ -65,6 +74,7 @@ def tint(
     labels: NDArray[np.uint8] | NDArray[np.uint16],
     colors: NDArray[np.uint8],
     background: int | None,
+    opacity: float = OPACITY,
 ) -> NDArray[np.uint8]:
     """Blend class colours into a picture, with contours in the full colour of the class inside them.
 
@@ -73,24 +83,33 @@ def tint(
         labels: [H, W].
         colors: uint8 [C, 3].
         background: id that is left almost as it is, without contour; or None.
+        opacity: of the colours, from 0 to 1.
 
     Returns:
         uint8 [H, W, 3].
     """
     painted = np.take(colors, labels, axis=0)  # [H, W, 3]
-    tinted = _blend(pixels, painted, _TINT)
+    tinted = _blend(pixels, painted, opacity)
     line = 1 + max(labels.shape) // 900  # pixels on either side
     kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
     edge = (cv2.dilate(labels, kernel) != labels) | (cv2.erode(labels, kernel) != labels)
     cv2.copyTo(painted, edge.view(np.uint8), tinted)
     if background is not None:
-        cv2.copyTo(_blend(pixels, painted, _BACKGROUND_TINT), (labels == background).view(np.uint8), tinted)
+        cv2.copyTo(
+            _blend(pixels, painted, opacity * _BACKGROUND), (labels == background).view(np.uint8), tinted
+        )
     return tinted
 
 
-def _blend(under: NDArray[np.uint8], over: NDArray[np.uint8], weight: int) -> NDArray[np.uint8]:
-    """A mixture with `weight` 256ths of `over`: uint8 [H, W, 3]."""
-    return np.asarray(cv2.addWeighted(under, 1 - weight / 256, over, weight / 256, 0), np.uint8)
+def _blend(under: NDArray[np.uint8], over: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """A mixture with so much of `over`: uint8 [H, W, 3]."""
+    return np.asarray(cv2.addWeighted(under, 1 - share, over, share, 0), np.uint8)
 
 
-WRITER = Writer(write, ENDING, summary="the picture tinted by class, with contours and a legend")
+FORMAT = Format(
+    each(write),
+    ENDING,
+    default=True,
+    ranges={"opacity": (0, 1)},
+    summary="the picture tinted by class, with contours and a legend",
+)

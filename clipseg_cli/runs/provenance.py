@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +24,12 @@ from clipseg_cli.types import RunInfo
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from clipseg_cli.config import InferenceConfig, SegmentConfig
+    from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.types import ClassList, DenseModel
 
 
-def run_info(config: SegmentConfig, backbone: DenseModel, predictor: Predictor) -> RunInfo:
+def run_info(config: InferenceConfig, backbone: DenseModel, predictor: Predictor) -> RunInfo:
     """Options, weights, settings in force and versions, for `classes.json`.
 
     Beside a student, options that only mean something for a CLIP are None, and so are words that it did without.
@@ -113,22 +112,10 @@ def _taught(backbone: DenseModel) -> frozenset[str] | None:
     return frozenset(word for _, word in lines).union(word.lower() for word in own)
 
 
-def notes(config: SegmentConfig, backbone: DenseModel, classes: ClassList) -> Iterator[str]:
+def notes(config: InferenceConfig, backbone: DenseModel, classes: ClassList) -> Iterator[str]:
     """Sentences about what is allowed but may not be meant."""
     yield from model_notes(backbone, classes)
     yield from choice_notes(config, classes)
     for near in difflib.get_close_matches(config.classes.strip().lower(), benchmark_names(), n=1, cutoff=0.8):
         if near != config.classes.strip():
             yield f"'{config.classes}' is taken as a word; the benchmark is called '{near}'"
-    earlier = _earlier_names(config)
-    if earlier is not None and earlier != list(classes.names):
-        yield f"{config.out} holds results with other classes; classes.json will describe the new ones only"
-
-
-def _earlier_names(config: SegmentConfig) -> list[str] | None:
-    """Class names of the last run into the same folder, or None where there is no readable record."""
-    try:
-        record = json.loads((config.out / "classes.json").read_text(encoding="utf-8"))
-        return [entry["name"] for entry in record["classes"]]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None

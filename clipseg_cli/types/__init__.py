@@ -20,7 +20,7 @@ from clipseg_cli.types.dense import (
 from clipseg_cli.types.images import DecodedImage, ImageSource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
-from clipseg_cli.types.results import ClassShare, RunInfo, Segmentation, WriteFn, Writer
+from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer
 
 __all__ = [
     "AttentionFn",
@@ -32,6 +32,7 @@ __all__ = [
     "DecodedImage",
     "DenseFeatures",
     "DenseModel",
+    "Format",
     "Guide",
     "ImageSource",
     "LogitMaps",
@@ -52,6 +53,5 @@ __all__ = [
     "Tokens",
     "WindowBatch",
     "Words",
-    "WriteFn",
     "Writer",
 ]

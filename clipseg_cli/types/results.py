@@ -67,27 +67,50 @@ class ClassShare:
     confidence: float | None
 
 
-class WriteFn(Protocol):
-    """Writes one result in one format."""
+class Writer(Protocol):
+    """One format, being written into one folder. Must go through `utils.files` so that no half file exists."""
 
-    def __call__(self, result: Segmentation, stem: Path) -> Sequence[Path]:
-        """Write below `stem`, a path without suffix, and return the files made."""
+    def begin(self) -> None:
+        """Once, before the first result.
+
+        Raises:
+            OutputError: what lies in the folder already does not allow it.
+        """
+
+    def write(self, result: Segmentation, stem: Path) -> Sequence[Path]:
+        """One result, from any of several threads: files made, below `stem`, a path without suffix.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+
+    def end(self) -> Sequence[Path]:
+        """Once, behind the last result, however the run ended: files made that describe all of them.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
 
 
 @dataclass(frozen=True)
-class Writer:
-    """One output format for one picture; a file in `outputs/` that declares WRITER is in the registry.
+class Format:
+    """One output format; a file in `outputs/` that declares FORMAT is in the registry.
 
     Attributes:
-        write: (result, stem) -> files written. Must go through `utils.files` so that no half file exists.
-        ending: what the name of its file, or of the folder for its files, adds to the stem.
+        open: (run, out, **options) -> a `Writer` for the folder `out`; options are keyword arguments with defaults.
+        ending: what the name of its file, or of the folder for its files, adds to the stem of a result; "" where one
+            file holds all results.
         default: written without being asked for.
+        class_scores: needs `Segmentation.class_scores`.
+        ranges: option -> (least, most).
         summary: one line for help texts.
     """
 
-    write: WriteFn
-    ending: str
-    default: bool = True
+    open: Callable[..., Writer]
+    ending: str = ""
+    default: bool = False
+    class_scores: bool = False
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     summary: str = ""
 
 
@@ -99,3 +122,9 @@ class RunInfo:
     options: Mapping[str, Any]
     model: Mapping[str, Any]
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def made_by(self) -> str:
+        """As in "ViT-B-16 / openai, sc_clip"; empty where nothing is known."""
+        model = " / ".join(str(self.model[key]) for key in ("name", "pretrained") if key in self.model)
+        return ", ".join(filter(None, (model, str(self.options.get("method") or ""))))

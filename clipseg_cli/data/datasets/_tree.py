@@ -95,7 +95,7 @@ class Tree:
 
     def _pictures_of_any_kind(self) -> dict[str, Path]:
         base = self.root / Pattern.of(self.layout.images, "").folder
-        sources, failures = find_images([str(base)])
+        sources, failures = find_images([str(base)], twins="suffix")
         self.notes += [failure.message for failure in failures]
         found = {str(source.relative): source.path for source in sources if source.path is not None}
         return dict(sorted(found.items()))

@@ -189,7 +189,7 @@ def dense_reader(
     Args:
         visual: the image tower, in eval mode.
         method: how its last block is read.
-        activation, ln_eps: forced on a copy of the tower; None keeps the tower's own. A ResNet has neither.
+        activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
         keys: hand out keys, where the tower has any.
         guide, black, whole: see `DenseTransformer`.
 
@@ -211,12 +211,13 @@ def dense_reader(
 
 
 def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:
-    """The tower itself, or a copy with another activation or LayerNorm eps."""
+    """The tower itself, or one with the same weights and another activation or LayerNorm eps."""
     if activation is None and ln_eps is None:
         return visual
     from open_clip.transformer import QuickGELU
 
-    visual = copy.deepcopy(visual)
+    weights = (*visual.parameters(), *visual.buffers())
+    visual = copy.deepcopy(visual, {id(one): one for one in weights})
     for module in visual.modules():
         if ln_eps is not None and isinstance(module, nn.LayerNorm):
             module.eps = ln_eps

@@ -17,7 +17,7 @@ from clipseg_cli.models.clip.blocks import OpenClipBlock, TimmBlock
 from clipseg_cli.ops.positions import resize_positions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -61,9 +61,11 @@ class OpenClipTower:
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual
+        known = visual.positional_embedding
         self.patch: int = visual.patch_size[0]
         self.width: int = visual.conv1.out_channels
         self.depth = len(visual.transformer.resblocks)
+        self._positions = _kept(lambda grid, mode: resize_positions(known.detach(), grid, mode))
 
     def embed(self, image: Tensor, grid: Grid, positions: Positions) -> Tensor:
         """Class token and patches."""
@@ -71,10 +73,6 @@ class OpenClipTower:
         cls = self.visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([cls, x], dim=1) + self._positions(grid, positions).to(x.dtype)
         return self.visual.ln_pre(x)  # type: ignore[no-any-return]
-
-    @functools.lru_cache(maxsize=64)  # noqa: B019  # a tower lives as long as its run; grids repeat
-    def _positions(self, grid: Grid, mode: Positions) -> Tensor:
-        return resize_positions(self.visual.positional_embedding.detach(), grid, mode)
 
     def blocks(self, grid: Grid) -> Sequence[Block]:
         """The same for every grid."""
@@ -111,6 +109,13 @@ class TimmTower:
         self.depth = len(trunk.blocks)
         self.native: Grid = tuple(trunk.patch_embed.grid_size)
         self.patch = patch_of(visual)
+        known, native = trunk.pos_embed, self.native
+        self._positions = _kept(
+            lambda grid, mode: resize_positions(
+                known.detach()[0], grid, mode, prefix=known.shape[1] - native[0] * native[1]
+            )
+        )
+        self._rotation = _kept(lambda grid: _rotation(trunk, grid))
 
     def embed(self, image: Tensor, grid: Grid, positions: Positions) -> Tensor:
         """Prefix tokens and patches."""
@@ -128,25 +133,10 @@ class TimmTower:
             x = x if where is None else x + where
         return trunk.norm_pre(x)  # type: ignore[no-any-return]
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019  # a tower lives as long as its run; grids repeat
-    def _positions(self, grid: Grid, mode: Positions) -> Tensor:
-        known = self.trunk.pos_embed.detach()[0]
-        return resize_positions(known, grid, mode, prefix=len(known) - self.native[0] * self.native[1])
-
     def blocks(self, grid: Grid) -> Sequence[Block]:
         """With the rotary embedding of the grid, where there is one."""
         turned = self._rotation(grid)
         return [TimmBlock(block, turned, self.prefix) for block in self.trunk.blocks]
-
-    @functools.lru_cache(maxsize=64)  # noqa: B019  # a tower lives as long as its run; grids repeat
-    def _rotation(self, grid: Grid) -> Tensor | None:
-        rope = getattr(self.trunk, "rope", None)
-        if rope is None:
-            return None
-        own = copy.deepcopy(rope)  # it keeps what it made for one grid
-        own.update_feat_shape(list(grid))
-        found: Tensor = own.get_embed()
-        return found
 
     def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The last norm; and the value path of the pooling, and the heads of timm and of open_clip."""
@@ -163,6 +153,22 @@ class TimmTower:
         """As in `TimmModel.forward`."""
         found: Tensor = self.visual.head(self.trunk.forward_head(self.trunk.norm(x)))
         return found
+
+
+def _kept(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that remembers what it made for the last grids: of one tower, so that it goes when the tower goes."""
+    return functools.lru_cache(maxsize=64)(make)
+
+
+def _rotation(trunk: Any, grid: Grid) -> Tensor | None:
+    """Rotary embedding of a grid, where a trunk has one."""
+    rope = getattr(trunk, "rope", None)
+    if rope is None:
+        return None
+    own = copy.deepcopy(rope)  # it keeps what it made for one grid
+    own.update_feat_shape(list(grid))
+    found: Tensor = own.get_embed()
+    return found
 
 
 def tower_of(visual: Any) -> Tower:

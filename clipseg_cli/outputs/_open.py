@@ -1,0 +1,69 @@
+"""The formats that a run writes, side by side in one folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from clipseg_cli.types import Format, RunInfo, Segmentation
+
+FORMATS: Registry[Format] = Registry("clipseg_cli.outputs", "FORMAT", "output format")
+
+
+def format_names(text: str) -> tuple[str, ...]:
+    """Names by comma; none for the defaults.
+
+    Raises:
+        UsageError: a name that is no format.
+    """
+    if not text.strip():
+        return tuple(name for name in FORMATS.names() if FORMATS.get(name).default)
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for name in names:
+        FORMATS.get(name)
+    if not names:
+        raise UsageError(f"--formats {text} names none", hint=f"some of {', '.join(FORMATS.names())}")
+    return names
+
+
+class Outputs:
+    """Writers of several formats, begun and ended together.
+
+    Args:
+        names: of the formats.
+        run: with what the results are made.
+        out: the folder.
+        options: format -> its options.
+    """
+
+    def __init__(
+        self, names: Sequence[str], run: RunInfo, out: Path, options: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self._writers = {name: FORMATS.get(name).open(run, out, **options.get(name, {})) for name in names}
+
+    def begin(self) -> None:
+        """Before the first result."""
+        for writer in self._writers.values():
+            writer.begin()
+
+    def write(self, result: Segmentation, stem: Path) -> dict[str, tuple[Path, ...]]:
+        """Format -> files made of one result.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        return {name: tuple(writer.write(result, stem)) for name, writer in self._writers.items()}
+
+    def end(self) -> dict[str, tuple[Path, ...]]:
+        """Format -> files made of all results.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        return {name: tuple(writer.end()) for name, writer in self._writers.items()}
