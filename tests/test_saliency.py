@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from clipseg_cli.config import InferenceConfig
+from clipseg_cli.data.saliency_maps import read_saliency
 from clipseg_cli.errors import ImageError, ModelError, UsageError
-from clipseg_cli.inference.auxiliary import check_guides, read_saliency
+from clipseg_cli.inference.auxiliary import check_guides
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.auxiliary import self_supervised
 from clipseg_cli.models.auxiliary.clip_vit import ClipViT

@@ -81,6 +81,15 @@ class Console:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
+    def line(self, data: Any) -> None:
+        """`data` as one line of JSON on stdout, at once."""
+        finite = json.loads(
+            json.dumps(data), parse_constant=lambda _: None
+        )  # JSON has no NaN and no infinity
+        with data_errors():
+            sys.stdout.write(json.dumps(finite) + "\n")
+            sys.stdout.flush()
+
     def table(
         self,
         title: str,

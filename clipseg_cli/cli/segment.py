@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
-from clipseg_cli.config import SegmentConfig
+from clipseg_cli.config import OUTPUT, SegmentConfig
 from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.utils.numbers import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from clipseg_cli.commands.segment import ImageResult, SegmentRun
@@ -32,7 +32,16 @@ EXAMPLES = """
   clipseg segment photo.jpg --student runs/train/NAME
   clipseg segment - -c cat,dog < photo.jpg > labels.png
 """
+JsonLinesOpt = Annotated[
+    bool,
+    typer.Option(
+        "--json-lines",
+        help="Print one line of JSON for each image as soon as its files are written.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 STDIN = "-"
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 MANY = 5  # above this, one table over all images, and a progress bar
 
 
@@ -41,6 +50,7 @@ def segment(
     ctx: typer.Context,
     images: opt.ImagesArg,
     as_json: opt.JsonOpt = False,
+    json_lines: JsonLinesOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
 ) -> None:
@@ -53,8 +63,10 @@ def segment(
     config = opt.config_from(SegmentConfig, ctx.params, images=tuple(images))
     streamed = STDIN in images
     if streamed:
-        _check_streams(images, as_json, config.heatmaps)
-    console = Console(as_json=as_json, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
+        _check_streams(images, as_json or json_lines, config.heatmaps)
+    if as_json and json_lines:
+        raise UsageError("--json and --json-lines exclude each other", hint="leave out one of them")
+    console = Console(as_json=as_json or json_lines, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
     found = find_images(config.images, exclude=result_folders(config.out), full_names=config.full_names)
     if not found[0]:
         raise nothing_left(found[1])
@@ -65,7 +77,7 @@ def segment(
     console.say(f"{run.model} on {run.device}")
     for note in run.notes:
         console.say(f"Note: {note}")
-    report = _Report(run)
+    report = _Report(run, console.line if json_lines else None)
     _run(run, report, console, None if streamed else run.out)
     if as_json:
         console.document({**report.document(), "out": str(run.out), "failed": report.failed})
@@ -75,10 +87,11 @@ def segment(
 class _Report:
     """What has come out so far: counts, sums over all images, and the JSON of each."""
 
-    def __init__(self, run: SegmentRun) -> None:
-        self.run = run
+    def __init__(self, run: SegmentRun, say_at_once: Callable[[Any], None] | None = None) -> None:
+        self.run, self._say_at_once = run, say_at_once
         self.done = self.failed = 0
         self.wrote = False
+        self.noted: set[str] = set()
         self.watch = Stopwatch()
         self._images: list[dict[str, Any]] = []
         self._pixels = [0] * len(run.classes)
@@ -87,7 +100,7 @@ class _Report:
     def failure(self, image: str, error: ClipsegError) -> None:
         """Count an image that could not be used."""
         self.failed += 1
-        self._images.append({"image": image, "error": error.message, "hint": error.hint})
+        self._add({"image": image, "error": error.message, "hint": error.hint})
 
     def success(self, result: ImageResult, segmentation: Segmentation, shares: Sequence[ClassShare]) -> None:
         """Count an image that was labelled."""
@@ -97,7 +110,7 @@ class _Report:
             self._pixels[share.id] += share.pixels
             self._confidence[share.id] += share.pixels * (share.confidence or 0.0)
         height, width = segmentation.labels.shape
-        self._images.append(
+        self._add(
             {
                 "image": result.name,
                 **_firsts(result.written),
@@ -108,6 +121,12 @@ class _Report:
                 "notes": list(segmentation.image.notes),
             }
         )
+
+    def _add(self, image: dict[str, Any]) -> None:
+        if self._say_at_once is None:
+            self._images.append(image)
+        else:
+            self._say_at_once(image)
 
     def total(self) -> list[ClassShare]:
         """Shares over the pixels of all images together."""
@@ -174,7 +193,10 @@ def _one(result: ImageResult, report: _Report, console: Console, *, many: bool) 
     shares = result.segmentation.shares()
     report.success(result, result.segmentation, shares)
     for note in result.segmentation.image.notes:
-        console.say(f"Note: {name}: {note}")
+        kind = note.translate(_NO_DIGITS)
+        # Of thousands of images that are alike in something, the first says so.
+        (console.detail if many and kind in report.noted else console.say)(f"Note: {name}: {note}")
+        report.noted.add(kind)
     if many:
         best = ", ".join(f"{s.name} {percent(s.share)}" for s in _present(shares)[:4])
         console.detail(f"{name}: {best}")

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,9 @@ SHOWN = 4
 """Pictures on the sheet."""
 
 SHEET = "methods.png"
+
+CHUNK_BYTES = 512 << 20
+"""Decoded pictures and ground truth that wait for the models at once; at least one group does, however large."""
 
 
 @dataclass
@@ -139,18 +143,22 @@ class Comparison:
         """Some groups at a time: read once, then each contestant in turn; the next ones are read meanwhile."""
         device = self.contestants[0].predictor.device
         groups = [samples for _, samples in cut_into_groups(self.dataset.samples, self.config.batch_size)]
-        lanes = lane_count(device)
-        chunks = iter([groups[i : i + lanes] for i in range(0, len(groups), lanes)])
-        done = 0
+        lanes, waiting, done, held = lane_count(device), iter(groups), 0, 0
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="read") as pool:
 
             def begin() -> list[list[Future[Picture | None]]]:
-                chunk = next(chunks, [])
+                # As many groups as there are lanes, unless those of the last chunk took too much memory for that.
+                room = lanes if not held else max(1, min(lanes, CHUNK_BYTES // held))
+                chunk = list(islice(waiting, room))
                 return [[pool.submit(self._read, sample) for sample in samples] for samples in chunk]
 
             ahead = begin()
             while ahead:
                 read = [[future.result() for future in group] for group in ahead]
+                sizes = [
+                    p.image.pixels.nbytes + p.truth.nbytes for group in read for p in group if p is not None
+                ]
+                held = max(held, sum(sizes) // len(read))
                 ahead = begin()
                 pictures = [[one for one in group if one is not None] for group in read]
                 self._shown += [one for group in pictures for one in group][: SHOWN - len(self._shown)]

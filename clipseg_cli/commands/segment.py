@@ -27,7 +27,7 @@ from clipseg_cli.outputs import (
 )
 from clipseg_cli.runs.provenance import notes, run_info
 from clipseg_cli.utils.device import describe_device
-from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable
+from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable, settle, sweep_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -158,6 +158,7 @@ class SegmentRun:
             yield ImageResult(failure.image or failure.message, error=failure)
         files = any(source.path for source in self.sources)
         if files:
+            sweep_leftovers(self.out)
             write_run_info(self._info, self.out)
             self._outputs.begin()
         stream = Stream(
@@ -172,6 +173,7 @@ class SegmentRun:
         finally:  # what describes all results describes those that are there, however this ends
             if files and self.finished:
                 self._outputs.end()
+                settle()
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 import unicodedata
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from clipseg_cli.errors import ImageError, did_you_mean
+from clipseg_cli.errors import ImageError
 from clipseg_cli.types import ImageSource
 
 if TYPE_CHECKING:
@@ -206,12 +207,17 @@ def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[
 
 
 def _neighbours(path: Path) -> str:
-    """A hint with file names like the one that was not found; empty if there are none."""
+    """A hint for a file that was not found: names like it, or what else a lone word may have been meant for."""
     try:
         names = [entry.name for entry in path.parent.iterdir() if _is_picture(entry.name)]
     except (OSError, ValueError):
-        return ""
-    return did_you_mean(path.name, names)
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+    if not path.suffix and len(path.parts) == 1:
+        return "words are joined by commas: --classes cat,dog"
+    return ""
 
 
 def _absolute(path: Path) -> PurePosixPath:

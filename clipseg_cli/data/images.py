@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tiff
 
 from clipseg_cli.data.image_files import EXTENSIONS, find_images
+from clipseg_cli.data.opening import open_picture
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, ImageSource
 from clipseg_cli.utils.files import open_input
@@ -37,13 +38,8 @@ __all__ = [
     "target_size",
 ]
 
-# Naming the decoders keeps the others out: Pillow reads EPS by running Ghostscript on it.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _READABLE = "JPEG, PNG, WebP, BMP, TIFF and GIF can be read; convert other kinds first"
-
-# Pillow's own limit would warn at 90 and stop at 179 megapixels whatever `--max-megapixels` says. Set once
-# and for good, since switching it around each picture would race between threads; read_image checks instead.
-Image.MAX_IMAGE_PIXELS = None
 
 # What a stream may bring before it is refused: 16-bit RGBA without compression, and metadata.
 _MAX_PIXEL_BYTES, _MAX_EXTRA_BYTES = 8, 64 << 20
@@ -202,7 +198,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
         raise ImageError(f"{source}: the file is empty (0 bytes)")
     file.seek(0)
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with open_picture(file, _FORMATS) as image:
             check_size(image, source, max_megapixels)
             image.load()
             pixels, notes = to_rgb(image)

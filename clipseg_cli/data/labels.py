@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from clipseg_cli.data.opening import open_picture
 from clipseg_cli.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -90,6 +91,18 @@ def label_size(path: Path) -> tuple[int, int]:
         return image.size[1], image.size[0]
 
 
+def is_decodable(path: Path) -> bool:
+    """Whether a file is a whole picture of any kind, class ids or not."""
+    try:
+        with _opened(path) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                return False
+            image.load()
+    except DatasetError:
+        return False
+    return True
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """A label picture, not yet decoded.
@@ -98,7 +111,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         DatasetError: it cannot be opened, or the block cannot decode it.
     """
     try:
-        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+        with path.open("rb") as file, open_picture(file, _FORMATS) as image:
             yield image
     except DatasetError:
         raise

@@ -6,11 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
 from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
-from clipseg_cli.errors import ImageError, ModelError, UsageError
+from clipseg_cli.errors import ModelError, UsageError
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 from clipseg_cli.models.auxiliary.saliency import ClipCut, Found, LeastAttended
@@ -20,10 +17,7 @@ from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
 
 if TYPE_CHECKING:
-    from pathlib import PurePosixPath
-
     import torch
-    from numpy.typing import NDArray
 
     from clipseg_cli.config import InferenceConfig, Protocol
     from clipseg_cli.models.auxiliary.saliency import Saliency
@@ -41,8 +35,6 @@ WAYS_OUT = (
     "give both files with --saliency found=HEAD,DINO; or cut CLIP's own patches with --saliency clip; or take a model "
     f"that has a head of its own: --model {' or '.join(SALIENCY_HEADS)}"
 )
-
-MAP_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 
 
 def check_guides(config: InferenceConfig, method: Method) -> None:
@@ -106,13 +98,23 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
         return LeastAttended(_dino(files, device))
     if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
         return Found.own(backbone)
-    head, _, dino = files.partition(",")
+    head, dino = _two_files(files)
     try:
         vit = _dino(dino, device)
         path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
     except ModelError as error:
         raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
     return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
+
+
+def _two_files(text: str) -> tuple[str, str]:
+    """HEAD and DINO of "HEAD,DINO", either of which may be left out; paths may hold commas themselves."""
+    commas = [i for i, char in enumerate(text) if char == ","]
+    if not commas or _folder(text).is_file():
+        return text, ""
+    pairs = [(text[:i], text[i + 1 :]) for i in commas]
+    there = [pair for pair in pairs if all(not part or _folder(part).exists() for part in pair)]
+    return (there or pairs)[0]
 
 
 def _dino(file: str, device: torch.device) -> SelfSupervisedViT:
@@ -124,36 +126,6 @@ def saliency_folder(config: InferenceConfig) -> Path | None:
     folder = _folder(config.saliency)
     known = config.saliency.partition("=")[0] in KINDS
     return None if known or not folder.is_dir() else folder
-
-
-def read_saliency(folder: Path, name: PurePosixPath) -> NDArray[np.float32]:
-    """The map of a picture: NAME.npy with values in [0, 1], or a grey picture of 8 or 16 bits.
-
-    Raises:
-        ImageError: there is none, or it holds something else.
-    """
-    for suffix in MAP_SUFFIXES:
-        path = folder / f"{name}{suffix}"
-        if not path.is_file():
-            continue
-        try:
-            values = _values(path)
-        except (OSError, ValueError) as error:
-            raise ImageError(f"cannot read {path}: {error}", image=str(path)) from error
-        if values.ndim != 2 or not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise ImageError(f"{path} is no map of values from 0 to 1", image=str(path))
-        return values
-    raise ImageError(f"there is no saliency map {folder / str(name)}.npy or .png", image=str(name))
-
-
-def _values(path: Path) -> NDArray[np.float32]:
-    if path.suffix == ".npy":
-        loaded: NDArray[np.float32] = np.load(path, allow_pickle=False).astype(np.float32)
-        return loaded
-    with Image.open(path) as image:
-        values = np.asarray(image)
-    most = np.iinfo(values.dtype).max if values.dtype in (np.uint8, np.uint16) else 65_535
-    return np.asarray(values / most, np.float32)
 
 
 def _folder(text: str) -> Path:

@@ -16,8 +16,9 @@ import torch
 
 from clipseg_cli.config import NO_SALIENCY, Protocol, ignore_value
 from clipseg_cli.data.images import resize_image, resize_nearest, target_size
+from clipseg_cli.data.saliency_maps import read_saliency
 from clipseg_cli.errors import UsageError
-from clipseg_cli.inference.auxiliary import read_saliency, saliency_folder
+from clipseg_cli.inference.auxiliary import saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
 from clipseg_cli.inference.hyperparameters import Chosen
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.ops.windows import Window
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method
+
+
+MUCH_SMALLER = 8
+"""Times by which an image is read smaller than it is, from which a note says so."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ class Predictor:
         )
         if s.protocol.square and s.short_side:
             network = (s.short_side, s.short_side)
+        image = dataclasses.replace(image, notes=(*image.notes, *self._size_notes((height, width), network)))
         resized = resize_image(image.pixels, network, antialias=not s.protocol.keep_exact_size)
         folder = self.saliency_maps
         return Prepared(
@@ -187,6 +193,17 @@ class Predictor:
             self.tiling.crops(resized),
             {"saliency": read_saliency(folder, image.source.relative)} if folder else {},
         )
+
+    def _size_notes(self, own: tuple[int, int], network: tuple[int, int]) -> Iterator[str]:
+        """Sentences on an image that is read smaller than one would think."""
+        s = self.settings
+        wanted = target_size(*own, short_side=s.short_side or None, multiple=s.multiple)
+        read = f"read at {network[1]}x{network[0]} pixels"
+        if s.long_side is not None and min(network) < min(wanted) and not s.protocol.square:
+            yield f"{read}, not {wanted[1]}x{wanted[0]}: the long side is at most {s.long_side}"
+        elif min(own) >= MUCH_SMALLER * min(network):
+            times = round(min(own) / min(network))
+            yield f"{read}, {times} times smaller than it is: a larger --short-side shows smaller things"
 
     @torch.inference_mode()
     def predict(

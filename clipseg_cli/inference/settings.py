@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from clipseg_cli.config import PROTOCOLS, Protocol
+from clipseg_cli.config import DEFAULT_PROTOCOL, PROTOCOLS, Protocol
 from clipseg_cli.data.classes import benchmark_names, load_benchmark
 from clipseg_cli.errors import UsageError, did_you_mean
 
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", int, float)
 
+STUDENT_PROTOCOL = "student"
+"""Name of the settings that a student brings."""
+
 
 @dataclass(frozen=True)
 class Settings:
     """A protocol with nothing left open: every number is the one in force.
 
     Attributes:
-        short_side, long_side: pixels after the resize; a short side of 0 keeps the picture's own size.
+        short_side, long_side: pixels after the resize; a short side of 0 keeps the image's own size, and a long side
+            of None has no limit.
         multiple: sides are rounded to this many pixels; 1 keeps the exact size.
         window, stride: pixels; window 0 is the whole image.
         cell: pixels in a cell of the stitched map: the patch, or 1.
@@ -33,7 +37,7 @@ class Settings:
 
     protocol: Protocol
     short_side: int
-    long_side: int
+    long_side: int | None
     multiple: int
     window: int
     stride: int
@@ -80,6 +84,7 @@ def resolve_settings(
         # On one patch grid windows must start and end at patches.
         window = max(patch, round(window / patch) * patch)
         stride = min(window, max(patch, round(stride / patch) * patch))
+    own_limit = protocol.name in (DEFAULT_PROTOCOL.name, STUDENT_PROTOCOL)
     return Settings(
         protocol=protocol,
         short_side=first(
@@ -87,7 +92,8 @@ def resolve_settings(
             protocol.short_side,
             backbone.short_side if pyramid is None else round(backbone.image_size / min(pyramid.parts) / 2),
         ),
-        long_side=first(protocol.long_side, 2048),
+        # Our own limit gives way to a size that was asked for; that of a publication belongs to it.
+        long_side=None if own_limit and config.short_side else first(protocol.long_side, 2048),
         multiple=1 if protocol.keep_exact_size or pyramid is not None else patch,
         window=window,
         stride=stride,

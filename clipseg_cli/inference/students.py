@@ -20,6 +20,7 @@ from clipseg_cli.config import (
 from clipseg_cli.data.prompts import build_prompts
 from clipseg_cli.errors import ModelError, RunError, UsageError
 from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.settings import STUDENT_PROTOCOL
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.text_classifier import cached_words, embed_words
@@ -237,7 +238,7 @@ def student_protocol(card: StudentCard) -> Protocol:
     """How a student sees pictures: whole, at the size that it was trained for."""
     return dataclasses.replace(
         DEFAULT_PROTOCOL,
-        name="student",
+        name=STUDENT_PROTOCOL,
         short_side=card.short_side,
         long_side=card.long_side,
         window=0,

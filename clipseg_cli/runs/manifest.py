@@ -68,7 +68,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not JSON: {error}", hint=_ANEW) from error
     if not isinstance(data, dict) or "format" not in data:
         raise RunError(f"{path} is not a manifest of clipseg", hint=_ANEW)
@@ -81,7 +81,9 @@ def read_manifest(folder: Path) -> Manifest | None:
     checksum = data.pop("checksum", None)
     if checksum != _checksum(data):
         raise RunError(f"{path} does not agree with its own checksum: it was edited or damaged", hint=_ANEW)
-    result = data.pop("result")
+    result = data.pop("result", None)
+    if not isinstance(result, dict):
+        raise RunError(f"{path} is not a manifest of clipseg", hint=_ANEW)
     return Manifest({key: data[key] for key in data if key not in _HEAD}, result)
 
 

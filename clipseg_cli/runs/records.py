@@ -35,6 +35,8 @@ class ImageRecord:
         scored: class id -> those of its pixels that the model labelled.
         confidence: class id -> sum of their scores.
         kept: pixels whose ground truth was kept.
+        label: fingerprint of its label file as it was written; empty in runs of older versions.
+        source: bytes of the picture that was labelled; 0 in runs of older versions.
         error: why it failed; empty if it did not.
     """
 
@@ -47,6 +49,8 @@ class ImageRecord:
     scored: Mapping[int, int] = field(default_factory=dict)
     confidence: Mapping[int, float] = field(default_factory=dict)
     kept: int = 0
+    label: str = ""
+    source: int = 0
     error: str = ""
 
     def line(self) -> bytes:
@@ -66,17 +70,28 @@ class ImageRecord:
             data = json.loads(line)
             for key in ("pixels", "scored", "confidence"):
                 data[key] = {int(id_): value for id_, value in data[key].items()}
-            return cls(**data)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            record = cls(**data)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
+        return record if record.is_sound() else None
+
+    def is_sound(self) -> bool:
+        """Whether every field has its type; a line may have been damaged or edited."""
+        numbers = (self.group, self.height, self.width, self.ignored, self.kept, self.source)
+        counts = (*self.pixels.values(), *self.scored.values())
+        return (
+            all(isinstance(text, str) and "\0" not in text for text in (self.image, self.error, self.label))
+            and all(type(number) is int and number >= 0 for number in (*numbers, *counts))
+            and all(isinstance(value, (int, float)) for value in self.confidence.values())
+        )
 
 
-def read_records(folder: Path, has_label: Callable[[str], bool]) -> dict[str, ImageRecord]:
+def read_records(folder: Path, has_label: Callable[[ImageRecord], bool]) -> dict[str, ImageRecord]:
     """All records in a run folder, by picture, of however many workers.
 
     Args:
         folder: of the run.
-        has_label: whether the label file of a picture is there.
+        has_label: whether the label file of a record is there, and is one.
 
     Returns:
         A success stands above a failure of an earlier try, and does not count without its label file.
@@ -84,7 +99,7 @@ def read_records(folder: Path, has_label: Callable[[str], bool]) -> dict[str, Im
     found: dict[str, ImageRecord] = {}
     for path in (folder / FINAL, *sorted(folder.glob(WORKERS))):
         for record in _records(path):
-            if not record.error and not has_label(record.image):
+            if not record.error and not has_label(record):
                 continue
             if not record.error or record.image not in found:
                 found[record.image] = record

@@ -48,7 +48,7 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = Student(shape, text_embeds.cpu(), classes.query_to_class, classes.background)
-    return student, initialise(student.backbone, student.shape.backbone, numbers.init)
+    return student, initialise(student.backbone, student.shape.backbone, numbers.init, student.head)
 
 
 def check_crops(numbers: Numbers) -> None:

@@ -9,6 +9,7 @@ import os
 import secrets
 import tempfile
 import threading
+import time
 from typing import IO, TYPE_CHECKING, Any
 
 from clipseg_cli.errors import DiskFullError, OutputError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 ANOTHER_FOLDER = "choose another folder with --out"
 
 _BINARY = getattr(os, "O_BINARY", 0)  # of Windows
+LEFT_OVER = 600.0
+"""Seconds after which an unfinished file belongs to a process that is no more."""
+
 _unfinished: set[Path] = set()
 _beginning = threading.Lock()
 """Held while a file is begun and noted, so that none is begun unnoticed when the process ends at once."""
@@ -77,6 +81,24 @@ def write_bytes(path: Path, data: bytes) -> Path:
 def write_json(path: Path, data: Any) -> Path:
     """Write `data` as indented JSON, keeping emoji and Chinese readable."""
     return write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def settle() -> None:
+    """Have the system bring to the disk what was written so far, so that a power cut does not take it back.
+
+    Once before a run is said to be done: for each file by itself it would take longer than labelling.
+    """
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()
+
+
+def sweep_leftovers(folder: Path, older_than: float = LEFT_OVER) -> None:
+    """Remove what killed processes left unfinished; younger files may still be written by others."""
+    now = time.time()
+    for leftover in folder.rglob(".*.part"):
+        with contextlib.suppress(OSError):
+            if now - leftover.stat().st_mtime > older_than:
+                leftover.unlink()
 
 
 def check_writable(folder: Path) -> None:

@@ -43,7 +43,10 @@ WAYS_OUT = "two ways out: weights from a file with --init FILE, or random ones w
 IMAGENET, RANDOM = "imagenet", "none"
 
 BUNDLED_WEIGHTS = "student.safetensors"
-"""Of `BUNDLED_BACKBONE`, beside the bundled model; its metadata name the backbone too."""
+"""Of `BUNDLED_BACKBONE` and the head of DeepLabv2, beside the bundled model; its metadata name the backbone too."""
+
+SCALE = ".scale"
+"""Ends the name of what the 8-bit filters of that name are multiplied by, one number for each."""
 
 _DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ("basic", (1, 1, 1, 1)): 10,
@@ -102,12 +105,13 @@ def build_backbone(name: str, output_stride: int, stages: tuple[int, ...]) -> tu
     return net, net.feature_info.channels()
 
 
-def initialise(net: nn.Module, name: str, init: str) -> str:
-    """Give a backbone its first weights.
+def initialise(net: nn.Module, name: str, init: str, head: nn.Module | None = None) -> str:
+    """Give a student its first weights; those in the package have some for its head too.
 
     Args:
         net: what `build_backbone` made; changed in place.
         name: by which it was built.
+        head: of the student; changed in place where there are weights that fit, else it keeps its own.
         init: "emoji" for the weights in the package, which know drawings; "imagenet" for those that timm publishes;
             "none" for the random ones it has; or a file of any layout that `read_checkpoint` reads, of a classifier of
             timm or torchvision, of a student, or of a network of mmsegmentation.
@@ -122,7 +126,7 @@ def initialise(net: nn.Module, name: str, init: str) -> str:
     if init == RANDOM:
         return f"{name} with random weights"
     if init == BUNDLED_MODEL:
-        _fit_bundled(net, name)
+        _fit_bundled(net, name, head)
         return f"{name} with the weights in the package"
     if init == IMAGENET:
         path, source = _imagenet_file(name)
@@ -132,7 +136,7 @@ def initialise(net: nn.Module, name: str, init: str) -> str:
     return f"{name} with weights of {source}"
 
 
-def _fit_bundled(net: nn.Module, name: str) -> None:
+def _fit_bundled(net: nn.Module, name: str, head: nn.Module | None) -> None:
     """The weights that `recipes/emoji/backbone.py` made for students of the bundled model."""
     path = bundled_file(BUNDLED_WEIGHTS)
     if name != BUNDLED_BACKBONE:
@@ -146,9 +150,24 @@ def _fit_bundled(net: nn.Module, name: str) -> None:
             f"the first weights for students are missing in this installation ({path})", hint=hint
         )
     try:
-        _fit(net, read_checkpoint(path).tensors, name, str(path))
+        weights = _widened(read_checkpoint(path).tensors)
+        _fit(net, weights, name, str(path))
     except ModelError as error:
         raise ModelError(error.message, hint=hint) from error
+    own = {k.removeprefix("head."): v for k, v in weights.items() if k.startswith("head.")}
+    expected = {k: v for k, v in head.state_dict().items() if v.is_floating_point()} if head else {}
+    if head is not None and all(k in own and own[k].shape == v.shape for k, v in expected.items()):
+        head.load_state_dict(own, strict=False)
+
+
+def _widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Filters of 8 bits times their scales, all others as they are."""
+    wide = {k: v for k, v in tensors.items() if not k.endswith(SCALE)}
+    for name, weight in wide.items():
+        scale = tensors.get(f"{name}{SCALE}")
+        if scale is not None:
+            wide[name] = weight.float() * scale.view(-1, *[1] * (weight.ndim - 1))
+    return wide
 
 
 def _imagenet_file(name: str) -> tuple[Path, str]:

@@ -80,7 +80,7 @@ def fetch_weights(tag_config: Mapping[str, Any], what: str) -> Path:
     if cached := cached_weights(tag_config):
         return cached
     with _one_at_a_time:
-        require_network(what)
+        require_network(what, "" if "hf_hub" in tag_config else str(tag_config.get("url", "")))
         with quiet(), _failures(what):
             return Path(download_pretrained(tag_config))
 
@@ -107,18 +107,23 @@ def with_cache_first(local: Callable[[], T], remote: Callable[[], T], what: str)
             return remote()
 
 
-def require_network(what: str) -> None:
-    """Prove within a few seconds that the hub answers.
+def require_network(what: str, url: str = "") -> None:
+    """Prove within a few seconds that the hub answers, or whoever else has a file.
+
+    Args:
+        what: for messages.
+        url: of the file; empty for the hub.
 
     Raises:
         ModelError: it does not; names the ways out.
     """
-    if constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE and not url:
         raise ModelError(
             f"{what} is not on this machine, and HF_HUB_OFFLINE forbids fetching it", hint=WAYS_OUT
         )
-    if not reachable(constants.ENDPOINT):
-        host = urlsplit(constants.ENDPOINT).hostname or constants.ENDPOINT
+    place = url or constants.ENDPOINT
+    if not reachable(place):
+        host = urlsplit(place).hostname or place
         raise ModelError(f"{what} is not on this machine, and {host} cannot be reached", hint=WAYS_OUT)
 
 

@@ -1,0 +1,135 @@
+"""Sizes are said where they are not what one would think, and results stream while a run goes on."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from itertools import islice
+from pathlib import PurePosixPath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipseg_cli import Segmenter
+from clipseg_cli.commands.segment import SegmentRun
+from clipseg_cli.data.images import read_image
+from clipseg_cli.errors import ImageError
+from clipseg_cli.types import ImageSource
+
+
+@pytest.fixture
+def segment(cli, tiny_clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args):
+        return cli("segment", *args, "-c", "cat,dog", *tiny_clip.options, "--templates", "single")
+
+    return run
+
+
+def test_a_short_side_that_was_asked_for_is_the_one_that_is_read(tiny_clip, tmp_path, segment, make_image):
+    """A long side of 2,048 pixels used to cap it without a word."""
+    make_image(tmp_path / "wide.png", 40, 120)
+    for side in (682, 800):
+        assert segment("wide.png", "--short-side", side, "--out", f"at{side}").code == 0
+    settings = json.loads((tmp_path / "at800/classes.json").read_text())["model"]["settings"]
+    assert settings["long_side"] is None and settings["short_side"] == 800
+    labels = [Image.open(tmp_path / f"at{side}/wide.png").tobytes() for side in (682, 800)]
+    assert labels[0] != labels[1]
+
+
+def test_a_limit_that_is_kept_is_said(segment, make_image, tmp_path):
+    make_image(tmp_path / "wide.png", 40, 400)
+    done = segment("wide.png", "--protocol", "sclip", "--short-side", 300)
+    assert done.code == 0
+    assert "read at 2048x205 pixels, not 3000x300: the long side is at most 2048" in " ".join(
+        done.err.split()
+    )
+
+
+def test_an_image_that_is_read_much_smaller_says_so_once_in_a_folder(segment, make_image, tmp_path):
+    for i in range(7):
+        make_image(tmp_path / f"in/{i}.png", 600, 500 + i)
+    done = segment("in")
+    assert done.code == 0
+    assert done.err.count("times smaller than it is") == 1
+    assert done.err.count("Note: ") == 1
+
+
+def test_json_lines_come_one_by_one_and_are_there_when_a_run_is_stopped(
+    segment, make_image, tmp_path, monkeypatch
+):
+    for i in range(3):
+        make_image(tmp_path / f"in/{i}.png", 40, 50)
+    (tmp_path / "in/1.png").write_bytes(b"no picture")
+    whole = segment("in", "--json-lines")
+    lines = [json.loads(line) for line in whole.out.splitlines()]
+    assert whole.code == 1 and len(lines) == 3
+    assert sum("error" in line for line in lines) == 1
+    assert all((tmp_path / line["labels"]).is_file() for line in lines if "labels" in line)
+
+    iterate = SegmentRun.__iter__
+
+    def two_then_stop(self):
+        yield from islice(iterate(self), 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SegmentRun, "__iter__", two_then_stop)
+    stopped = segment("in", "--json-lines")
+    assert stopped.code == 130
+    assert [json.loads(line)["image"] for line in stopped.out.splitlines()] == [
+        line["image"] for line in lines[:2]
+    ]
+    assert segment("in", "--json", "--json-lines").code == 2
+
+
+def test_a_lone_word_is_not_taken_for_a_file_without_a_hint(segment, make_image, tmp_path):
+    make_image(tmp_path / "photo.png", 40, 50)
+    done = segment("photo.png", "dog")
+    assert done.code == 1
+    assert "dog: no such file or folder" in done.err and "words are joined by commas" in done.err
+
+
+def test_a_missing_file_is_told_before_torch_is_imported(tmp_path, process_env):
+    code = (
+        "import sys\nfrom clipseg_cli.cli.main import main\n"
+        "try:\n    main(['segment', 'missing.jpg', '-c', 'cat'])\n"
+        "except SystemExit as error:\n    assert error.code == 1\n"
+        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=process_env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "missing.jpg: no such file or folder" in done.stderr
+
+
+def test_the_size_guard_of_others_stays(tiny_clip, tmp_path):
+    """Pillow's limit belongs to the whole process; ours is looked at in each call."""
+    before = Image.MAX_IMAGE_PIXELS
+    assert before == Image.__dict__["MAX_IMAGE_PIXELS"] and before is not None
+    data = bytearray()
+    path = tmp_path / "large.png"
+    Image.new("1", (16, 16)).save(path)
+    data += path.read_bytes()
+    data[16:24] = struct.pack(">II", 20_000, 20_000)  # the header claims 400 megapixels
+    crc = zlib.crc32(bytes(data[12:29]))
+    data[29:33] = struct.pack(">I", crc)
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError, match=r"400\.0 megapixels: over the limit of 100"):
+            read_image(ImageSource(path, PurePosixPath("large")))
+    Segmenter.from_pretrained("emoji", device="cpu").segment(np.zeros((8, 8, 3), np.uint8), "cat")
+    assert before == Image.MAX_IMAGE_PIXELS
