@@ -54,7 +54,7 @@ def test_a_limit_that_is_kept_is_said(segment, make_image, tmp_path):
 
 def test_an_image_that_is_read_much_smaller_says_so_once_in_a_folder(segment, make_image, tmp_path):
     for i in range(7):
-        make_image(tmp_path / f"in/{i}.png", 600, 500 + i)
+        make_image(tmp_path / f"in/{i}.png", 1100, 1000 + i)
     done = segment("in")
     assert done.code == 0
     assert done.err.count("times smaller than it is") == 1
