@@ -36,7 +36,8 @@ from clipseg_cli.types import ImageSource
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clipseg_cli.inference.predictor import Predictor, Prepared
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.inference.prepare import Prepared
 
 PLAIN = "vanilla"
 GUIDE = "dino-b8"

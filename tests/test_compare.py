@@ -9,7 +9,7 @@ import pytest
 from eval_trees import evaluate_command, results_below, scored_voc  # noqa: F401
 from PIL import Image
 
-from clipseg_cli.commands import compare
+from clipseg_cli.evaluation import comparison
 from clipseg_cli.methods import METHODS
 
 UNGUIDED = [name for name in METHODS.names() if not METHODS.get(name).guided]
@@ -34,13 +34,13 @@ def test_figures_are_those_of_each_method_alone(evaluate, voc, tmp_path):
 
 
 def test_pictures_are_read_once(evaluate, voc, monkeypatch):
-    read, seen = compare.read_image, []
+    read, seen = comparison.read_image, []
 
     def count(source, **options):
         seen.append(str(source))
         return read(source, **options)
 
-    monkeypatch.setattr(compare, "read_image", count)
+    monkeypatch.setattr(comparison, "read_image", count)
     assert evaluate("--dataset", voc, "--methods", "maskclip,vanilla,sclip").code == 0
     assert len(seen) == len(set(seen)) == 5
 
@@ -56,7 +56,7 @@ def test_all_means_all_that_can_and_says_who_cannot(evaluate, voc, tmp_path):
         assert f"{name} on tiny-vit takes no part" in done.err
     for name in rows:
         assert f"\n  {name} " in done.out  # whole, in a terminal of 80 columns
-    assert f"{len(UNGUIDED)} contestants, 5 images each" in done.err
+    assert f"{len(UNGUIDED)} candidates, 5 images each" in done.err
 
 
 def test_the_table_lies_in_files_beside_its_settings(evaluate, voc, tmp_path):
@@ -83,7 +83,7 @@ def test_a_picture_that_cannot_be_read_costs_only_itself(evaluate, voc):
     done = evaluate("--dataset", voc, "--methods", "maskclip,vanilla")
     assert done.code == 1
     assert "2007_000042" in done.err
-    assert "2 contestants, 4 images each" in done.err
+    assert "2 candidates, 4 images each" in done.err
 
 
 def test_json_holds_the_rows(evaluate, voc):
@@ -99,7 +99,7 @@ def test_several_models_stand_in_tables_of_their_own(cli, tiny_clip, voc, tmp_pa
     )
     assert done.code == 0, done.err
     assert "tiny-vit.safetensors on CPU" in done.out and "emoji / bundled on CPU" in done.out
-    assert "4 contestants" in done.err
+    assert "4 candidates" in done.err
 
 
 @pytest.mark.parametrize(

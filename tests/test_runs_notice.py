@@ -68,7 +68,7 @@ def test_a_corrected_label_stays_is_said_and_is_counted(run, voc, folder):
     wanted = correct(label(folder))
     done = run(voc, "--json")
     assert done.code == 0
-    assert f"the label of {NAMES[0]} was changed since this run wrote them" in done.err
+    assert f"1 label ({NAMES[0]}) was changed since this run wrote them" in done.err
     assert np.array_equal(ids(label(folder)), wanted)
     (row,) = (row for row in json.loads(done.out)["classes"] if row["id"] == 3)
     others = sum(int((ids(label(folder, i)) == 3).sum()) for i in (1, 2))
@@ -118,7 +118,7 @@ def test_a_picture_that_was_replaced_is_labelled_again(run, voc, folder):
     save_image(voc / "JPEGImages" / f"{NAMES[1]}.jpg", size=(40, 60), seed=99)
     done = run(voc)
     assert done.code == 0
-    assert f"{NAMES[1]} was replaced since they were labelled, and are labelled again" in done.err
+    assert f"1 picture ({NAMES[1]}) was replaced since they were labelled, and are labelled again" in done.err
     assert ids(label(folder, 1)).shape == (40, 60)
     changed = {name for name, data in contents(folder).items() if before.get(name) != data}
     assert f"labels/{NAMES[1]}.png" in changed and f"labels/{NAMES[2]}.png" not in changed

@@ -108,6 +108,11 @@ def test_a_variant_that_leaves_a_hyperparameter_out_does_not_take_it():
         chosen_method("naclip:kk", read_settings(["naclip.std=3"], {}))
 
 
+def test_scales_need_as_many_weights():
+    with pytest.raises(UsageError, match="another number of scales"):
+        chosen_method("clip_diy", read_settings(["clip_diy.parts=1,0.5"], {}))
+
+
 def test_steps_run_by_scope_and_order():
     values = {
         "pamr": 2,

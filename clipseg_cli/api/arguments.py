@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
 
 
 def checked_config(**options: Any) -> InferenceConfig:
-    """Fields of `InferenceConfig`, each in its range.
+    """Fields of `InferenceConfig`, each in its range; paths become texts.
 
     Raises:
         UsageError: a value out of its range, or unknown.
         TypeError: a number or a text of another type.
     """
+    defaults = {field.name: field for field in dataclasses.fields(InferenceConfig)}
+    for name, value in options.items():
+        kind = str(defaults[name].type)
+        if kind.startswith("str") and not (value is None and "None" in kind):
+            options[name] = checked_text(value, name)
+        elif kind == "bool":
+            options[name] = bool(value)
     config = InferenceConfig(**options)
     check_options(config)
     return config

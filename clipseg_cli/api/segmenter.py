@@ -7,9 +7,9 @@ import threading
 from collections import OrderedDict
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.api.arguments import checked_config, checked_settings, checked_text, read_words
+from clipseg_cli.api.arguments import checked_config, checked_settings, read_words
 from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from clipseg_cli.api.arguments import Words
     from clipseg_cli.api.inputs import Picture
-    from clipseg_cli.inference.predictor import Predictor, Prepared
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, RunInfo
 
     Decode: TypeAlias = Callable[[], DecodedImage]
@@ -141,28 +142,9 @@ class Segmenter:
             ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.
             TypeError: an argument of another type.
         """
-        config = checked_config(
-            model=checked_text(model, "model"),
-            pretrained=None if pretrained is None else checked_text(pretrained, "pretrained"),
-            method=checked_text(method, "method"),
-            guide=checked_text(guide, "guide"),
-            saliency=checked_text(saliency, "saliency"),
-            prompt_denoising=prompt_denoising,
-            key_smoothing=key_smoothing,
-            presence=bool(presence),
-            pamr=pamr,
-            hyperparameters=checked_settings(hyperparameters),
-            templates=None if templates is None else checked_text(templates, "templates"),
-            protocol=checked_text(protocol, "protocol"),
-            background_threshold=background_threshold,
-            device=str(device),
-            precision=checked_text(precision, "precision"),
-            short_side=short_side,
-            window=window,
-            stride=stride,
-            batch_size=batch_size,
-            max_megapixels=max_megapixels,
-        )
+        options: dict[str, Any] = {name: value for name, value in locals().items() if name != "cls"}
+        options |= {"hyperparameters": checked_settings(hyperparameters), "device": str(device)}
+        config = checked_config(**options)
         plan = plan_clip(config, find_protocol(config.protocol))
         if saliency_folder(config):
             raise UsageError(
@@ -204,9 +186,9 @@ class Segmenter:
             TypeError: an argument of another type.
         """
         config = checked_config(
-            student=checked_text(path, "path"),
+            student=path,
             device=str(device),
-            precision=checked_text(precision, "precision"),
+            precision=precision,
             short_side=short_side,
             window=window,
             stride=stride,

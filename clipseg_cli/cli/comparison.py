@@ -12,8 +12,8 @@ from clipseg_cli.cli.scores import as_percent
 from clipseg_cli.errors import ClipsegError
 
 if TYPE_CHECKING:
-    from clipseg_cli.commands.compare import Comparison, Row
     from clipseg_cli.config import EvalConfig
+    from clipseg_cli.evaluation.comparison import Comparison, Row
 
 COLUMNS = ("method", "mIoU", "pixel acc.", "images/s", "cost", "published")
 
@@ -46,7 +46,7 @@ def compare(config: EvalConfig, methods: str, models: str, console: Console) -> 
         console.error(ClipsegError(f"{name}: {why}"))
     comparison.write()
     _show(comparison, console)
-    ways = count(len(comparison.contestants), "contestant")
+    ways = count(len(comparison.candidates), "candidate")
     images = count(comparison.total - len(comparison.failures), "image")
     console.say(f"{ways}, {images} each, in {format_seconds(watch.seconds)}, results in {comparison.out}")
     if comparison.failures:

@@ -52,6 +52,8 @@ def models(
     elif not quiet:
         with data_errors():
             _print(_method_table(rows) if methods else _model_table(rows))
+            if methods and not matching:
+                _print(_settings_table())
         if methods:
             console.say(
                 "cost: time relative to plain CLIP; published: mean mIoU in % over so many benchmarks"
@@ -75,10 +77,39 @@ def _method_rows(matching: str) -> list[dict[str, Any]]:
             "cost": method.cost,
             "guided": method.guided,
             "variants": list(variants(name)),
+            "hyperparameters": _hyperparameters(method),
             "published": asdict(average) if (average := published_average(name)) else None,
         }
         for name, method in entries
     ]
+
+
+def _hyperparameters(entry: Any) -> list[dict[str, Any]]:
+    from clipseg_cli.inference.hyperparameters import hyperparameters_of
+
+    return [
+        {"name": one.name, "default": one.default, "takes": one.wanted()}
+        for one in hyperparameters_of(entry).values()
+    ]
+
+
+def _settings_table() -> Table:
+    """What `--set` takes, of methods, refinements and formats."""
+    from clipseg_cli.methods import METHODS
+    from clipseg_cli.outputs import FORMATS
+    from clipseg_cli.refinements import REFINEMENTS
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("--set", "default", "takes"):
+        table.add_column(column, no_wrap=column != "takes")
+    registries: tuple[Any, ...] = (METHODS, REFINEMENTS, FORMATS)
+    for registry in registries:
+        for owner in registry.names():
+            for row in _hyperparameters(registry.get(owner)):
+                default = row["default"]
+                text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+                table.add_row(f"{owner}.{row['name']}", "auto" if default is None else text, row["takes"])
+    return table
 
 
 def _model_rows(matching: str, cached: bool) -> list[dict[str, Any]]:

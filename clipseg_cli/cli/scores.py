@@ -143,9 +143,24 @@ def show_protocol(config: EvalConfig, console: Console) -> None:
         left=(0, 1, 2),
         wrap=(1, 2),
     )
+    console.table(
+        "Steps, in the order of execution",
+        ("step", "scope", "what it does"),
+        [(_step(step), step["scope"], step["meaning"]) for step in described["steps"]],
+        left=(0, 1, 2),
+        wrap=(2,),
+    )
     if short != texts:
         console.say("Long lists are cut; --verbose and --json print them whole")
     console.say(f"Source: {described['source']}")
+
+
+def _step(step: dict[str, Any]) -> str:
+    """As in "pamr 10, dilations 8, 16"."""
+    own = {name: value for name, value in step["settings"].items() if value is not True}
+    texts = [_value(list(v)) if isinstance(v, tuple) else _value(v) for v in own.values()]
+    named = [text if name == "value" else f"{name} {text}" for name, text in zip(own, texts, strict=True)]
+    return f"{step['name']} {', '.join(named)}".strip()
 
 
 def _value(value: Any) -> str:

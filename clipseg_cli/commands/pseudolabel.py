@@ -11,7 +11,7 @@ import numpy as np
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, DiskFullError, RunError, UsageError
+from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
 from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.stream import Stream
@@ -28,30 +28,23 @@ from clipseg_cli.runs.folder import (
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.manifest import Manifest, read_manifest
 from clipseg_cli.runs.provenance import choice_notes, model_notes
-from clipseg_cli.runs.records import ImageRecord, ProgressFile, read_records
-from clipseg_cli.runs.summary import (
-    LABELS,
-    Summary,
-    fingerprint,
-    finish_run,
-    label_path,
-    label_state,
-    recounted,
-)
+from clipseg_cli.runs.records import ImageRecord, ProgressFile
+from clipseg_cli.runs.state import RunState, fingerprint
+from clipseg_cli.runs.summary import Summary, finish_run, label_path
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
 from clipseg_cli.utils.locks import hold, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from clipseg_cli.config import PseudolabelConfig
-    from clipseg_cli.inference.predictor import Predictor, Prepared
-    from clipseg_cli.runs.summary import LabelState
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.types import Dataset, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 
@@ -122,21 +115,15 @@ class PseudolabelRun:
         self.model = f"{backbone.name} / {backbone.pretrained}"
         self.done = 0
         self.failures: dict[str, str] = {}
-        self._written: list[str] = []
-        self._changed: list[str] = []
-        self._replaced: list[str] = []
-        self._source_bytes = {str(s.source.relative): _bytes(s) for s in dataset.samples}
+        self._state = RunState(folder, dataset)
         self._identity = identity
         method = "" if config.student else f", {config.method_name}"
         self._made_by = f"{self.model}{method}"
         self._ignore = ignore_value(len(dataset.classes))
         self._unseen = np.array(unseen, dtype=np.int32)
         groups = share.of(cut_into_groups(dataset.samples, config.batch_size))
-        records = self._records()
-        finished = {
-            name for name, record in records.items() if not record.error and self._is_current(name, record)
-        }
-        self.notes += tuple(self._changes())
+        finished = self._state.finished()
+        self.notes += tuple(self._state.sentences())
         self._groups = [
             [(number, sample) for sample in samples]
             for number, samples in groups
@@ -190,57 +177,15 @@ class PseudolabelRun:
             OutputError: it cannot be written.
         """
         wait_for_all(self.share)
-        self._require_labels()
+        self._state.require_labels()
         if self.share.launched and self.share.index > 0:
             return None
         with hold(self.folder / TURN, wait=True):
-            records = self._records()
+            records = self._state.records()
             if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
                 return None
             sweep(self.folder.glob(SHARE_LOCKS))
             return finish_run(self.folder, self.dataset, self._identity, records)
-
-    def _records(self) -> dict[str, ImageRecord]:
-        """Of all pictures whose label is there; of those that somebody has corrected with the pixels that are there."""
-        classes = len(self.dataset.classes)
-        states: dict[str, LabelState] = {}
-
-        def is_there(record: ImageRecord) -> bool:
-            states[record.image] = label_state(self.folder, record, classes)
-            return states[record.image] != "gone"
-
-        records = read_records(self.folder, is_there)
-        self._changed = [name for name in records if states.get(name) == "changed"]
-        return records | {name: recounted(self.folder, records[name], classes) for name in self._changed}
-
-    def _is_current(self, name: str, record: ImageRecord) -> bool:
-        """Whether a record is about the picture that is there now."""
-        there = self._source_bytes.get(name, 0)
-        same: bool = not record.source or there == record.source
-        if not same:
-            self._replaced.append(name)
-        return same
-
-    def _changes(self) -> Iterator[str]:
-        """Sentences on what was done to a run by others."""
-        if self._changed:
-            yield (f"{_labels(self._changed)} changed since this run wrote them, and stay as they are")
-        if self._replaced:
-            yield f"{_pictures(self._replaced)} replaced since they were labelled, and are labelled again"
-
-    def _require_labels(self) -> None:
-        """Prove that what this process has written is still there.
-
-        Raises:
-            RunError: labels, or the whole folder, were removed meanwhile.
-        """
-        gone = [name for name in self._written if not (self.folder / LABELS / f"{name}.png").is_file()]
-        if gone:
-            raise RunError(
-                f"{len(gone)} of {len(self._written)} labels in {self.folder} were removed while it was working, "
-                f"such as {gone[0]}",
-                hint="the same command makes them again",
-            )
 
     @property
     def _worker(self) -> str:
@@ -305,7 +250,7 @@ class PseudolabelRun:
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
         data = encode_labels(narrow, classes, image=str(sample.source.relative), made_by=self._made_by)
         write_bytes(label_path(self.folder, sample), data)
-        self._written.append(str(sample.source.relative))
+        self._state.written.append(str(sample.source.relative))
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)
         sure = model & (labels != self._ignore)
         scored = np.bincount(labels[sure], minlength=len(classes))
@@ -321,7 +266,7 @@ class PseudolabelRun:
             confidence={i: float(sums[i]) for i in range(len(classes)) if scored[i]},
             kept=int((~model & (labels != self._ignore)).sum()),
             label=fingerprint(data),
-            source=self._source_bytes[str(sample.source.relative)],
+            source=self._state.source_bytes[str(sample.source.relative)],
         )
 
 
@@ -341,24 +286,6 @@ def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, .
             hint="add --keep-labels seen, or leave out --unseen",
         )
     return unseen
-
-
-def _bytes(sample: Sample) -> int:
-    """Size of the file of a picture; 0 where it cannot be told."""
-    try:
-        return sample.source.path.stat().st_size if sample.source.path else 0
-    except OSError:
-        return 0
-
-
-def _labels(names: Sequence[str]) -> str:
-    return (
-        f"the label of {names[0]} was" if len(names) == 1 else f"{len(names)} labels ({names[0]}, ...) were"
-    )
-
-
-def _pictures(names: Sequence[str]) -> str:
-    return f"{names[0]} was" if len(names) == 1 else f"{len(names)} pictures ({names[0]}, ...) were"
 
 
 def _sentence(error: ClipsegError) -> str:

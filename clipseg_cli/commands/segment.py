@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.load import ModelPlan
-    from clipseg_cli.inference.predictor import Predictor, Prepared
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.inference.students import StudentPlan
     from clipseg_cli.types import ClassList, DenseModel, ImageSource, RunInfo, Segmentation
 

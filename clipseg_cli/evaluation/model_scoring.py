@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipseg_cli.config import EvalConfig, Protocol
-    from clipseg_cli.inference.predictor import Predictor, Prepared
+    from clipseg_cli.inference.predictor import Predictor
+    from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.types import Dataset, DecodedImage, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 

@@ -11,6 +11,7 @@ from clipseg_cli.data.prompts import load_templates
 from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.inference.steps import list_steps
 from clipseg_cli.outputs import json_safe
 
 if TYPE_CHECKING:
@@ -130,5 +131,6 @@ def describe_protocol(config: EvalConfig) -> dict[str, Any]:
         "benchmark": benchmark,
         "source": protocol.source,
         "fingerprint": fingerprint(benchmark, settings),
+        "steps": list_steps(config, protocol, background=classes.background is not None),
         "settings": [{"name": name, "value": value, "meaning": meaning} for name, value, meaning in settings],
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from clipseg_cli.ops.reduce import class_probabilities, reduce_logits
+from clipseg_cli.ops.logits import class_probabilities, reduce_logits
 
 if TYPE_CHECKING:
     from torch import Tensor

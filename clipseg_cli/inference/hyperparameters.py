@@ -116,7 +116,11 @@ def _defaults(entry: Method | Refinement | Format) -> Iterator[tuple[str, Any]]:
 
 
 def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
-    """The same method with other hyper-parameters."""
+    """The same method with other hyper-parameters.
+
+    Raises:
+        UsageError: they do not go together.
+    """
     changed: dict[str, Any] = {}
     for part in ("attention", "read", "pool"):
         function = getattr(method, part)
@@ -130,6 +134,11 @@ def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
         changed["pyramid"] = dataclasses.replace(
             method.pyramid, **{k: v for k, v in values.items() if k in fields}
         )
+        if len(changed["pyramid"].parts) != len(changed["pyramid"].weights):
+            raise UsageError(
+                "--set: clip_diy.parts and clip_diy.weights have another number of scales",
+                hint="set both: --set clip_diy.parts=1,0.5 --set clip_diy.weights=1,1",
+            )
     return dataclasses.replace(method, **changed)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,12 +14,12 @@ import numpy as np
 import torch
 
 from clipseg_cli.config import NO_SALIENCY, Protocol, ignore_value
-from clipseg_cli.data.images import resize_image, resize_nearest, target_size
-from clipseg_cli.data.saliency_maps import read_saliency
+from clipseg_cli.data.images import resize_nearest
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.auxiliary import saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
 from clipseg_cli.inference.hyperparameters import Chosen
+from clipseg_cli.inference.prepare import Prepared, prepare
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
@@ -38,31 +37,6 @@ if TYPE_CHECKING:
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.ops.windows import Window
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method
-
-
-MUCH_SMALLER = 8
-"""Times by which an image is read smaller than it is, from which a note says so."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image at network size with its windows; made beside the model, in a decoding thread.
-
-    Attributes:
-        image: as it was decoded.
-        resized: uint8 [H, W, 3] at network size.
-        windows: in pixels of `resized`.
-        size: (H, W) of the label map to make.
-        crops: uint8 [P, n, n, 3] what the network gets instead of the windows themselves, or None.
-        auxiliary: maps that come from files, by the names of the networks whose place they take.
-    """
-
-    image: DecodedImage
-    resized: NDArray[np.uint8]
-    windows: tuple[Window, ...]
-    size: tuple[int, int]
-    crops: NDArray[np.uint8] | None = None
-    auxiliary: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
 
 class _Picture(NamedTuple):
@@ -175,35 +149,7 @@ class Predictor:
             image: as it was decoded.
             size: (H, W) of the label map to make; None is the image's own.
         """
-        s = self.settings
-        height, width = image.pixels.shape[:2]
-        network = target_size(
-            height, width, short_side=s.short_side or None, long_side=s.long_side, multiple=s.multiple
-        )
-        if s.protocol.square and s.short_side:
-            network = (s.short_side, s.short_side)
-        image = dataclasses.replace(image, notes=(*image.notes, *self._size_notes((height, width), network)))
-        resized = resize_image(image.pixels, network, antialias=not s.protocol.keep_exact_size)
-        folder = self.saliency_maps
-        return Prepared(
-            image,
-            resized,
-            self.tiling.windows(network),
-            size or (height, width),
-            self.tiling.crops(resized),
-            {"saliency": read_saliency(folder, image.source.relative)} if folder else {},
-        )
-
-    def _size_notes(self, own: tuple[int, int], network: tuple[int, int]) -> Iterator[str]:
-        """Sentences on an image that is read smaller than one would think."""
-        s = self.settings
-        wanted = target_size(*own, short_side=s.short_side or None, multiple=s.multiple)
-        read = f"read at {network[1]}x{network[0]} pixels"
-        if s.long_side is not None and min(network) < min(wanted) and not s.protocol.square:
-            yield f"{read}, not {wanted[1]}x{wanted[0]}: the long side is at most {s.long_side}"
-        elif min(own) >= MUCH_SMALLER * min(network):
-            times = round(min(own) / min(network))
-            yield f"{read}, {times} times smaller than it is: a larger --short-side shows smaller things"
+        return prepare(image, self.settings, self.tiling, self.saliency_maps, size)
 
     @torch.inference_mode()
     def predict(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import UsageError
-from clipseg_cli.inference.hyperparameters import read_settings, require_used
+from clipseg_cli.inference.hyperparameters import chosen_method, read_settings, require_used
 from clipseg_cli.methods import find_method
 from clipseg_cli.outputs import format_names
 from clipseg_cli.refinements import REFINEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -184,3 +184,47 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
     heatmaps = ("heatmaps",) if getattr(config, "heatmaps", False) else ()
     require_used(chosen, method, (*on, *formats, *heatmaps))
     return chosen
+
+
+def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool) -> list[dict[str, Any]]:
+    """All that happens to an image, in the order of execution: name, scope, what it does.
+
+    Args:
+        config: the user's options.
+        protocol: as it is on the benchmark.
+        background: whether one of the classes is the background.
+
+    Raises:
+        UsageError: as `read_chosen`.
+    """
+    chosen = read_chosen(config, protocol, config.method_name)
+    method = chosen_method(config.method_name, chosen)
+    saliency = config.saliency_name(background)
+    values = values_of(config, protocol, chosen, saliency, guided=method.guided)
+    steps = plan_steps(values, chosen.hyperparameters, background=background)
+    published = protocol.stitch == "pixel" and method.pyramid is None
+
+    def rows(own: Iterable[Step]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": step.name,
+                "scope": step.refinement.scope,
+                "meaning": step.refinement.summary,
+                "settings": {"value": step.value, **step.hyperparameters},
+            }
+            for step in own
+        ]
+
+    def fixed(name: str, meaning: str) -> dict[str, Any]:
+        return {"name": name, "scope": "", "meaning": meaning, "settings": {}}
+
+    cut = "square crops of several sizes" if method.pyramid else "overlapping windows"
+    merge = fixed(
+        "merge", "crops of all sizes are put together" if method.pyramid else "windows are averaged"
+    )
+    middle = [*rows(steps.grid), merge] if published else [merge, *rows(steps.grid)]
+    decide = fixed("decide", "upsampling, softmax and argmax, tile by tile")
+    method_row = fixed(config.method_name, method.summary)
+    method_row["settings"] = dict(chosen.of(config.method_name.replace("-", "_").partition(":")[0]))
+    full = [*rows(steps.full), decide]
+    return [fixed("cut", cut), method_row, *rows(steps.window), *middle, *full]

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from clipseg_cli.inference.predictor import Prepared
+from clipseg_cli.inference.prepare import Prepared
 from clipseg_cli.utils.lanes import lane_count, open_lanes
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clipseg_cli.ops.reduce import reduce_logits
+from clipseg_cli.ops.logits import reduce_logits
 from clipseg_cli.types import Refinement
 
 if TYPE_CHECKING:

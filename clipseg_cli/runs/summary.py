@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.images import read_image
-from clipseg_cli.data.labels import is_decodable, read_values
+from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, DatasetError, RunError
 from clipseg_cli.outputs import write_contact_sheet
 from clipseg_cli.runs.manifest import Manifest, is_written, write_manifest
@@ -77,67 +76,11 @@ class Summary:
 
 def label_path(folder: Path, sample: Sample) -> Path:
     """Where the label map of a picture lies."""
-    return _path(folder, str(sample.source.relative))
+    return path_of(folder, str(sample.source.relative))
 
 
-def fingerprint(data: bytes) -> str:
-    """Of a label file, to see later whether it is still the same."""
-    return f"{zlib.crc32(data):08x}-{len(data)}"
-
-
-_PNG_END = b"IEND"
-"""Decoders do without the last chunk, and without pixels before it."""
-
-LabelState = Literal["whole", "changed", "gone"]
-
-
-def label_state(folder: Path, record: ImageRecord, classes: int) -> LabelState:
-    """What became of the label file of a record since it was written.
-
-    Returns:
-        "changed": it is another label map of the same size, as somebody has corrected it; "gone": it is not there, or
-        damaged.
-
-    Raises:
-        RunError: it was replaced by a picture that is no label map of this run; nobody's work is written over.
-    """
-    path = _path(folder, record.image)
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return "gone"
-    if not data:  # as a power cut may leave it
-        return "gone"
-    if not record.label or fingerprint(data) == record.label:
-        return "whole"
-    if _PNG_END not in data[-64:] or not is_decodable(path):
-        return "gone"
-    ignore = ignore_value(classes)
-    try:
-        values = read_values(path, size=(record.height, record.width), picture=record.image)
-        wrong = values[(values >= classes) & (values != ignore)]
-        if wrong.size:
-            raise DatasetError(
-                f"{path} holds {int(wrong[0])}: ids go from 0 to {classes - 1}, {ignore} is ignored"
-            )
-    except DatasetError as error:
-        raise RunError(
-            f"{error.message}; it was changed since this run wrote it",
-            hint=error.hint or "correct it, or remove it: the same command makes it again",
-        ) from error
-    return "changed"
-
-
-def recounted(folder: Path, record: ImageRecord, classes: int) -> ImageRecord:
-    """A record with the pixels of each class as they are in its label file now."""
-    values = read_values(_path(folder, record.image))
-    ignore = ignore_value(classes)
-    counts = np.bincount(values.ravel(), minlength=ignore + 1)
-    pixels = {i: int(counts[i]) for i in range(classes) if counts[i]}
-    return dataclasses.replace(record, pixels=pixels, ignored=int(counts[ignore]))
-
-
-def _path(folder: Path, image: str) -> Path:
+def path_of(folder: Path, image: str) -> Path:
+    """Where the label map of a picture of that name lies."""
     return folder / LABELS / f"{image}.png"
 
 

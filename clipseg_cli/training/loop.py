@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from contextlib import ExitStack, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,7 +20,7 @@ from clipseg_cli.runs.manifest import Manifest, write_manifest
 from clipseg_cli.training import checkpoints
 from clipseg_cli.training.batches import Batch, Batches
 from clipseg_cli.training.clock import Clock
-from clipseg_cli.training.log import Journal, Step, Validation, read_validation
+from clipseg_cli.training.log import Journal, Outcome, Step, Validation, read_validation
 from clipseg_cli.training.setup import MEAN, STD, share_network
 from clipseg_cli.training.targets import FEATURES, Targets, Teacher
 from clipseg_cli.training.trouble import diverged, out_of_memory
@@ -48,21 +48,6 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS = 300.0
 """A killed run loses no more than this."""
-
-
-class Outcome(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-        validation: of the finished student; None where there is nothing to score it on.
-        best, best_iteration: the best mIoU on the way, and after how many iterations.
-        checkpoint: folder of the finished student.
-    """
-
-    validation: Validation | None
-    best: float | None
-    best_iteration: int
-    checkpoint: Path
 
 
 class TrainingRun:

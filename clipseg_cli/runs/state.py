@@ -1,0 +1,158 @@
+"""What others did to a run since it was written: labels corrected, cut or removed, pictures replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from clipseg_cli.config import ignore_value
+from clipseg_cli.data.labels import is_decodable, read_values
+from clipseg_cli.errors import DatasetError, RunError
+from clipseg_cli.runs.records import ImageRecord, read_records
+from clipseg_cli.runs.summary import path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from clipseg_cli.types import Dataset, Sample
+
+
+def fingerprint(data: bytes) -> str:
+    """Of a label file, to see later whether it is still the same."""
+    return f"{zlib.crc32(data):08x}-{len(data)}"
+
+
+_PNG_END = b"IEND"
+"""Decoders do without the last chunk, and without pixels before it."""
+
+LabelState = Literal["whole", "changed", "gone"]
+
+
+def label_state(folder: Path, record: ImageRecord, classes: int) -> LabelState:
+    """What became of the label file of a record since it was written.
+
+    Returns:
+        "changed": it is another label map of the same size, as somebody has corrected it; "gone": it is not there, or
+        damaged.
+
+    Raises:
+        RunError: it was replaced by a picture that is no label map of this run; nobody's work is written over.
+    """
+    path = path_of(folder, record.image)
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return "gone"
+    if not data:  # as a power cut may leave it
+        return "gone"
+    if not record.label or fingerprint(data) == record.label:
+        return "whole"
+    if _PNG_END not in data[-64:] or not is_decodable(path):
+        return "gone"
+    ignore = ignore_value(classes)
+    try:
+        values = read_values(path, size=(record.height, record.width), picture=record.image)
+        wrong = values[(values >= classes) & (values != ignore)]
+        if wrong.size:
+            raise DatasetError(
+                f"{path} holds {int(wrong[0])}: ids go from 0 to {classes - 1}, {ignore} is ignored"
+            )
+    except DatasetError as error:
+        raise RunError(
+            f"{error.message}; it was changed since this run wrote it",
+            hint=error.hint or "correct it, or remove it: the same command makes it again",
+        ) from error
+    return "changed"
+
+
+def recounted(folder: Path, record: ImageRecord, classes: int) -> ImageRecord:
+    """A record with the pixels of each class as they are in its label file now."""
+    values = read_values(path_of(folder, record.image))
+    ignore = ignore_value(classes)
+    counts = np.bincount(values.ravel(), minlength=ignore + 1)
+    pixels = {i: int(counts[i]) for i in range(classes) if counts[i]}
+    return dataclasses.replace(record, pixels=pixels, ignored=int(counts[ignore]))
+
+
+class RunState:
+    """What is there of a run, and what of it is not as the run left it.
+
+    Attributes:
+        written: pictures whose labels this process has written.
+        source_bytes: picture -> size of its file; 0 where it cannot be told.
+    """
+
+    def __init__(self, folder: Path, dataset: Dataset) -> None:
+        self.folder, self.dataset = folder, dataset
+        self.written: list[str] = []
+        self.source_bytes = {str(s.source.relative): _bytes(s) for s in dataset.samples}
+        self._changed: list[str] = []
+        self._replaced: list[str] = []
+
+    def records(self) -> dict[str, ImageRecord]:
+        """Of all pictures whose label is there; of those that somebody has corrected with the pixels that are there.
+
+        Raises:
+            RunError: a label was replaced by something that is none.
+        """
+        classes = len(self.dataset.classes)
+        states: dict[str, LabelState] = {}
+
+        def is_there(record: ImageRecord) -> bool:
+            states[record.image] = label_state(self.folder, record, classes)
+            return states[record.image] != "gone"
+
+        found = read_records(self.folder, is_there)
+        self._changed = [name for name in found if states.get(name) == "changed"]
+        return found | {name: recounted(self.folder, found[name], classes) for name in self._changed}
+
+    def finished(self) -> set[str]:
+        """Pictures that need not be labelled again: their label is there, and about the picture that is there now.
+
+        Raises:
+            RunError: as `records`.
+        """
+        good = {name: record for name, record in self.records().items() if not record.error}
+        self._replaced = [
+            name for name, record in good.items() if record.source not in (0, self.source_bytes.get(name, 0))
+        ]
+        return good.keys() - set(self._replaced)
+
+    def sentences(self) -> Iterator[str]:
+        """What a user should be told."""
+        if self._changed:
+            yield f"{_counted(self._changed, 'label')} changed since this run wrote them, and stay as they are"
+        if self._replaced:
+            yield f"{_counted(self._replaced, 'picture')} replaced since they were labelled, and are labelled again"
+
+    def require_labels(self) -> None:
+        """Prove that what this process has written is still there.
+
+        Raises:
+            RunError: labels, or the whole folder, were removed meanwhile.
+        """
+        gone = [name for name in self.written if not path_of(self.folder, name).is_file()]
+        if gone:
+            raise RunError(
+                f"{len(gone)} of {len(self.written)} labels in {self.folder} were removed while it was working, "
+                f"such as {gone[0]}",
+                hint="the same command makes them again",
+            )
+
+
+def _counted(names: Sequence[str], what: str) -> str:
+    """As in "1 label (x) was" or "3 labels (x, ...) were"."""
+    if len(names) == 1:
+        return f"1 {what} ({names[0]}) was"
+    return f"{len(names)} {what}s ({names[0]}, ...) were"
+
+
+def _bytes(sample: Sample) -> int:
+    try:
+        return sample.source.path.stat().st_size if sample.source.path else 0
+    except OSError:
+        return 0
