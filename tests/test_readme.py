@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,26 +34,43 @@ OVER_DATA = re.compile(r" pseudolabel |^clipseg (eval|train|export)|--student")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder as a reader of the README has it: the samples, and photos of their own."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "samples", folder / "samples")
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
     (folder / "holiday").mkdir()
     (folder / "bin").mkdir()
-    modules = {"clipseg": "-m clipseg_cli", "python": "", "torchrun": "-m torch.distributed.run"}
-    for name, module in modules.items():
+    server, address = ROOT / "tests" / "warm_server.py", folder / "warm"
+    # What imports torch for minutes, were it started anew each time, is forked from one process that has imported it.
+    warm = f'"{sys.executable}" -S -E "{server}" "{address}"'
+    scripts = {
+        "clipseg": f"{warm} -m clipseg_cli",
+        "python": warm,
+        "torchrun": f'"{sys.executable}" -m torch.distributed.run',
+    }
+    for name, command in scripts.items():
         script = folder / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         script.chmod(0o755)
     for copy in ("photo.jpg", "holiday/one.jpg"):
         shutil.copy(ROOT / "samples" / "farm_large.jpg", folder / copy)
-    return folder
+    process = subprocess.Popen([sys.executable, server, address], env=environment(folder))
+    try:
+        for _ in range(600):
+            if address.exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        assert process.poll() is None
+        yield folder
+    finally:
+        process.kill()
+        process.wait()
 
 
-def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line with this interpreter's `clipseg` and `python` in front of all others, and without a hub."""
-    env = {
+def environment(place: Path) -> dict[str, str]:
+    """This interpreter's `clipseg` and `python` in front of all others, and no hub."""
+    return {
         **os.environ,
         "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -60,8 +78,19 @@ def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",  # two commands run at once
         "COLUMNS": "100",
     }
+
+
+def run(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line as a shell does."""
     return subprocess.run(
-        command, shell=True, cwd=place, env=env, capture_output=True, text=True, timeout=300, check=False
+        command,
+        shell=True,
+        cwd=place,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -114,6 +143,8 @@ def test_a_command_that_takes_hours_has_the_options_that_it_names(command: str, 
 
 def test_first_result_is_what_the_readme_promises(place: Path) -> None:
     (install,) = [line for line, _ in COMMANDS if line.startswith("pip install . ")]
+    for folder in place.glob("clipseg-out*"):  # of the commands further down, with other words
+        shutil.rmtree(folder)
     done = run(install.split("&&", 1)[1], place)
     assert done.returncode == 0, done.stderr
     for name in ("night_heroes.png", "night_heroes_overlay.jpg", "classes.json"):
