@@ -66,7 +66,7 @@ def test_a_text_becomes_the_type_of_the_default(default, text, value):
     [
         ("naclip.std", "wanted NAME.HYPERPARAMETER=VALUE"),
         ("naclip.=3", "wanted NAME.HYPERPARAMETER=VALUE"),
-        ("naclp.std=3", "no method or refinement 'naclp'"),
+        ("naclp.std=3", "no method, refinement or format 'naclp'"),
         ("naclip.sdt=3", "naclip has no hyper-parameter 'sdt'"),
         ("naclip.std=0", "0 is not a number from 0.01 to 10000"),
         ("naclip.std=nan", "nan is not a number"),

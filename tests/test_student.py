@@ -46,6 +46,10 @@ def message(function, *args) -> str:
     return f"{error.value.message} | {error.value.hint}"
 
 
+def refusal(student: Student, init: str) -> str:
+    return message(initialise, student.backbone, student.shape.backbone, init)
+
+
 @pytest.fixture(scope="module")
 def students():
     return {head: make(head).eval() for head in HEADS}
@@ -391,7 +395,7 @@ def test_weights_of_another_resnet_say_of_which(other, tmp_path):
         shapes = timm.create_model(original, num_classes=1, **variant).state_dict()
     state = {k: torch.zeros(()).expand(v.shape) for k, v in shapes.items()}  # one number each in the file
     torch.save(state, tmp_path / "other.pth")
-    said = message(initialise, make(), str(tmp_path / "other.pth"))
+    said = refusal(make(), str(tmp_path / "other.pth"))
     assert "other.pth does not fit resnet10t: of its weights " in said
     assert said.endswith(f"| it looks like {other}: --backbone {other}")
 
@@ -403,7 +407,7 @@ def test_weights_that_do_not_fit_are_named_and_counted(tmp_path, weights):
     torch.save(state, tmp_path / "bad.pth")
     student = make()
     before = student.backbone.conv1[0].weight.clone()
-    said = message(initialise, student, str(tmp_path / "bad.pth"))
+    said = refusal(student, str(tmp_path / "bad.pth"))
     assert "1 of another shape (layer1.0.conv1.weight)" in said
     assert "2 missing (layer4.0.conv1.weight, layer4.0.conv2.weight)" in said
     assert "1 unexpected (extra)" in said
@@ -412,7 +416,7 @@ def test_weights_that_do_not_fit_are_named_and_counted(tmp_path, weights):
 
 def test_weights_with_nan_are_refused(tmp_path, weights):
     torch.save({**weights, "bn1.bias": weights["bn1.bias"] * torch.nan}, tmp_path / "bad.pth")
-    assert "holds NaN or infinity in bn1.bias" in message(initialise, make(), str(tmp_path / "bad.pth"))
+    assert "holds NaN or infinity in bn1.bias" in refusal(make(), str(tmp_path / "bad.pth"))
 
 
 def test_all_names_are_resnets_that_can_be_built():
@@ -433,14 +437,14 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     torch.save([torch.ones(1)], tmp_path / "list.pth")
     torch.save(nn.Linear(1, 1), tmp_path / "module.pth")
-    assert "is not a weight file" in message(initialise, student, str(tmp_path / "text.pth"))
-    assert "holds a list, not a table" in message(initialise, student, str(tmp_path / "list.pth"))
-    assert "wants to run code" in message(initialise, student, str(tmp_path / "module.pth"))
-    assert "is a folder" in message(initialise, student, str(tmp_path))
-    assert "no such weight file" in message(initialise, student, "nowhere.pth")
-    assert "no such weight file" in message(initialise, student, "x" * 5000 + "/y")
-    assert "did you mean 'imagenet'" in message(initialise, student, "imagnet")
-    assert "known: auto, emoji, imagenet, none" in message(initialise, student, "")
+    assert "is not a weight file" in refusal(student, str(tmp_path / "text.pth"))
+    assert "holds a list, not a table" in refusal(student, str(tmp_path / "list.pth"))
+    assert "wants to run code" in refusal(student, str(tmp_path / "module.pth"))
+    assert "is a folder" in refusal(student, str(tmp_path))
+    assert "no such weight file" in refusal(student, "nowhere.pth")
+    assert "no such weight file" in refusal(student, "x" * 5000 + "/y")
+    assert "did you mean 'imagenet'" in refusal(student, "imagnet")
+    assert "known: auto, emoji, imagenet, none" in refusal(student, "")
 
 
 def test_imagenet_weights_come_from_the_cache_without_network(no_network, weights):
@@ -477,7 +481,7 @@ def test_without_network_one_sentence_names_two_ways_out(no_network):
     student = make()
     before = student.backbone.conv1[0].weight.clone()
     start = time.monotonic()
-    said = message(initialise, student, "imagenet")
+    said = refusal(student, "imagenet")
     assert time.monotonic() - start < 5
     assert said.startswith("the file with the ImageNet weights of resnet10t is not on this machine")
     assert " cannot be reached | " in said
@@ -489,7 +493,7 @@ def test_without_network_one_sentence_names_two_ways_out(no_network):
 
 @pytest.mark.parametrize(("name", "near"), [("resnet18c", "resnet18d"), ("resnetblur18", "resnet18")])
 def test_a_backbone_without_imagenet_weights_names_near_ones(name, near, no_network):
-    said = message(initialise, make(backbone=name), "imagenet")
+    said = refusal(make(backbone=name), "imagenet")
     assert said.startswith(f"there are no ImageNet weights of {name} | --backbone ")
     assert near in said
     assert "--init none" in said

@@ -12,7 +12,6 @@ import typer
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
 from clipseg_cli.config import OUTPUT, SegmentConfig
-from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.utils.numbers import percent
 
@@ -67,6 +66,12 @@ def segment(
     if as_json and json_lines:
         raise UsageError("--json and --json-lines exclude each other", hint="leave out one of them")
     console = Console(as_json=as_json or json_lines, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
+    from clipseg_cli.data.image_files import (  # brings numpy, not torch
+        find_images,
+        nothing_left,
+        result_folders,
+    )
+
     found = find_images(config.images, exclude=result_folders(config.out), full_names=config.full_names)
     if not found[0]:
         raise nothing_left(found[1])
