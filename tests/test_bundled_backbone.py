@@ -28,7 +28,8 @@ from training_trees import (  # noqa: F401
 from clipseg_cli.config import BUNDLED_BACKBONE, EMOJI_RECIPE, RECIPES, TrainConfig
 from clipseg_cli.models.clip.architectures import bundled_file
 from clipseg_cli.models.student import backbones as student_backbones
-from clipseg_cli.models.student.backbones import BUNDLED_WEIGHTS
+from clipseg_cli.models.student.backbones import BUNDLED_WEIGHTS, SCALE
+from clipseg_cli.models.student.heads import DeepLabV2Head
 from clipseg_cli.runs.manifest import read_manifest
 from clipseg_cli.training.hyperparameters import resolve_numbers
 from clipseg_cli.utils import device
@@ -83,6 +84,11 @@ def package(monkeypatch, tmp_path):
     return path
 
 
+def shipped():
+    """The weights in the package, filters widened."""
+    return student_backbones._widened(load_file(SHIPPED))
+
+
 def manifest_of(folder: Path):
     manifest = read_manifest(folder)
     assert manifest is not None and manifest.complete
@@ -96,20 +102,28 @@ def test_it_is_small_enough_to_ship():
     assert SHIPPED.stat().st_size <= 10_000_000
 
 
-def test_it_is_half_precision_and_says_of_which_backbone():
+def test_its_filters_have_eight_bits_and_it_says_of_which_backbone():
     with safe_open(SHIPPED, "pt") as file:
         assert file.metadata()["backbone"] == BUNDLED_BACKBONE
-    assert {tensor.dtype for tensor in load_file(SHIPPED).values()} == {torch.float16}
+    tensors = load_file(SHIPPED)
+    filters = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 4}
+    assert {tensor.dtype for tensor in filters.values()} == {torch.int8}
+    assert all(tensors[f"{name}{SCALE}"].shape == (len(tensor),) for name, tensor in filters.items())
+    assert all(int(tensor.abs().max()) == 127 for tensor in filters.values())
 
 
-def test_it_fits_the_backbone_that_it_names():
+def test_it_fits_the_backbone_that_it_names_and_the_head():
     """All but the classifier, and the batch counters that no inference needs."""
     wanted = timm.create_model(BUNDLED_BACKBONE, num_classes=1).state_dict()
-    found = load_file(SHIPPED)
-    lacking = wanted.keys() - found.keys()
-    assert not found.keys() - wanted.keys()
+    found = shipped()
+    backbone = {k.removeprefix("backbone."): v for k, v in found.items() if k.startswith("backbone.")}
+    lacking = wanted.keys() - backbone.keys()
+    assert not backbone.keys() - wanted.keys()
     assert all(key.startswith("fc.") or key.endswith("num_batches_tracked") for key in lacking)
-    assert all(found[key].shape == wanted[key].shape for key in found)
+    assert all(backbone[key].shape == wanted[key].shape for key in backbone)
+    head = DeepLabV2Head(512, found["head.branches.0.1.weight"].shape[0]).state_dict()
+    own = {k.removeprefix("head."): v.shape for k, v in found.items() if k.startswith("head.")}
+    assert own == {k: v.shape for k, v in head.items() if v.is_floating_point()}
 
 
 # What is chosen
@@ -139,12 +153,14 @@ def test_train_without_arguments_needs_no_network(fresh, cli):
 
 
 def test_the_backbone_begins_with_the_weights_in_the_package(emoji_run, tmp_path):
-    shipped = load_file(SHIPPED)
+    first = shipped()
     options = {"init": "auto", "preset": None, "iterations": 1, "rate": 0.0, "weight_decay": 0.0}
     done = train(short_config(**options, labels=str(emoji_run), out=tmp_path, name="run"))
-    for name, tensor in done.run.student.backbone.state_dict().items():
-        if name in shipped and "running" not in name:
-            assert tensor.equal(shipped[name].float()), name
+    state = done.run.student.state_dict()
+    compared = [name for name in first if "running" not in name]
+    assert {name.split(".")[0] for name in compared} == {"backbone", "head"}
+    for name in compared:
+        assert state[name].equal(first[name].float()), name
 
 
 def test_labels_of_another_model_ask_for_imagenet(here, label_run, cli):
@@ -225,7 +241,8 @@ def test_a_package_with_damaged_weights(fresh, package, cli, what):
         save_file(timm.create_model("resnet18").state_dict(), package)
     elif what == "NaN":
         weights = load_file(SHIPPED)
-        save_file({**weights, "bn1.bias": weights["bn1.bias"] * torch.nan}, package)
+        name = "backbone.bn1.bias"
+        save_file({**weights, name: weights[name] * torch.nan}, package)
     else:
         package.write_bytes({"cut short": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[what])
     done = cli("train")

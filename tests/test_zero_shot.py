@@ -80,13 +80,13 @@ def test_filling_agrees_with_the_published_order(tiny_clip, voc, tmp_path, monke
         out=tmp_path / "out",
         name="run",
     )
-    maps, label = {}, Predictor._label
+    maps, make = {}, Predictor._segmentation
 
-    def keep(self, picture, logits):
-        maps[str(picture.image.source.relative)] = logits
-        return label(self, picture, logits)
+    def keep(self, one, labelled, **options):
+        maps[str(one.image.source.relative)] = labelled.class_maps.maps
+        return make(self, one, labelled, **options)
 
-    monkeypatch.setattr(Predictor, "_label", keep)
+    monkeypatch.setattr(Predictor, "_segmentation", keep)
     with open_run(config) as opened:
         assert all(not record.error for record in opened)
         truth = {str(s.source.relative): read_label(s, opened.dataset) for s in opened.dataset.samples}

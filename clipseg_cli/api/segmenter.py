@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.api.arguments import checked_config, checked_settings, read_words
+from clipseg_cli.api.arguments import checked_config, checked_settings, checked_text, read_words
 from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
@@ -186,7 +186,7 @@ class Segmenter:
             TypeError: an argument of another type.
         """
         config = checked_config(
-            student=path,
+            student=checked_text(path, "path"),
             device=str(device),
             precision=precision,
             short_side=short_side,
