@@ -56,7 +56,7 @@ class RunError(ClipsegError):
 
 
 class ModelError(ClipsegError):
-    """Weights cannot be fetched, read or fitted, or a tower gives no dense features."""
+    """Weights cannot be downloaded, read or loaded into the network, or a tower gives no dense features."""
 
 
 class OutputError(ClipsegError):

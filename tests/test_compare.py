@@ -78,6 +78,20 @@ def test_the_table_lies_in_files_beside_its_settings(evaluate, voc, tmp_path):
     )
 
 
+def test_pictures_that_wait_are_bounded_by_their_size_from_the_first_on(evaluate, voc, monkeypatch):
+    """However many lanes there are; two groups of a picture each are in hand, one compared and one read."""
+    monkeypatch.setattr(comparison, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(comparison, "lane_count", lambda device: 64)
+    compete, chunks = comparison.Comparison._compete, []
+    monkeypatch.setattr(
+        comparison.Comparison,
+        "_compete",
+        lambda self, one, groups: (chunks.append(len(groups)), compete(self, one, groups)),
+    )
+    assert evaluate("--dataset", voc, "--methods", "maskclip", "--batch-size", "2").code == 0
+    assert chunks == [1] * 5
+
+
 def test_a_picture_that_cannot_be_read_costs_only_itself(evaluate, voc):
     (voc / "JPEGImages" / "2007_000042.jpg").write_bytes(b"no picture")
     done = evaluate("--dataset", voc, "--methods", "maskclip,vanilla")

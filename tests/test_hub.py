@@ -74,3 +74,10 @@ def test_models_loaded_in_two_threads_leave_the_hub_as_it_was(monkeypatch: pytes
         each.join(20)
     assert state() == before
     assert len(failures) == 2 and all("cannot be reached" in message for message in failures)
+
+
+def test_offline_holds_for_files_outside_the_hub_too(monkeypatch):
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "reachable", lambda url: pytest.fail(f"asked {url}"))
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE forbids fetching it"):
+        hub.fetch_weights({"url": "https://weights.invalid/head-of-found.pt"}, "the head")

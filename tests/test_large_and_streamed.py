@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from itertools import islice
 from pathlib import PurePosixPath
+from threading import Thread
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clipseg_cli import Segmenter
 from clipseg_cli.commands.segment import SegmentRun
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ImageError
+from clipseg_cli.outputs import Outputs
 from clipseg_cli.types import ImageSource
 
 
@@ -133,3 +138,47 @@ def test_the_size_guard_of_others_stays(tiny_clip, tmp_path):
             read_image(ImageSource(path, PurePosixPath("large")))
     Segmenter.from_pretrained("emoji", device="cpu").segment(np.zeros((8, 8, 3), np.uint8), "cat")
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_only_what_a_killed_clipseg_left_is_swept(segment, make_image, tmp_path):
+    """Hidden .part files of other programs, and those in folders that this run does not write to, are not ours."""
+    make_image(tmp_path / "in/photo.png", 40, 50)
+    own = tmp_path / f".photo.png.{'0a' * 8}.part"
+    deeper = tmp_path / f"elsewhere/.x.png.{'0a' * 8}.part"
+    strangers = tmp_path / ".archive.tar.part"
+    young = tmp_path / f".other.png.{'0b' * 8}.part"
+    for path in (own, deeper, strangers, young):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+    for path in (own, deeper, strangers):
+        os.utime(path, (0, 0))
+    assert segment("in", "--out", ".").code == 0
+    assert not own.exists()
+    assert deeper.exists() and strangers.exists() and young.exists()
+
+
+def test_no_thread_is_started_while_there_is_work(segment, make_image, tmp_path, monkeypatch):
+    """Ctrl-C within the start of a thread leaves it at work and unknown to its pool, which does not wait for it."""
+    for i in range(6):
+        make_image(tmp_path / f"in/{i}.png", 40, 50)
+    begin, write, at_work, late = Thread.start, Outputs.write, [], []
+
+    def note_start(self):
+        if at_work:
+            late.append(self.name)
+        begin(self)
+
+    def slowly(self, *args):
+        at_work.append(True)
+        time.sleep(0.1)  # so that the next image needs another thread
+        return write(self, *args)
+
+    monkeypatch.setattr(Thread, "start", note_start)
+    monkeypatch.setattr(Outputs, "write", slowly)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # images in batches, not in lanes
+    try:
+        assert segment("in", "--workers", 3, "--batch-size", 1).code == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert at_work and not [name for name in late if name.startswith(("read", "write"))]

@@ -7,7 +7,7 @@ import inspect
 import pytest
 import torch
 
-from clipseg_cli.config import InferenceConfig
+from clipseg_cli.config import InferenceConfig, PseudolabelConfig, SegmentConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.hyperparameters import (
     Hyperparameter,
@@ -91,6 +91,18 @@ def test_what_would_change_nothing_is_refused():
         chosen("pamr.dilations=4")
     with pytest.raises(UsageError, match=r"--set pamr=... and --pamr say the same"):
         chosen("pamr=3", pamr=2)
+
+
+def test_a_format_is_set_only_where_formats_are_written():
+    text = ("overlay.opacity=0.3",)
+    for config in (PseudolabelConfig(hyperparameters=text), InferenceConfig(hyperparameters=text)):
+        with pytest.raises(UsageError, match=r"overlay.opacity does nothing without --formats overlay"):
+            read_chosen(config, DEFAULT, "maskclip")
+    assert read_chosen(SegmentConfig(hyperparameters=text), DEFAULT, "maskclip").of("overlay") == {
+        "opacity": 0.3
+    }
+    with pytest.raises(UsageError, match="does nothing without --formats"):
+        read_chosen(SegmentConfig(formats="labels", hyperparameters=text), DEFAULT, "maskclip")
 
 
 def test_a_method_is_read_with_the_hyperparameters_that_were_set():

@@ -55,7 +55,7 @@ class Segmentation(types.Segmentation):
                 other classes.
         """
         out = Path(os.fsdecode(folder))
-        names = format_names(formats if isinstance(formats, str) else ",".join(formats))
+        names = format_names([formats] if isinstance(formats, str) else formats)
         inside = Path(name or self.image.source.relative)
         if inside.is_absolute() or ".." in inside.parts:
             raise UsageError(f"name '{name}' leads out of the folder", hint='as in "sub/photo"')

@@ -1,4 +1,4 @@
-"""`clipseg pseudolabel`: a label map for every picture of a data set, in a run folder that can be gone on with."""
+"""`clipseg pseudolabel`: a label map for every image of a data set, in a resumable run folder."""
 
 from __future__ import annotations
 

@@ -70,21 +70,18 @@ def prepare_segmentation(
         ClipsegError: anything wrong with options, inputs, output folder or model.
     """
     plan, classes = plan_segmentation(config)
-    names = format_names(config.formats)
-    if config.heatmaps:
-        names = (*dict.fromkeys((*names, "heatmaps")),)
+    names = format_names(config.format_texts)
     sources, failures = found or find_images(
         config.images, exclude=result_folders(config.out), full_names=config.full_names
     )
     if not sources:
         raise nothing_left(failures)
-    out, notes_ = config.out, []
+    out, notes_ = config.out, list[str]()
     if any(source.path for source in sources):
         if out == SegmentConfig.out:  # the default belongs to nobody: another list of words gets its own
             out = folder_for(out, classes)
-            notes_ += [f"{config.out} holds label maps of other classes; writing to {out}"] * (
-                out != config.out
-            )
+            if out != config.out:
+                notes_.append(f"{config.out} holds label maps of other classes; writing to {out}")
         check_class_list(out, classes)
         check_writable(out)
         _check_targets(sources, out, names)
@@ -159,7 +156,7 @@ class SegmentRun:
             yield ImageResult(failure.image or failure.message, error=failure)
         files = any(source.path for source in self.sources)
         if files:
-            sweep_leftovers(self.out)
+            sweep_leftovers({(self.out / source.relative).parent for source in self.sources} | {self.out})
             write_run_info(self._info, self.out)
             self._outputs.begin()
         stream = Stream(

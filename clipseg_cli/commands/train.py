@@ -185,7 +185,7 @@ def _teacher(
 
 
 def _check_beginning(folder: Path, *, resume: bool) -> Manifest | None:
-    """A run is gone on with only if that is asked for; returns what it was begun with.
+    """Resume a run only if that was asked for; returns what it was started with.
 
     Raises:
         RunError: it is there and was not asked for, or the other way round, or is damaged.

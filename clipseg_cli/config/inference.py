@@ -242,6 +242,11 @@ class InferenceConfig:
         """The method, or the one that "auto" stands for."""
         return best_method(self.model, self.protocol) if self.method == BEST else self.method
 
+    @property
+    def format_texts(self) -> tuple[str, ...]:
+        """Names of the output formats, by comma, that results are written in; none where it is not to be chosen."""
+        return ()
+
     def saliency_name(self, background: bool = True) -> str:
         """What finds the foreground, or what "auto" stands for: nothing where no class is the background."""
         if self.saliency != BEST:
@@ -287,3 +292,8 @@ class SegmentConfig(InferenceConfig):
         panel=OUTPUT,
         flags=("--full-names",),
     )
+
+    @property
+    def format_texts(self) -> tuple[str, ...]:
+        """What `--formats` and `--heatmaps` say together."""
+        return (self.formats, "heatmaps") if self.heatmaps else (self.formats,)

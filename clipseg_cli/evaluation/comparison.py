@@ -144,8 +144,8 @@ class Comparison:
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="read") as pool:
 
             def begin() -> list[list[Future[Picture | None]]]:
-                # As many groups as there are lanes, unless those of the last chunk took too much memory for that.
-                room = lanes if not held else max(1, min(lanes, CHUNK_BYTES // held))
+                # One group first, which tells how much memory they take; then as many as there are lanes, or as fit.
+                room = max(1, min(lanes, CHUNK_BYTES // held)) if held else 1
                 chunk = list(islice(waiting, room))
                 return [[pool.submit(self._read, sample) for sample in samples] for samples in chunk]
 

@@ -66,7 +66,7 @@ def load_guide(
     """The other network of a method, or None where it asks for none.
 
     Raises:
-        ClipsegError: unknown, or its weights cannot be fetched, read or fitted.
+        ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
     """
     if not method.guided:
         return None
@@ -86,7 +86,7 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
     """The network that finds the foreground, or None where none does, or where a folder holds its maps.
 
     Raises:
-        ClipsegError: its weights cannot be fetched, read or fitted, or CLIP cannot be read densely.
+        ClipsegError: its weights cannot be downloaded, read or loaded, or CLIP gives no dense features.
     """
     kind, _, files = config.saliency_name().partition("=")
     if kind == "clip":

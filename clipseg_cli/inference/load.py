@@ -59,7 +59,7 @@ class ModelPlan:
         """The weights, and a predictor for some classes; `class_scores` as in `Predictor`.
 
         Raises:
-            ModelError: weights cannot be fetched, read or fitted, or the tower cannot be read densely.
+            ModelError: weights cannot be downloaded, read or loaded, or the tower gives no dense features.
             UsageError: options that exclude each other.
         """
         require_background(self.config, classes)
@@ -70,7 +70,7 @@ class ModelPlan:
         """The weights of the CLIP.
 
         Raises:
-            ModelError: they cannot be fetched, read or fitted, or the tower cannot be read densely.
+            ModelError: they cannot be downloaded, read or loaded, or the tower gives no dense features.
         """
         require_readable(self.config.model)
         return load_backbone(self.config.model, self.config.pretrained, self.device)
@@ -79,7 +79,7 @@ class ModelPlan:
         """What the method and `--saliency` ask beside CLIP.
 
         Raises:
-            ClipsegError: weights cannot be fetched, read or fitted.
+            ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
         return SecondNetworks(
             load_guide(self.config, self.method, backbone, self.protocol, self.device),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -198,17 +199,17 @@ class Predictor:
 
     def _labelled(self, pictures: Sequence[_Picture]) -> Iterator[_Labelled]:
         """The loop: tiles through the network, merged and refined step by step, decided."""
+        before, after = self.steps.around_merging(self.tiling.refines_windows)
         parts = iter(self._encode([crop for picture in pictures for crop in self._cut(picture)]))
         for picture in pictures:
             own = list(islice(parts, len(picture.windows)))
             context = self._context(picture, own)
             maps = [part.maps for part in own]
-            if self.tiling.refines_windows:
-                for step in self.steps.grid:
-                    maps = [step(one, context) for one in maps]
+            for step in before:
+                maps = [step(one, context) for one in maps]
             size = (picture.pixels.shape[1], picture.pixels.shape[2])
             merged = self.tiling.merge(maps, picture.windows, [part.overhang for part in own], size)
-            for step in self.steps.full if self.tiling.refines_windows else self.steps.merged:
+            for step in after:
                 merged = step(merged, context)
             decision = decide(merged, context, self.settings.background_threshold)
             yield _Labelled(decision, ClassMaps(merged, context, decision.reduced))
@@ -272,7 +273,7 @@ class Predictor:
             auxiliary["saliency"] = self.saliency(picture.pixels[None].float() / 255)[0]
         return Context(
             self.words,
-            self.normalise(picture.pixels),
+            partial(self.normalise, picture.pixels),
             picture.size,
             self.settings.softmax_scale,
             self.settings.protocol.key_norm,

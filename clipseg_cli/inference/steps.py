@@ -99,10 +99,13 @@ class Steps:
             tuple(step for name in AFTER_MERGING for step in scope(name)),
         )
 
-    @property
-    def merged(self) -> tuple[Step, ...]:
-        """All behind the merging of windows, where these are not refined one by one."""
-        return (*self.grid, *self.full)
+    def around_merging(self, refines_windows: bool) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+        """The steps of each window by itself, and those of the merged image.
+
+        Args:
+            refines_windows: as in the published order; else windows are merged first.
+        """
+        return (self.grid, self.full) if refines_windows else ((), (*self.grid, *self.full))
 
     def __iter__(self) -> Iterator[Step]:
         return iter((*self.window, *self.grid, *self.full))
@@ -180,9 +183,7 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
             f"--method {method} has no keys for --key-smoothing: each patch is a picture of its own",
             hint="leave out --key-smoothing, or choose another --method",
         )
-    formats = format_names(getattr(config, "formats", ""))
-    heatmaps = ("heatmaps",) if getattr(config, "heatmaps", False) else ()
-    require_used(chosen, method, (*on, *formats, *heatmaps))
+    require_used(chosen, method, (*on, *format_names(config.format_texts)))
     return chosen
 
 
@@ -222,9 +223,8 @@ def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool)
     merge = fixed(
         "merge", "crops of all sizes are put together" if method.pyramid else "windows are averaged"
     )
-    middle = [*rows(steps.grid), merge] if published else [merge, *rows(steps.grid)]
+    before, after = steps.around_merging(published)
     decide = fixed("decide", "upsampling, softmax and argmax, tile by tile")
     method_row = fixed(config.method_name, method.summary)
     method_row["settings"] = dict(chosen.of(config.method_name.replace("-", "_").partition(":")[0]))
-    full = [*rows(steps.full), decide]
-    return [fixed("cut", cut), method_row, *rows(steps.window), *middle, *full]
+    return [fixed("cut", cut), method_row, *rows((*steps.window, *before)), merge, *rows(after), decide]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from threading import Barrier
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from clipseg_cli.inference.prepare import Prepared
@@ -123,6 +124,7 @@ class Stream(Generic[T, R]):
         """Readers and writers; at the end what is being written is finished, and what waits is dropped."""
         writers = ThreadPoolExecutor(self.workers, thread_name_prefix="write")
         stack.callback(writers.shutdown, wait=True, cancel_futures=True)
+        _start(writers, self.workers)
         readers = ThreadPoolExecutor(self.workers, thread_name_prefix="read")
         stack.callback(readers.shutdown, wait=False, cancel_futures=True)
         return readers, writers
@@ -178,6 +180,17 @@ class Stream(Generic[T, R]):
                 chunk, windows, held = [], 0, 0
         if chunk:
             yield chunk
+
+
+def _start(pool: ThreadPoolExecutor, workers: int) -> None:
+    """Have all threads of a pool running before there is work.
+
+    A pool starts a thread with the task that needs it, and Ctrl-C in the middle of that leaves the thread at work and
+    unknown to the pool, which does not wait for it at the end.
+    """
+    together = Barrier(workers)
+    for waiting in [pool.submit(together.wait) for _ in range(workers)]:
+        waiting.result()
 
 
 def _fits(groups: int, size: int) -> bool:

@@ -24,7 +24,7 @@ Overhang = tuple[int, int, int, int]
 
 
 class SlidingWindows:
-    """Overlapping windows, read densely, averaged where they overlap.
+    """Overlapping windows with dense features, averaged where they overlap.
 
     Args:
         window, stride: pixels; window 0 is the whole image.

@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 FORMATS: Registry[Format] = Registry("clipseg_cli.outputs", "FORMAT", "output format")
 
 
-def format_names(text: str) -> tuple[str, ...]:
-    """Names by comma; none for the defaults.
+def format_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Each name once, of texts with names by comma.
 
     Raises:
-        UsageError: a name that is no format.
+        UsageError: a name that is no format, or a text without any.
     """
-    if not text.strip():
-        return tuple(name for name in FORMATS.names() if FORMATS.get(name).default)
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in names:
-        FORMATS.get(name)
-    if not names:
-        raise UsageError(f"--formats {text} names none", hint=f"some of {', '.join(FORMATS.names())}")
-    return names
+    names: dict[str, None] = {}
+    for text in texts:
+        own = [part.strip() for part in text.split(",") if part.strip()]
+        if not own:
+            raise UsageError(f"--formats '{text}' names none", hint=f"some of {', '.join(FORMATS.names())}")
+        for name in own:
+            FORMATS.get(name)
+        names |= dict.fromkeys(own)
+    return tuple(names)
 
 
 class Outputs:

@@ -125,7 +125,7 @@ def refine(
     contrast: float = CONTRAST,
 ) -> LogitMaps:
     """The maps with `value` steps of `pamr` at full size."""
-    image = stretched(context.image, context.size)
+    image = stretched(context.image(), context.size)
     return maps.then(PixelAdaptive(image, dilations, value, contrast))
 
 

@@ -17,7 +17,7 @@ from clipseg_cli.outputs import write_contact_sheet
 from clipseg_cli.runs.manifest import Manifest, is_written, write_manifest
 from clipseg_cli.runs.records import FINAL, WORKERS, final_bytes, write_final
 from clipseg_cli.types import ClassShare
-from clipseg_cli.utils.files import settle
+from clipseg_cli.utils.files import settle, sweep_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -106,8 +106,7 @@ def finish_run(
         write_final(ordered, folder)
         settle()  # the manifest says that all is there
         write_manifest(manifest, folder)
-    for leftover in folder.rglob(".*.part"):  # of processes that were killed
-        leftover.unlink(missing_ok=True)
+    sweep_leftovers({folder, *(path_of(folder, record.image).parent for record in ordered)}, older_than=0)
     return summary
 
 

@@ -1,4 +1,4 @@
-"""`clipseg train`: MaskCLIP+, iteration by iteration, in a run folder that can be gone on with (arXiv:2112.01071)."""
+"""`clipseg train`: MaskCLIP+, iteration by iteration, in a resumable run folder (arXiv:2112.01071)."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Context:
 
     Attributes:
         words: that compete.
-        image: [3, h, w] normalised, at network size.
+        image: gives the image at network size, [3, h, w] normalised; made only for a step that looks at it.
         size: (H, W) of the labels.
         softmax_scale: factor on cosines before the softmax that decides.
         key_norm: axis over which a protocol normalises keys.
@@ -69,7 +69,7 @@ class Context:
     """
 
     words: Words
-    image: Tensor
+    image: Callable[[], Tensor]
     size: tuple[int, int]
     softmax_scale: float
     key_norm: Literal["token", "position"]

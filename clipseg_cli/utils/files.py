@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import tempfile
 import threading
@@ -15,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from clipseg_cli.errors import DiskFullError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 ANOTHER_FOLDER = "choose another folder with --out"
@@ -23,6 +24,9 @@ ANOTHER_FOLDER = "choose another folder with --out"
 _BINARY = getattr(os, "O_BINARY", 0)  # of Windows
 LEFT_OVER = 600.0
 """Seconds after which an unfinished file belongs to a process that is no more."""
+
+_OWN_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)
+"""What `replacing` calls a file until it is whole; other programs have `.part` files too."""
 
 _unfinished: set[Path] = set()
 _beginning = threading.Lock()
@@ -92,13 +96,19 @@ def settle() -> None:
         os.sync()
 
 
-def sweep_leftovers(folder: Path, older_than: float = LEFT_OVER) -> None:
-    """Remove what killed processes left unfinished; younger files may still be written by others."""
+def sweep_leftovers(folders: Iterable[Path], older_than: float = LEFT_OVER) -> None:
+    """Remove what killed processes left unfinished in some folders, and nothing else.
+
+    Args:
+        folders: looked at without those below them.
+        older_than: seconds; younger files may still be written by others.
+    """
     now = time.time()
-    for leftover in folder.rglob(".*.part"):
-        with contextlib.suppress(OSError):
-            if now - leftover.stat().st_mtime > older_than:
-                leftover.unlink()
+    for folder in folders:
+        for leftover in folder.glob(".*.part"):
+            with contextlib.suppress(OSError):
+                if _OWN_PART.fullmatch(leftover.name) and now - leftover.stat().st_mtime >= older_than:
+                    leftover.unlink()
 
 
 def check_writable(folder: Path) -> None:

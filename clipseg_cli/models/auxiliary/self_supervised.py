@@ -146,7 +146,7 @@ def load_self_supervised(text: str, device: torch.device) -> SelfSupervisedViT:
 
     Raises:
         UsageError: there is no such network.
-        ModelError: its weights cannot be fetched, read or fitted.
+        ModelError: its weights cannot be downloaded, read or loaded into the network.
     """
     short, _, file = text.partition("=")
     name = SHORT_NAMES.get(short, short)

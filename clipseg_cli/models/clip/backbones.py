@@ -134,7 +134,7 @@ def load_backbone(model: str, pretrained: str | None, device: torch.device) -> B
 
     Raises:
         UsageError: unknown model or tag.
-        ModelError: weights cannot be fetched, read or fitted.
+        ModelError: weights cannot be downloaded, read or loaded into the network.
     """
     name = architectures.resolve_architecture(model)
     source = _find_source(name, pretrained)

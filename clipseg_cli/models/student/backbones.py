@@ -121,7 +121,7 @@ def initialise(net: nn.Module, name: str, init: str, head: nn.Module | None = No
 
     Raises:
         UsageError: none of these.
-        ModelError: there are no such weights, or they cannot be fetched, read or fitted.
+        ModelError: there are no such weights, or they cannot be downloaded, read or loaded into the network.
     """
     if init == RANDOM:
         return f"{name} with random weights"

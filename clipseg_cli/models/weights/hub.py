@@ -117,7 +117,7 @@ def require_network(what: str, url: str = "") -> None:
     Raises:
         ModelError: it does not; names the ways out.
     """
-    if constants.HF_HUB_OFFLINE and not url:
+    if constants.HF_HUB_OFFLINE:
         raise ModelError(
             f"{what} is not on this machine, and HF_HUB_OFFLINE forbids fetching it", hint=WAYS_OUT
         )
