@@ -120,6 +120,13 @@ def test_a_variant_that_leaves_a_hyperparameter_out_does_not_take_it():
         chosen_method("naclip:kk", read_settings(["naclip.std=3"], {}))
 
 
+@pytest.mark.parametrize("text", ["presence=true", "key_smoothing=1", "prompt_denoising=0.5"])
+def test_a_student_takes_no_refinement_of_a_clip(text):
+    with pytest.raises(UsageError, match="is about a CLIP"):
+        chosen(text, method="")
+    assert chosen("pamr=2", method="").values == {"pamr": 2}
+
+
 def test_scales_need_as_many_weights():
     with pytest.raises(UsageError, match="another number of scales"):
         chosen_method("clip_diy", read_settings(["clip_diy.parts=1,0.5"], {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import InferenceConfig
+from clipseg_cli.config import OF_A_CLIP, InferenceConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.hyperparameters import chosen_method, read_settings, require_used
 from clipseg_cli.methods import find_method
@@ -175,6 +175,13 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
         if name in switches and getattr(config, name) != switches[name]:
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"--set {name}=... and {option} say the same", hint="leave out one of them")
+    for name in chosen.values:
+        needs = {"keys", "whole"} & set(REFINEMENTS.get(name).needs)
+        if not method and (needs or name in OF_A_CLIP):
+            raise UsageError(
+                f"--set {name}=... is about a CLIP; a student is used as it was trained",
+                hint="leave it out, or leave out --student",
+            )
     saliency = config.saliency_name()
     values = values_of(config, protocol, chosen, saliency, guided=True)
     on = [step.name for step in plan_steps(values, chosen.hyperparameters, background=True)]
