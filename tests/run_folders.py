@@ -5,6 +5,7 @@ A test file imports the fixtures that it uses; their names are `run`, `folder`, 
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -49,9 +50,17 @@ def runner(cli: Callable[..., Outcome], tiny: TinyClip, out: Path) -> Callable[.
     return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder: its text, or a digest of a picture, so that a difference can be read."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): _told(path) for path in files}
+
+
+def _told(path: Path) -> str:
+    data = path.read_bytes()
+    if path.suffix in {".json", ".jsonl"}:
+        return data.decode(errors="surrogateescape")
+    return hashlib.sha256(data).hexdigest()
 
 
 def times(folder: Path) -> dict[str, int]:

@@ -223,7 +223,7 @@ def test_what_a_killed_process_left_locked_is_taken_over(run, voc, whole, folder
     with stopped_after(monkeypatch, 3):
         assert run(voc).code == 130
     (folder / lock).write_text(json.dumps({"pid": 7, "host": socket.gethostname()}))
-    (folder / "labels" / f".{NAMES[0]}.png.x.part").write_bytes(b"half")
+    (folder / "labels" / f".{NAMES[0]}.png.{7:016x}.part").write_bytes(b"half")
     done = run(voc)
     assert done.code == 0
     assert ("Note: process 7 left this run unfinished" in done.err) == (lock != ".turn")

@@ -68,11 +68,32 @@ def test_a_corrected_label_stays_is_said_and_is_counted(run, voc, folder):
     wanted = correct(label(folder))
     done = run(voc, "--json")
     assert done.code == 0
-    assert f"1 label ({NAMES[0]}) was changed since this run wrote them" in done.err
+    assert f"1 label ({NAMES[0]}) was changed since this run wrote it" in done.err
     assert np.array_equal(ids(label(folder)), wanted)
     (row,) = (row for row in json.loads(done.out)["classes"] if row["id"] == 3)
     others = sum(int((ids(label(folder, i)) == 3).sum()) for i in (1, 2))
     assert row["pixels"] == int((wanted == 3).sum()) + others
+    before = contents(folder)
+    assert run(voc).code == 0 and contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "what", ["its neighbour's label is gone", "its picture was replaced", "it cannot be read"]
+)
+def test_a_corrected_label_stays_when_its_batch_is_done_again(run, voc, folder, what):
+    assert run(voc).code == 0
+    wanted = correct(label(folder))
+    if what == "its picture was replaced":
+        save_image(voc / "JPEGImages" / f"{NAMES[0]}.jpg", size=(40, 60), seed=99)
+    else:
+        label(folder, 1).unlink()
+    if what == "it cannot be read":
+        (voc / "JPEGImages" / f"{NAMES[0]}.jpg").write_bytes(b"")
+    done = run(voc)
+    assert done.code == 0, done.err
+    assert f"1 label ({NAMES[0]}) was changed since this run wrote it, and stays as it is" in done.err
+    assert label(folder, 1).is_file()
+    assert np.array_equal(ids(label(folder)), wanted)
     before = contents(folder)
     assert run(voc).code == 0 and contents(folder) == before
 
@@ -118,7 +139,7 @@ def test_a_picture_that_was_replaced_is_labelled_again(run, voc, folder):
     save_image(voc / "JPEGImages" / f"{NAMES[1]}.jpg", size=(40, 60), seed=99)
     done = run(voc)
     assert done.code == 0
-    assert f"1 picture ({NAMES[1]}) was replaced since they were labelled, and are labelled again" in done.err
+    assert f"1 picture ({NAMES[1]}) was replaced since it was labelled, and is labelled again" in done.err
     assert ids(label(folder, 1)).shape == (40, 60)
     changed = {name for name, data in contents(folder).items() if before.get(name) != data}
     assert f"labels/{NAMES[1]}.png" in changed and f"labels/{NAMES[2]}.png" not in changed

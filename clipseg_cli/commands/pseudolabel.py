@@ -123,6 +123,8 @@ class PseudolabelRun:
         self._unseen = np.array(unseen, dtype=np.int32)
         groups = share.of(cut_into_groups(dataset.samples, config.batch_size))
         finished = self._state.finished()
+        # A batch is done again as a whole, so that what it computes does not depend on what was there.
+        self._corrected = self._state.corrected
         self.notes += tuple(self._state.sentences())
         self._groups = [
             [(number, sample) for sample in samples]
@@ -149,7 +151,9 @@ class PseudolabelRun:
         if not self._groups:
             return
         images = {str(sample.source.relative) for group in self._groups for _, sample in group}
-        begin_pictures(self.folder, images, None if self.share.count == 1 else self._worker)
+        begin_pictures(
+            self.folder, images - self._corrected.keys(), None if self.share.count == 1 else self._worker
+        )
         progress = ProgressFile(self.folder, self._worker)
         sizes = {group[0][0]: len(group) for group in self._groups}
         waiting: list[ImageRecord] = []
@@ -192,6 +196,7 @@ class PseudolabelRun:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
 
     def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
+        name = str(item[1].source.relative)
         try:
             image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
             if len(self._unseen):
@@ -202,9 +207,12 @@ class PseudolabelRun:
         except DiskFullError:
             raise
         except ClipsegError as error:
-            return ImageRecord(str(item[1].source.relative), item[0], error=_sentence(error))
+            return self._corrected.get(name) or ImageRecord(name, item[0], error=_sentence(error))
 
     def _write(self, item: tuple[int, Sample], result: Segmentation) -> ImageRecord:
+        name = str(item[1].source.relative)
+        if name in self._corrected:
+            return self._corrected[name]
         try:
             labels = result.labels.astype(np.int32)
             if len(self._unseen):
@@ -219,10 +227,13 @@ class PseudolabelRun:
         except DiskFullError:
             raise  # every later file would fail in the same way
         except ClipsegError as error:
-            return ImageRecord(str(item[1].source.relative), item[0], error=_sentence(error))
+            return ImageRecord(name, item[0], error=_sentence(error))
 
     def _keep(self, item: tuple[int, Sample], truth: NDArray[np.int32]) -> ImageRecord:
         """A picture without unseen pixels: its ground truth is its label, and the model has nothing to say."""
+        name = str(item[1].source.relative)
+        if name in self._corrected:
+            return self._corrected[name]
         labels = np.where(truth < 0, self._ignore, truth)
         none = np.zeros(truth.shape, dtype=bool)
         return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)

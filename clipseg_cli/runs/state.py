@@ -15,7 +15,7 @@ from clipseg_cli.runs.records import ImageRecord, read_records
 from clipseg_cli.runs.summary import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from clipseg_cli.types import Dataset, Sample
@@ -83,6 +83,7 @@ class RunState:
 
     Attributes:
         written: pictures whose labels this process has written.
+        corrected: picture -> record, of labels that somebody has corrected since; they are never written over.
         source_bytes: picture -> size of its file; 0 where it cannot be told.
     """
 
@@ -90,7 +91,7 @@ class RunState:
         self.folder, self.dataset = folder, dataset
         self.written: list[str] = []
         self.source_bytes = {str(s.source.relative): _bytes(s) for s in dataset.samples}
-        self._changed: list[str] = []
+        self.corrected: dict[str, ImageRecord] = {}
         self._replaced: list[str] = []
 
     def records(self) -> dict[str, ImageRecord]:
@@ -107,8 +108,8 @@ class RunState:
             return states[record.image] != "gone"
 
         found = read_records(self.folder, is_there)
-        self._changed = [name for name in found if states.get(name) == "changed"]
-        return found | {name: recounted(self.folder, found[name], classes) for name in self._changed}
+        self.corrected = {name: record for name, record in found.items() if states.get(name) == "changed"}
+        return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
 
     def finished(self) -> set[str]:
         """Pictures that need not be labelled again: their label is there, and about the picture that is there now.
@@ -118,15 +119,21 @@ class RunState:
         """
         good = {name: record for name, record in self.records().items() if not record.error}
         self._replaced = [
-            name for name, record in good.items() if record.source not in (0, self.source_bytes.get(name, 0))
+            name
+            for name, record in good.items()
+            if name not in self.corrected and record.source not in (0, self.source_bytes.get(name, 0))
         ]
         return good.keys() - set(self._replaced)
 
     def sentences(self) -> Iterator[str]:
         """What a user should be told."""
-        if self._changed:
-            yield f"{_counted(self._changed, 'label')} changed since this run wrote them, and stay as they are"
-        if self._replaced:
+        if len(self.corrected) == 1:
+            yield f"{_counted(self.corrected, 'label')} changed since this run wrote it, and stays as it is"
+        elif self.corrected:
+            yield f"{_counted(self.corrected, 'label')} changed since this run wrote them, and stay as they are"
+        if len(self._replaced) == 1:
+            yield f"{_counted(self._replaced, 'picture')} replaced since it was labelled, and is labelled again"
+        elif self._replaced:
             yield f"{_counted(self._replaced, 'picture')} replaced since they were labelled, and are labelled again"
 
     def require_labels(self) -> None:
@@ -144,11 +151,10 @@ class RunState:
             )
 
 
-def _counted(names: Sequence[str], what: str) -> str:
+def _counted(names: Collection[str], what: str) -> str:
     """As in "1 label (x) was" or "3 labels (x, ...) were"."""
-    if len(names) == 1:
-        return f"1 {what} ({names[0]}) was"
-    return f"{len(names)} {what}s ({names[0]}, ...) were"
+    first = next(iter(names))
+    return f"1 {what} ({first}) was" if len(names) == 1 else f"{len(names)} {what}s ({first}, ...) were"
 
 
 def _bytes(sample: Sample) -> int:
