@@ -112,7 +112,7 @@ def read(monkeypatch):
 
 
 def test_the_golden_cases_are_with_and_without_refinements():
-    refined = {bool(CASES[name]["options"]["pd_thresh"]) for name in GOLDEN}
+    refined = {bool(CASES[name].options["pd_thresh"]) for name in GOLDEN}
     assert refined == {True, False} or "CLIPSEG_GOLDEN_DIR" in os.environ
 
 
@@ -120,7 +120,7 @@ def test_the_teacher_fills_as_the_published_code(golden):
     case, teacher, images, labels, expected = golden
     filled = teacher.fill(images, labels)
     assert (labels == UNLABELLED).any() and filled.dtype == torch.int32
-    compare(f"{case['name']}: filled", filled, expected, case.tensors["out.labels"])
+    compare(f"{case.name}: filled", filled, expected, case.tensors["out.labels"])
 
 
 def test_the_teacher_changes_no_given_label_and_not_its_input(golden):
