@@ -11,6 +11,8 @@ from clipseg_cli.outputs._chart import DPI, GRID, new_figure, quiet, set_words
 from clipseg_cli.outputs._text import FAINT, INK, drawable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -23,16 +25,19 @@ MOST = 300
 SMALLEST, LARGEST, _WISHED = 14, 112, 1080  # pixels: a cell, a cell, the whole matrix
 _NUMBERS, _DECIMALS = 25, 44  # cells that hold a number, and one with a decimal
 _LONGEST = 28  # characters of a name
-WHITE_FROM = 35  # per cent from which on white letters are read more easily
+_WHITE_FROM = 35  # per cent from which on white letters are read more easily
 _ABSENT, _RIGHT, _BAR, _LINE = "#ececec", "#d55e00", "#c6dbef", "#b4b4b4"
 
 
-def confusion_figure(confusion: NDArray[np.int64], classes: ClassList, title: str) -> Figure:
+def confusion_figure(
+    confusion: NDArray[np.int64], iou: Sequence[float | None], classes: ClassList, title: str
+) -> Figure:
     """Rows are the truth and sum to 100 %, columns are the prediction; bars on the right are the IoU of each class.
 
     Args:
         confusion: [C, C + 1] pixels, row = truth, last column = predicted as no class; it gets a column only
             if it has a pixel.
+        iou: [C] in [0, 1]; None for classes that are neither labelled nor predicted.
         classes: names of the C classes, at least one.
         title: long ones are broken into lines.
 
@@ -60,7 +65,7 @@ def confusion_figure(confusion: NDArray[np.int64], classes: ClassList, title: st
     heading = axes.set_title("", color=INK, fontsize=head, loc="left", pad=12)
     set_words(heading, title, "confusion matrix")
     heading.set_text(textwrap.fill(heading.get_text(), wide, max_lines=4, placeholder=" …"))
-    _draw_iou(figure, axes, _iou(confusion)[shown], cell, letters)
+    _draw_iou(figure, axes, [iou[i] for i in shown], cell, letters)
     return figure
 
 
@@ -81,15 +86,6 @@ def _table(
     with np.errstate(invalid="ignore"):
         percent = 100 * pixels[:, kept] / labelled[shown, None]
     return shown, [name for name, keep in zip(names, kept, strict=True) if keep], percent
-
-
-def _iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Per cent [C]; NaN for classes that are neither labelled nor predicted."""
-    import torch  # not for `--help`
-
-    from clipseg_cli.ops.metrics import score
-
-    return 100 * np.asarray(score(torch.tensor(confusion)).iou)
 
 
 def _draw_matrix(axes: Axes, percent: NDArray[np.float64], cell: int, letters: float) -> None:
@@ -120,17 +116,8 @@ def _draw_matrix(axes: Axes, percent: NDArray[np.float64], cell: int, letters: f
     decimals = int(cell >= _DECIMALS)
     for row, column in np.argwhere(np.nan_to_num(percent) >= 0.5 * 10.0**-decimals).tolist():
         value = percent[row, column]
-        color = "white" if value > WHITE_FROM else INK
-        text = f"{value:.{decimals}f}"
-        axes.text(
-            column + 0.5,
-            row + 0.5,
-            text,
-            color=color,
-            ha="center",
-            va="center_baseline",
-            fontsize=0.9 * letters,
-        )
+        text = axes.text(column + 0.5, row + 0.5, f"{value:.{decimals}f}", fontsize=0.9 * letters)
+        text.set(color="white" if value > _WHITE_FROM else INK, ha="center", va="center_baseline")
 
 
 def _draw_names(axes: Axes, names: list[str], absent: NDArray[np.bool_], cell: int, letters: float) -> None:
@@ -150,7 +137,7 @@ def _draw_names(axes: Axes, names: list[str], absent: NDArray[np.bool_], cell: i
             label.set_color(FAINT if place >= len(absent) or absent[place] else INK)
 
 
-def _draw_iou(figure: Figure, axes: Axes, iou: NDArray[np.float64], cell: int, letters: float) -> None:
+def _draw_iou(figure: Figure, axes: Axes, iou: Sequence[float | None], cell: int, letters: float) -> None:
     """Bars to the right of the matrix, and for cells without numbers its scale."""
     width, height = figure.get_size_inches() * DPI
     bar = max(120, width / 12)
@@ -160,8 +147,10 @@ def _draw_iou(figure: Figure, axes: Axes, iou: NDArray[np.float64], cell: int, l
     beside.tick_params(labelleft=False)
     for side in ("top", "bottom", "right"):
         beside.spines[side].set_visible(False)
-    bars = beside.barh(np.arange(len(iou)) + 0.5, np.nan_to_num(iou), height=0.7, color=_BAR)
-    values = ["–" if np.isnan(value) else f"{value:.1f}" for value in iou]
+    bars = beside.barh(
+        np.arange(len(iou)) + 0.5, [100 * (value or 0) for value in iou], height=0.7, color=_BAR
+    )
+    values = ["–" if value is None else f"{100 * value:.1f}" for value in iou]
     beside.bar_label(bars, values, padding=3, color=INK, fontsize=letters)
     beside.set_title("IoU, %", color=FAINT, fontsize=letters, loc="left", pad=4)
     if cell < _NUMBERS:

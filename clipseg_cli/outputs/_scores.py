@@ -63,10 +63,10 @@ def write_scores(
     unseen = tuple(record.get("unseen") or ())
     rows = class_rows(confusion, classes, unseen)
     parts = [drawable(name, key)[0] for key in _IN_TITLE if (name := _name(record.get(key)))]
-    ious = [row["iou"] for row in rows if row["iou"] is not None]
-    if ious:
+    iou = [row["iou"] for row in rows]
+    if ious := [value for value in iou if value is not None]:
         parts.append(f"mIoU {100 * sum(ious) / len(ious):.1f} %")
-    figure = confusion_figure(confusion, classes, "  ·  ".join(parts))
+    figure = confusion_figure(confusion, iou, classes, "  ·  ".join(parts))
     return [
         write_bytes(out / "results.json", _json({**record, "classes": rows}, confusion)),
         write_bytes(out / "results.csv", _csv(rows)),
