@@ -57,11 +57,8 @@ def words_of(figure):
 def test_every_finite_number_is_in_its_panel(tmp_path, losses, miou):
     noted, scored = steps(losses), scores(*miou)
     loss, rate, score = curves_figure(noted, scored).axes
-    assert [axes.get_title("left") for axes in (loss, rate, score)] == [
-        "loss",
-        "learning rate",
-        "mIoU on the validation pictures, %",
-    ]
+    titles = [axes.get_title("left") for axes in (loss, rate, score)]
+    assert titles == ["loss", "learning rate", "mIoU on the validation pictures, %"]
     finite = [[i, value] for i, value, *_ in noted if math.isfinite(value)]
     dots = [points.tolist() for points in lines_of(loss, ".")]
     assert dots[:1] == ([finite] if finite else [])
@@ -98,9 +95,8 @@ def test_the_running_mean_does_not_look_across_the_stages():
 def test_a_change_of_stage_is_a_line_in_every_panel_with_the_new_name():
     figure = curves_figure(steps([2.0] * 100, switch=50), scores(0.2, 0.3))
     for axes in figure.axes:
-        assert [list(line.get_xdata()) for line in axes.lines if list(line.get_ydata()) == [0, 1]] == [
-            [49.5] * 2
-        ]
+        across = [list(line.get_xdata()) for line in axes.lines if list(line.get_ydata()) == [0, 1]]
+        assert across == [[49.5, 49.5]]
     (name,) = [text for text in figure.axes[0].texts if text.get_text() == "self-training"]
     assert 49.5 < name.get_position()[0] < 60
     assert "self-training" not in words_of(curves_figure(steps([2.0] * 100), []))

@@ -19,7 +19,7 @@ from clipseg_cli.outputs._sheet import Legend
 from clipseg_cli.types import ClassList, ClassShare
 
 CLASSES = ClassList(("background", "cat", "dog"), (("sky",), ("cat",), ("dog",)), 0)
-COLORS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0), (0, 200, 200), (200, 0, 200)]
+COLORS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
 BLUE = (10, 20, 250)
 STRIPES = {(176, 176, 176), (255, 255, 255)}
 
@@ -56,6 +56,11 @@ def inked(pixels, other):
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
+def numbered(count, name="thing"):
+    names = tuple(f"{name} {i}" for i in range(count))
+    return ClassList(names, tuple((name,) for name in names), None)
+
+
 def shares(*pixels, classes=CLASSES):
     total = max(1, sum(pixels))
     return [
@@ -67,27 +72,15 @@ def shares(*pixels, classes=CLASSES):
 # --- the sheet ---------------------------------------------------------------------------------------------
 
 
-def test_rows_go_down_and_columns_go_right_without_touching(tmp_path):
-    rows = [[solid(c) for c in COLORS[:3]], [solid(c) for c in COLORS[3:]]]
-    sheet = pixels_of(write_sheet(tmp_path / "x.png", rows, names=["one", "two"], columns=["1", "2", "3"]))
-    boxes = [box_of(sheet, color) for color in COLORS]
-    for left, top, right, bottom in boxes:
-        assert (right - left, bottom - top) == (160, 120)
-    for row in (boxes[:3], boxes[3:]):
-        assert len({box[1] for box in row}) == 1
-        assert row[0][2] < row[1][0] < row[1][2] < row[2][0]
-    for above, below in zip(boxes[:3], boxes[3:], strict=True):
-        assert above[0] == below[0]
-        assert above[3] < below[1]
-
-
 def test_pictures_stand_at_the_foot_of_their_row_in_the_middle_of_their_column(tmp_path):
-    rows = [[solid(COLORS[0], 200, 60), solid(COLORS[1], 10, 90)], [], [solid(COLORS[2])]]
-    sheet = pixels_of(write_sheet(tmp_path / "x.png", rows))
-    tall, wide, below = (box_of(sheet, color) for color in COLORS[:3])
+    rows = [[solid(COLORS[0], 200, 60), solid(COLORS[1], 10, 90)], [], [solid(c) for c in COLORS[2:4]]]
+    sheet = pixels_of(write_sheet(tmp_path / "x.png", rows, names=["a", "b", "c"], columns=["1", "2"]))
+    tall, wide, below, last = (box_of(sheet, color) for color in COLORS)
     assert (tall[2] - tall[0], tall[3] - tall[1]) == (60, 200)
-    assert tall[3] == wide[3] < below[1]
-    assert tall[0] + tall[2] == below[0] + below[2]
+    assert (below[2] - below[0], below[3] - below[1]) == (160, 120)
+    assert tall[3] == wide[3] < below[1] == last[1]
+    assert below[2] < last[0]
+    assert tall[0] + tall[2] == below[0] + below[2] and wide[0] + wide[2] == last[0] + last[2]
 
 
 def test_words_stand_above_beside_and_below_their_pictures(tmp_path):
@@ -158,23 +151,17 @@ def test_the_legend_lists_what_has_pixels_from_the_largest_down():
 def test_one_pixel_is_all_of_a_picture_of_one_pixel_and_nothing_in_a_large_one():
     assert legend_of(shares(0, 1, 0)) == [("cat", "100.0%")]
     assert legend_of(shares(1, 1, 1)) == [("background", "33.3%"), ("cat", "33.3%"), ("dog", "33.3%")]
-    names = tuple(f"thing {i}" for i in range(12))
-    classes = ClassList(names, tuple((name,) for name in names), None)
-    specks = shares(100_000, 50_000, *[1] * 10, classes=classes)
+    specks = shares(100_000, 50_000, *[1] * 10, classes=numbered(12))
     assert legend_of(specks) == [("thing 0", "66.7%"), ("thing 1", "33.3%"), ("and 10 more", "<0.1%")]
-    one = shares(100_000, 50_000, 1, *[0] * 9, classes=classes)
+    one = shares(100_000, 50_000, 1, classes=numbered(3))
     assert legend_of(one)[2:] == [("thing 2", "<0.1%")]  # takes no more room than "and 1 more"
 
 
-def test_a_legend_of_many_ends():
-    names = tuple(f"a rather long class name of thing {i}" for i in range(171))
-    classes = ClassList(names, tuple((name,) for name in names), None)
-    entries = legend_of(shares(*range(171), classes=classes))
+@pytest.mark.parametrize(("count", "last"), [(24, "thing 23"), (25, "and 2 more"), (171, "and 148 more")])
+def test_a_legend_of_many_ends(count, last):
+    entries = legend_of(shares(*[1] * count, classes=numbered(count)))
     assert len(entries) == 24
-    assert entries[-1][0] == "and 147 more"
-    for count in (24, 25):
-        some = ClassList(names[:count], tuple((name,) for name in names[:count]), None)
-        assert len(legend_of(shares(*[1] * count, classes=some))) == 24
+    assert entries[-1][0] == last
 
 
 def test_columns_are_read_downwards_and_swatches_have_their_colours():
@@ -303,10 +290,9 @@ def test_the_legend_has_the_classes_that_occur_anywhere(tmp_path):
 
 @pytest.mark.parametrize("total", [1, 255, 256, 1000])
 def test_any_number_of_classes(tmp_path, total):
-    names = tuple(f"a rather long name of thing {i}" for i in range(total))
     row = labelled(target=-1, prediction=total - 1)
     row[2][1][:30] = np.arange(80) % total
-    found = sheet(tmp_path / "x.png", [row], ClassList(names, tuple((n,) for n in names), None))
+    found = sheet(tmp_path / "x.png", [row], numbered(total, "a rather long name of thing"))
     color = voc_palette()[total - 1] if total <= 255 else class_colors(total)[-1]
     assert (cells(found, 3)[2][60:] == color).all()
     assert found.shape[0] < 900
