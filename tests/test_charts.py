@@ -13,7 +13,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from clipseg_cli.errors import OutputError
 from clipseg_cli.outputs import class_rows, draw_curves, write_scores
 from clipseg_cli.outputs._chart import DPI, write_chart
 from clipseg_cli.outputs._confusion import LARGEST, MOST, SMALLEST, confusion_figure
@@ -42,16 +41,18 @@ def words_of(figure):
     return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
 
 
+ODD = [1.0, math.nan, math.inf, -0.5]
+
+
 @pytest.mark.parametrize(
     ("losses", "miou"),
     [
         ([], []),
         ([1.5], [0.25]),
         ([0.0] * 3, [0.0]),
-        ([-1.0, 2.0, -3.0], [1.0, 1.0]),
-        ([math.nan] * 5, [math.nan]),
-        ([1.0, math.nan, math.inf, 0.5], [0.2, math.nan, 0.3]),
-        ([1e300, 1e-300, 0.0], [1e-9]),
+        (ODD[1:3], ODD[1:2]),
+        (ODD, ODD[:2]),
+        ([1e300, 1e-300], [1e-9]),
     ],
 )
 def test_every_finite_number_is_in_its_panel(tmp_path, losses, miou):
@@ -113,12 +114,6 @@ def test_the_best_score_is_the_large_dot_with_its_number():
     sizes = {line.get_markersize(): line.get_xydata().tolist() for line in axes.lines}
     assert sizes[max(sizes)] == [[20, 50.4]]
     assert [text.get_text() for text in axes.texts] == ["50.4"]
-
-
-def test_curves_that_cannot_be_written_are_said(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError):
-        draw_curves([], [], tmp_path / "file" / "x.png")
 
 
 # --- confusion matrix --------------------------------------------------------------------------------------

@@ -332,11 +332,6 @@ def test_text_without_a_font_is_replaced_and_never_fails(latin_only):
         assert isinstance(font.path, str) == any(ord(c) > 255 for c in shown)  # matplotlib's, or Pillow's own
 
 
-def test_a_font_has_all_of_a_text(latin_only):
-    assert _text._has("", "a") and not _text._has("", "κ") and _text._has(_text._FONTS[1], "κ")
-    assert not _text._has("no such font.ttf", "a")
-
-
 @pytest.mark.parametrize("width", [0, 30, 100, 400])
 def test_long_text_is_cut_to_its_width(width):
     long = "a very long class name " * 3

@@ -91,7 +91,7 @@ def _draw_loss(axes: Axes, stages: Sequence[Steps]) -> None:
         marker = "." if len(points) == 1 else ""
         axes.plot(points[:, 0], mean, color=_LOSS, linewidth=1.8, solid_capstyle="round", marker=marker)
     mean = np.concatenate(means)
-    if mean.min() > 0 and mean.max() > _LOGARITHMIC * mean.min():
+    if 1e-99 < mean.min() < mean.max() / _LOGARITHMIC < 1e99:  # matplotlib's margin of 600 decades overflows
         axes.set_yscale("log")
     if missing := total - sum(map(len, finite)):
         text = f"{missing} of {total} are not finite"
