@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.types import DecodedImage, RegionMaker, RegionTools
 
+
 class PanopticNetwork:
     """A `RegionMaker` by a network, its image processor and the post-processing of that.
 

@@ -2,8 +2,8 @@
 
 Code and weights: facebookresearch/sam2, Apache-2.0; in transformers as Sam2Model.
 
-The pipeline "mask-generation" of transformers spreads its points as SAM 1 does, over an image that keeps its aspect, while
-SAM 2 stretches images to a square; so the grid is laid here, and the rest is the library's.
+The pipeline "mask-generation" of transformers spreads its points as SAM 1 does, over an image that keeps its aspect,
+while SAM 2 stretches images to a square; so the grid is laid here, and the rest is the library's.
 """
 
 from __future__ import annotations
