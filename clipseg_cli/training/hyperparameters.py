@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL, RECIPES, VOC_RECIPE
-from clipseg_cli.errors import UsageError, did_you_mean
+from clipseg_cli.errors import RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+
     from clipseg_cli.config import Head, Recipe, TrainConfig
 
 T = TypeVar("T")
 
+LEAST_CROPS = 2
+"""In a forward pass of all ranks together, where a batch norm of the head "deeplabv3plus" sees one value a crop."""
+
 
 @dataclass(frozen=True)
-class Numbers:
+class Hyperparameters:
     """What a run is trained with; nothing is left open.
 
     Attributes:
@@ -78,7 +83,7 @@ def find_recipe(name: str | None, benchmark: str | None, model: str = "") -> Rec
     return RECIPES[name]
 
 
-def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) -> Numbers:
+def resolve_hyperparameters(config: TrainConfig, benchmark: str | None, ranks: int = 1) -> Hyperparameters:
     """The numbers of a run.
 
     Args:
@@ -108,13 +113,19 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
             f"a batch of {batch_size} cannot be divided into {parts}",
             hint=f"use --batch-size {-(-batch_size // (ranks * config.accumulate)) * ranks * config.accumulate}",
         )
+    head = first(config.head, recipe.zero_shot_head if with_truth else recipe.head)
+    if head == "deeplabv3plus" and batch_size // config.accumulate < LEAST_CROPS:
+        raise UsageError(
+            "the head deeplabv3plus cannot learn from one crop at a time",
+            hint=f"use --batch-size {LEAST_CROPS * config.accumulate} or more, or a smaller --accumulate",
+        )
     backbone = first(config.backbone, recipe.backbone)
     rate = first(config.rate, recipe.zero_shot_rate if with_truth else recipe.rate)
-    return Numbers(
+    return Hyperparameters(
         preset=recipe.name,
         init=_first_weights(backbone, config.model) if config.init == AUTO else config.init,
         backbone=backbone,
-        head=first(config.head, recipe.zero_shot_head if with_truth else recipe.head),
+        head=head,
         short_side=first(config.short_side, recipe.short_side),
         long_side=recipe.long_side,
         crop=first(config.crop, recipe.crop),
@@ -143,3 +154,18 @@ def resolve_numbers(config: TrainConfig, benchmark: str | None, ranks: int = 1) 
 def _first_weights(backbone: str, model: str) -> str:
     """What `--init auto` means: what ships for students of the bundled model knows drawings, ImageNet's photographs."""
     return BUNDLED_MODEL if (backbone, model) == (BUNDLED_BACKBONE, BUNDLED_MODEL) else "imagenet"
+
+
+def out_of_memory(hparams: Hyperparameters, ranks: int, device: torch.device) -> RunError:
+    """The error of a batch that does not fit, with parts of a batch and a crop to try."""
+    n = hparams
+    own = n.batch_size // ranks
+    here, crop = own // n.accumulate, max(32, n.crop * 3 // 4 // 32 * 32)
+    least = -(-LEAST_CROPS // ranks) if n.head == "deeplabv3plus" else 1
+    parts = next((k for k in range(n.accumulate + 1, own // least + 1) if own % k == 0), None)
+    ways = [f"--accumulate {parts}, which keeps the batch"] if parts else []
+    ways += [f"--crop {crop}"] if crop < n.crop else []
+    return RunError(
+        f"not enough memory for {here} crop{'s' if here > 1 else ''} of {n.crop} pixels at once on {device}",
+        hint=f"try {', or '.join(ways) or 'a smaller --backbone'}, in a run of another --name",
+    )
