@@ -33,12 +33,10 @@ from clipseg_cli.config.protocols import (
     Stitch,
 )
 from clipseg_cli.config.recipes import (
-    COCO_STUFF_RECIPE,
-    CONTEXT_RECIPE,
     EMOJI_RECIPE,
-    QUICK_RECIPE,
     RECIPES,
     VOC_RECIPE,
+    BaseHyperparameters,
     Head,
     Recipe,
 )
@@ -51,8 +49,6 @@ __all__ = [
     "BUNDLED_BACKBONE",
     "BUNDLED_MODEL",
     "CLIP_DIY_PROTOCOL",
-    "COCO_STUFF_RECIPE",
-    "CONTEXT_RECIPE",
     "DEFAULT_PROTOCOL",
     "EMOJI_RECIPE",
     "IGNORE_INDEX",
@@ -65,7 +61,6 @@ __all__ = [
     "PANELS",
     "PLAIN_BACKGROUND",
     "PROTOCOLS",
-    "QUICK_RECIPE",
     "RECIPES",
     "REFINEMENTS",
     "SALIENCY_HEADS",
@@ -73,6 +68,7 @@ __all__ = [
     "TEACHING",
     "UNLABELLED",
     "VOC_RECIPE",
+    "BaseHyperparameters",
     "DataConfig",
     "EvalConfig",
     "ExportConfig",
