@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
-from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.errors import ModelError, UsageError, hinting
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 from clipseg_cli.models.auxiliary.saliency import ClipCut, Found, LeastAttended
@@ -99,11 +100,9 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
     if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
         return Found.own(backbone)
     head, dino = _two_files(files)
-    try:
+    with nullcontext() if files else hinting(WAYS_OUT):
         vit = _dino(dino, device)
         path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
-    except ModelError as error:
-        raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
     return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
 
 

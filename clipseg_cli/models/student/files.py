@@ -19,6 +19,7 @@ from clipseg_cli.config import Head
 from clipseg_cli.errors import ClipsegError, ModelError
 from clipseg_cli.models.student.network import Student, StudentShape
 from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.fitting import check_weights
 from clipseg_cli.types import ClassList
 from clipseg_cli.utils.files import write_bytes, write_json
 
@@ -89,7 +90,7 @@ def read_student(folder: Path, device: torch.device) -> tuple[Student, StudentCa
     with torch.random.fork_rng(devices=[]):  # a run that goes on keeps its random numbers
         with torch.device("meta"):  # takes no memory, whatever sizes the JSON asks for
             expected = _build(folder / CARD, card, learnt="background" in tensors).state_dict()
-        _check_tensors(path, tensors, expected)
+        check_weights(expected, tensors, source=str(path), name=CARD, hint=lambda: BOTH_FILES, same_type=True)
         student = _build(folder / CARD, card, learnt="background" in tensors)
     student.load_state_dict(tensors)
     return student.to(device).eval().requires_grad_(False), card
@@ -153,27 +154,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise ModelError(f"{path} is damaged or cut short ({error})", hint=OTHER_CHECKPOINT) from error
-
-
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    for names, what in ((missing, "lacks"), (unexpected, "holds the unexpected")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ModelError(f"{path} {what} {names[0]}{more}", hint=BOTH_FILES)
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
-            raise ModelError(
-                f"{path}: {name} is {_kind(tensor)} where {_kind(expected[name])} is expected",
-                hint=BOTH_FILES,
-            )
-        if not tensor.isfinite().all():
-            raise ModelError(f"{path} holds NaN or infinity in {name}", hint=OTHER_CHECKPOINT)
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _to_json(card: StudentCard) -> dict[str, Any]:
