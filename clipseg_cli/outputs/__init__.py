@@ -17,29 +17,3 @@ from clipseg_cli.outputs._run import (
     write_run_info,
 )
 from clipseg_cli.outputs._scores import class_rows, write_scores
-
-__all__ = [
-    "FORMATS",
-    "Outputs",
-    "PredictionRow",
-    "check_class_list",
-    "class_colors",
-    "class_rows",
-    "class_table_rows",
-    "draw_confusion",
-    "draw_curves",
-    "folder_for",
-    "format_names",
-    "hex_color",
-    "json_safe",
-    "refuse_strangers",
-    "safe_name",
-    "thumbnail",
-    "voc_palette",
-    "write_contact_sheet",
-    "write_corruption_grid",
-    "write_label_sheet",
-    "write_predictions",
-    "write_run_info",
-    "write_scores",
-]

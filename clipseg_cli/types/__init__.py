@@ -21,37 +21,3 @@ from clipseg_cli.types.images import DecodedImage, ImageSource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
 from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer
-
-__all__ = [
-    "AttentionFn",
-    "Block",
-    "ClassList",
-    "ClassShare",
-    "Context",
-    "Dataset",
-    "DecodedImage",
-    "DenseFeatures",
-    "DenseModel",
-    "Format",
-    "Guide",
-    "ImageSource",
-    "LogitMaps",
-    "Method",
-    "Padding",
-    "PixelRefinement",
-    "PoolFn",
-    "Positions",
-    "Pyramid",
-    "ReadFn",
-    "Reader",
-    "Refinement",
-    "RunInfo",
-    "Sample",
-    "Scope",
-    "Segmentation",
-    "Tile",
-    "Tokens",
-    "WindowBatch",
-    "Words",
-    "Writer",
-]
