@@ -134,7 +134,7 @@ class Comparison:
         self.notes, self.failures = (*dataset.notes, *notes), dict[str, str]()
         self.total = len(dataset.samples)
         self._shown: list[Picture] = []
-        self.device = describe_device(candidates[0].predictor.device)
+        self.device = describe_device(candidates[0].predictor.device, candidates[0].predictor.dtype)
 
     def __iter__(self) -> Generator[int, None, None]:
         """Some groups at a time: read once, then each candidate in turn; the next ones are read meanwhile."""

@@ -91,7 +91,7 @@ class TrainingRun:
     finished: bool
 
     def __post_init__(self) -> None:
-        self.device_name = describe_device(self.device)
+        self.device_name = describe_device(self.device, self.dtype)
         self._kept = self.state.iteration
         self.failures: dict[str, str] = dict(self.state.failures)
         self._ignore = ignore_value(len(self.task.dataset.classes))
