@@ -16,6 +16,7 @@ from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedGuide, lo
 from clipseg_cli.models.clip.architectures import BUNDLED_TAG
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
+from clipseg_cli.types import Reading
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +99,7 @@ def load_saliency(
     """
     kind, _, files = config.saliency_name().partition("=")
     if kind == "clip":
-        reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
+        reader = backbone.reader(find_method("maskclip"), Reading())
         return ClipCut(reader, backbone.model.visual, backbone.mean, backbone.std)
     if kind not in ("dino", "found"):
         return None

@@ -15,6 +15,7 @@ from clipseg_cli.types.dense import (
     Pyramid,
     Reader,
     ReadFn,
+    Reading,
     Tokens,
 )
 from clipseg_cli.types.images import DecodedImage, ImageSource

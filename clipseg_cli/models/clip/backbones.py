@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
     from clipseg_cli.models.clip.dense_transformer import DenseTransformer
-    from clipseg_cli.types import Guide, Method
+    from clipseg_cli.types import Method, Reading
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,7 @@ class Backbone:
     tower: str = ""
 
     def reader(
-        self,
-        method: Method | None,
-        *,
-        activation: str | None,
-        ln_eps: float | None,
-        keys: bool,
-        guide: Guide | None = None,
-        black: Tensor | None = None,
-        whole: bool = False,
+        self, method: Method | None, how: Reading
     ) -> DenseTransformer | DenseResNet | DenseConv | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
@@ -90,21 +82,12 @@ class Backbone:
         """
         if method is None:
             raise TypeError("a CLIP is read by a method")
-        visual: Any = self.model.visual
         if method.pyramid is not None:
             model: Any = copy.copy(self.model)
-            model.visual = with_overrides(visual, activation, ln_eps)
+            model.visual = with_overrides(model.visual, how.activation, how.ln_eps)
             return WholeReader(model, self.image_size)
-        return dense_reader(
-            visual,
-            method,
-            activation=activation,
-            ln_eps=ln_eps,
-            keys=keys,
-            guide=guide,
-            black=black,
-            whole=whole,
-        )
+        visual: Any = self.model.visual
+        return dense_reader(visual, method, how)
 
 
 @dataclass(frozen=True)
