@@ -10,7 +10,7 @@ import pytest
 import torch
 from dataset_trees import save_image
 
-from clipseg_cli.config import PseudolabelConfig
+from clipseg_cli.config import InferenceConfig, PseudolabelConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.images import read_image
 from clipseg_cli.data.prompts import build_prompts, load_templates
@@ -60,8 +60,8 @@ def stream_results(predictor, samples, size, finish=lambda item, result: (result
         predictor,
         read=lambda sample: predictor.prepare(read_image(sample.source)),
         finish=finish,
-        batch_size=8,
-        workers=2,
+        failed=lambda item, error: error,
+        config=InferenceConfig(batch_size=8, workers=2),
     )
     return list(stream.reproducible([samples[i : i + size] for i in range(0, len(samples), size)]))
 
@@ -162,8 +162,8 @@ def test_a_long_list_holds_no_more_label_maps_at_once_than_a_short_one(loaded, s
             loaded[1],
             read=lambda sample: loaded[1].prepare(count(read_image(sample.source))),
             finish=lambda item, result: result.labels.shape,
-            batch_size=8,
-            workers=2,
+            failed=lambda item, error: error,
+            config=InferenceConfig(batch_size=8, workers=2),
         )
         items = samples * repeats
         groups = [items[i : i + 2] for i in range(0, len(items), 2)]

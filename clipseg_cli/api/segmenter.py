@@ -13,7 +13,7 @@ from clipseg_cli.api.arguments import checked_config, checked_settings, checked_
 from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
-from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.auxiliary import saliency_folder
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
@@ -279,15 +279,15 @@ class Segmenter:
         def read(decode: Decode) -> Prepared | Exception:
             try:
                 return predictor.prepare(decode())
-            except (ClipsegError, TypeError) as error:
+            except TypeError as error:
                 return error
 
         stream: Stream[Decode, Segmentation | Exception] = Stream(
             predictor,
-            read=read,
+            self._config,
+            read,
             finish=lambda _, result: Segmentation.of(result, run),
-            batch_size=self._config.batch_size,
-            workers=self._config.workers,
+            failed=lambda _, error: error,
             class_scores=class_scores,
         )
         numbered = ((image, f"image {i}") for i, image in enumerate(images))

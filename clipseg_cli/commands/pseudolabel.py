@@ -11,7 +11,7 @@ import numpy as np
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
+from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.stream import Stream
@@ -141,13 +141,7 @@ class PseudolabelRun:
             KeyboardInterrupt: after Ctrl-C, once the files being written are finished.
             DiskFullError: nothing more can be written; what is finished stays.
         """
-        stream: Stream[tuple[int, Sample], ImageRecord] = Stream(
-            self.predictor,
-            read=self._read,
-            finish=self._write,
-            batch_size=self.config.batch_size,
-            workers=self.config.workers,
-        )
+        stream = Stream(self.predictor, self.config, self._read, self._write, self._failed)
         if not self._groups:
             return
         images = {str(sample.source.relative) for group in self._groups for _, sample in group}
@@ -196,47 +190,31 @@ class PseudolabelRun:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
 
     def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
-        name = str(item[1].source.relative)
-        try:
-            image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
-            if len(self._unseen):
-                truth = self._truth(item[1], image.pixels.shape[:2])
-                if not np.isin(truth, self._unseen).any():
-                    return self._keep(item, truth)
-            return self.predictor.prepare(image)
-        except DiskFullError:
-            raise
-        except ClipsegError as error:
-            return self._corrected.get(name) or ImageRecord(name, item[0], error=_sentence(error))
+        image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
+        if len(self._unseen):
+            truth = self._truth(item[1], image.pixels.shape[:2])
+            if not np.isin(truth, self._unseen).any():  # its ground truth is its label
+                none = np.zeros(truth.shape, dtype=bool)
+                labels = np.where(truth < 0, self._ignore, truth)
+                return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
+        return self.predictor.prepare(image)
 
     def _write(self, item: tuple[int, Sample], result: Segmentation) -> ImageRecord:
-        name = str(item[1].source.relative)
-        if name in self._corrected:
-            return self._corrected[name]
-        try:
-            labels = result.labels.astype(np.int32)
-            if len(self._unseen):
-                labels = self._unseen[labels]
-            labels[result.scores < self.config.min_confidence] = self._ignore
-            model = np.ones(labels.shape, dtype=bool)
-            if len(self._unseen):
-                truth = self._truth(item[1], labels.shape)
-                model = np.isin(truth, self._unseen)
-                labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
-            return self._save(item, labels, result.scores, model)
-        except DiskFullError:
-            raise  # every later file would fail in the same way
-        except ClipsegError as error:
-            return ImageRecord(name, item[0], error=_sentence(error))
+        labels = result.labels.astype(np.int32)
+        if len(self._unseen):
+            labels = self._unseen[labels]
+        labels[result.scores < self.config.min_confidence] = self._ignore
+        model = np.ones(labels.shape, dtype=bool)
+        if len(self._unseen):
+            truth = self._truth(item[1], labels.shape)
+            model = np.isin(truth, self._unseen)
+            labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
+        return self._save(item, labels, result.scores, model)
 
-    def _keep(self, item: tuple[int, Sample], truth: NDArray[np.int32]) -> ImageRecord:
-        """A picture without unseen pixels: its ground truth is its label, and the model has nothing to say."""
+    def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ImageRecord:
         name = str(item[1].source.relative)
-        if name in self._corrected:
-            return self._corrected[name]
-        labels = np.where(truth < 0, self._ignore, truth)
-        none = np.zeros(truth.shape, dtype=bool)
-        return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
+        sentence = f"{error.message} ({error.hint})" if error.hint else error.message
+        return self._corrected.get(name) or ImageRecord(name, item[0], error=sentence)
 
     def _truth(self, sample: Sample, size: tuple[int, ...]) -> NDArray[np.int32]:
         return read_label(sample, self.dataset, (size[0], size[1]))
@@ -248,7 +226,7 @@ class PseudolabelRun:
         scores: NDArray[np.float32],
         model: NDArray[np.bool_],
     ) -> ImageRecord:
-        """Write a label map and count it.
+        """Write a label map and count it; one that somebody has corrected stays.
 
         Args:
             item: group and picture.
@@ -257,17 +235,19 @@ class PseudolabelRun:
             model: [H, W] which pixels these are; the others are ground truth.
         """
         group, sample = item
-        classes = self.dataset.classes
+        name, classes = str(sample.source.relative), self.dataset.classes
+        if name in self._corrected:
+            return self._corrected[name]
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
-        data = encode_labels(narrow, classes, image=str(sample.source.relative), made_by=self._made_by)
+        data = encode_labels(narrow, classes, image=name, made_by=self._made_by)
         write_bytes(label_path(self.folder, sample), data)
-        self._state.written.append(str(sample.source.relative))
+        self._state.written.append(name)
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)
         sure = model & (labels != self._ignore)
         scored = np.bincount(labels[sure], minlength=len(classes))
         sums = np.bincount(labels[sure], weights=scores[sure], minlength=len(classes))
         return ImageRecord(
-            image=str(sample.source.relative),
+            image=name,
             group=group,
             height=labels.shape[0],
             width=labels.shape[1],
@@ -277,7 +257,7 @@ class PseudolabelRun:
             confidence={i: float(sums[i]) for i in range(len(classes)) if scored[i]},
             kept=int((~model & (labels != self._ignore)).sum()),
             label=fingerprint(data),
-            source=self._state.source_bytes[str(sample.source.relative)],
+            source=self._state.source_bytes[name],
         )
 
 
@@ -297,7 +277,3 @@ def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, .
             hint="add --keep-labels seen, or leave out --unseen",
         )
     return unseen
-
-
-def _sentence(error: ClipsegError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message

@@ -11,7 +11,7 @@ from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
+from clipseg_cli.errors import ClipsegError, ImageError, OutputError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
@@ -159,13 +159,7 @@ class SegmentRun:
             sweep_leftovers({(self.out / source.relative).parent for source in self.sources} | {self.out})
             write_run_info(self._info, self.out)
             self._outputs.begin()
-        stream = Stream(
-            self.predictor,
-            read=self._read,
-            finish=self._write,
-            batch_size=self.config.batch_size,
-            workers=self.config.workers,
-        )
+        stream = Stream(self.predictor, self.config, self._read, self._write, self._failed)
         try:
             yield from stream.fastest(self.sources)
         finally:  # what describes all results describes those that are there, however this ends
@@ -174,24 +168,16 @@ class SegmentRun:
                 settle()
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:
-        try:
-            image = read_image(source, max_megapixels=self.config.max_megapixels)
-            return self.predictor.prepare(image)
-        except ClipsegError as error:
-            return ImageResult(str(source), error=error)
+        return self.predictor.prepare(read_image(source, max_megapixels=self.config.max_megapixels))
 
     def _write(self, source: ImageSource, result: Segmentation) -> ImageResult:
-        written: dict[str, tuple[Path, ...]] = {}
-        if source.path is not None:
-            try:
-                written = self._outputs.write(result, self.out / source.relative)
-            except DiskFullError:
-                raise  # every later file would fail in the same way
-            except ClipsegError as error:
-                return ImageResult(str(source), error=error)
+        written = {} if source.path is None else self._outputs.write(result, self.out / source.relative)
         result.shares()  # counted here, beside the model, and kept
         self.finished.append(str(source))
         return ImageResult(str(source), result, written)
+
+    def _failed(self, source: ImageSource, error: ClipsegError) -> ImageResult:
+        return ImageResult(str(source), error=error)
 
 
 def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) -> None:

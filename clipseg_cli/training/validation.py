@@ -13,7 +13,6 @@ from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.evaluation.model_scoring import ModelScoring
-from clipseg_cli.evaluation.scoring import CLEAN
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.students import student_protocol
 from clipseg_cli.models.student.adapter import StudentModel
@@ -88,16 +87,15 @@ class Validator:
         dataset = dataclasses.replace(self.task.validation, samples=samples)
         with self._evaluating() as predictor:
             evaluation = ModelScoring(
-                EvalConfig(workers=self.config.workers),
-                dataset,
-                student_protocol(self.card),
-                self.card.templates,
-                StudentModel(self.student, self.card, "in training"),
-                predictor,
-                (),
-                (CLEAN,),
-                self.share,
-                self.out,
+                config=EvalConfig(workers=self.config.workers),
+                dataset=dataset,
+                protocol=student_protocol(self.card),
+                images=len(samples),
+                share=self.share,
+                out=self.out,
+                templates=self.card.templates,
+                backbone=StudentModel(self.student, self.card, "in training"),
+                predictor=predictor,
             )
             for _ in evaluation:
                 pass
