@@ -19,7 +19,7 @@ from run_folders import (  # noqa: F401
 
 from clipseg_cli.commands import pseudolabel
 from clipseg_cli.config import PseudolabelConfig
-from clipseg_cli.utils.locks import hold
+from clipseg_cli.utils.locks import file_lock
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
@@ -131,7 +131,7 @@ def test_torchrun_and_shards_together_are_refused(run, voc, monkeypatch, folder)
 @pytest.mark.parametrize(("own", "other"), [([], ""), (["--shard", "1/2"], ""), ([], "-1-of-2")])
 def test_a_folder_in_use_is_refused_with_the_process(run, voc, folder, own, other):
     (folder / "labels").mkdir(parents=True)
-    with hold(folder / ".lock", shared=bool(other)), hold(folder / f".lock{other or '-none'}"):
+    with file_lock(folder / ".lock", shared=bool(other)), file_lock(folder / f".lock{other or '-none'}"):
         done = run(voc, *own)
     assert done.code == 1
     assert f"Error: {folder} is in use by process {os.getpid()}" in done.err

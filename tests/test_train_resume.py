@@ -33,7 +33,7 @@ from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
 from clipseg_cli.training import checkpoints, log
 from clipseg_cli.training import loop as run
 from clipseg_cli.training.log import Step, read_log, read_validation
-from clipseg_cli.utils.locks import hold
+from clipseg_cli.utils.locks import file_lock
 
 LONG = {
     "backbone": "small",
@@ -314,7 +314,7 @@ def test_a_run_of_another_command_is_refused(label_run, resume):
 
 def test_a_run_in_use_is_refused_with_the_process(half):
     folder = half.out / "run"
-    with hold(folder / ".lock"):
+    with file_lock(folder / ".lock"):
         message, hint = refused(half)
     assert message == f"{folder} is in use by process {os.getpid()}"
     assert "wait for it" in hint

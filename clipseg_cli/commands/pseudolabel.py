@@ -18,12 +18,12 @@ from clipseg_cli.inference.stream import Stream
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
-    TURN,
+    STATE_LOCK,
     begin_pictures,
     begin_run,
     default_name,
+    lock_run,
     run_folder,
-    taken,
 )
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.manifest import Manifest, read_manifest
@@ -34,7 +34,7 @@ from clipseg_cli.runs.summary import Summary, finish_run, label_path
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
-from clipseg_cli.utils.locks import hold, sweep
+from clipseg_cli.utils.locks import file_lock, remove_stale_locks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -69,7 +69,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         notes = list(dataset.notes)
         stack.enter_context(rendezvous(share))
         stack.enter_context(run_folder(folder, dataset))
-        left_by = stack.enter_context(taken(folder, share))
+        left_by = stack.enter_context(lock_run(folder, share))
         if left_by:
             notes.append(f"{left_by} left this run unfinished; going on where it was")
         read_manifest(folder)  # a damaged one is refused before the model is loaded
@@ -178,11 +178,11 @@ class PseudolabelRun:
         self._state.require_labels()
         if self.share.launched and self.share.index > 0:
             return None
-        with hold(self.folder / TURN, wait=True):
+        with file_lock(self.folder / STATE_LOCK, wait=True):
             records = self._state.records()
             if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
                 return None
-            sweep(self.folder.glob(SHARE_LOCKS))
+            remove_stale_locks(self.folder.glob(SHARE_LOCKS))
             return finish_run(self.folder, self.dataset, self._identity, records)
 
     @property

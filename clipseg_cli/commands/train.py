@@ -13,7 +13,7 @@ from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.students import embed_for
 from clipseg_cli.outputs import safe_name
 from clipseg_cli.runs.find import newest_run
-from clipseg_cli.runs.folder import run_folder, taken
+from clipseg_cli.runs.folder import lock_run, run_folder
 from clipseg_cli.runs.manifest import Manifest, read_manifest, refuse_changes, write_manifest
 from clipseg_cli.training import checkpoints
 from clipseg_cli.training.hyperparameters import Hyperparameters, resolve_hyperparameters
@@ -76,7 +76,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     with ExitStack() as stack:
         stack.enter_context(rendezvous(share, cuda=device.type == "cuda"))
         stack.enter_context(run_folder(folder, task.dataset, inside=()))
-        left_by = stack.enter_context(taken(folder, share))
+        left_by = stack.enter_context(lock_run(folder, share))
         before = _check_beginning(folder, resume=config.resume)
         wait_for_all(share)  # all have looked before the first begins
         teacher, facts, text_embeds = _teacher(config, task, device)

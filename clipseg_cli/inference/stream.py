@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from clipseg_cli.errors import ClipsegError, DiskFullError
 from clipseg_cli.inference.prepare import Prepared
-from clipseg_cli.utils.lanes import lane_count, open_lanes
+from clipseg_cli.utils.threads import pool_size, single_thread_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -96,32 +96,32 @@ class Stream(Generic[T, R]):
     def reproducible(self, groups: Iterable[Sequence[T]]) -> Generator[R, None, None]:
         """Results that depend on nothing but the group an item is in: not on threads, time or other groups.
 
-        On a CPU each group runs on one thread and several beside each other (see `utils.lanes`).
+        On a CPU each group runs on one thread and several beside each other (see `utils.threads`).
 
         Raises:
             KeyboardInterrupt: as `batched`.
         """
         device = self.predictor.device
-        lanes = lane_count(device)
+        threads = pool_size(device)
         waiting, more, size = iter(groups), True, 0
         with ExitStack() as stack:
             readers, writers = self._pools(stack)
-            pool = stack.enter_context(open_lanes(device))
+            pool = stack.enter_context(single_thread_pool(device))
             reading: deque[list[tuple[T, Future[Prepared | R]]]] = deque()
             running: deque[Future[list[Future[R]]]] = deque()
             while True:
-                while more and len(reading) <= lanes and _fits(len(reading) + len(running), size):
+                while more and len(reading) <= threads and _fits(len(reading) + len(running), size):
                     items = next(waiting, None)
                     more = items is not None
                     if items is not None:
                         reading.append([(item, readers.submit(self._read, item)) for item in items])
-                if reading and len(running) <= lanes:
+                if reading and len(running) <= threads:
                     group = [(item, future.result()) for item, future in reading.popleft()]
                     size = sum(p.image.pixels.nbytes for _, p in group if isinstance(p, Prepared))
                     running.append(pool.submit(self._label_group, group, writers))
                 elif not running:
                     return
-                while running and (running[0].done() or len(running) > lanes or not reading):
+                while running and (running[0].done() or len(running) > threads or not reading):
                     yield from (future.result() for future in running.popleft().result())
 
     def fastest(self, items: Sequence[T]) -> Generator[R, None, None]:
@@ -130,11 +130,11 @@ class Stream(Generic[T, R]):
         Raises:
             KeyboardInterrupt: as `batched`.
         """
-        lanes = lane_count(self.predictor.device)
-        if not 1 < lanes <= len(items):
+        threads = pool_size(self.predictor.device)
+        if not 1 < threads <= len(items):
             return self.batched(items)
         # Images beside each other keep the cores of a CPU busier than the parts of one image do.
-        size = min(self.batch_size, max(1, len(items) // (2 * lanes)), 8)
+        size = min(self.batch_size, max(1, len(items) // (2 * threads)), 8)
         return self.reproducible([items[i : i + size] for i in range(0, len(items), size)])
 
     def _pools(self, stack: ExitStack) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
