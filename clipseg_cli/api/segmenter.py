@@ -152,12 +152,12 @@ class Segmenter:
                 hint='use "clip", "dino" or "found", or the command line',
             )
         backbone = plan.backbone()
-        beside = plan.second_networks(backbone)
+        auxiliary = plan.auxiliary_networks(backbone)
 
         def predictor(classes: ClassList, benchmark: str | None) -> Predictor:
             # Some protocols differ from benchmark to benchmark.
             own = plan_clip(config, find_protocol(config.protocol, benchmark))
-            return own.predictor(backbone, classes, beside=beside)
+            return own.predictor(backbone, classes, auxiliary=auxiliary)
 
         return cls(config, backbone, predictor, plan.device)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, Guide, Method
 
 
-class SecondNetworks(NamedTuple):
+class AuxiliaryNetworks(NamedTuple):
     """Networks beside CLIP: what a method asks, and what finds the foreground."""
 
     guide: Guide | None
@@ -78,13 +78,13 @@ class ModelPlan:
         hold_weights_in(backbone.model.visual, self.dtype)  # of the words each is read once, and then kept
         return backbone
 
-    def second_networks(self, backbone: Backbone) -> SecondNetworks:
+    def auxiliary_networks(self, backbone: Backbone) -> AuxiliaryNetworks:
         """What the method and `--saliency` ask beside CLIP.
 
         Raises:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
-        return SecondNetworks(
+        return AuxiliaryNetworks(
             load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
             load_saliency(self.config, backbone, self.device, self.dtype),
         )
@@ -95,10 +95,10 @@ class ModelPlan:
         classes: ClassList,
         *,
         class_scores: bool = False,
-        beside: SecondNetworks | None = None,
+        auxiliary: AuxiliaryNetworks | None = None,
     ) -> Predictor:
-        """A predictor on a model that is loaded already; `beside` saves loading other networks once more."""
-        guide, saliency = beside or self.second_networks(backbone)
+        """A predictor on a model that is loaded already; `auxiliary` saves loading other networks once more."""
+        guide, saliency = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
