@@ -16,7 +16,7 @@ from clipseg_cli.evaluation.model_scoring import ModelScoring
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.students import student_protocol
 from clipseg_cli.models.student.adapter import StudentModel
-from clipseg_cli.outputs import PredictionRow
+from clipseg_cli.outputs import LabelRow
 from clipseg_cli.training.log import Validation
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ class Validator:
         scored = len(samples) - len(evaluation.failures)
         return Validation(iteration, scores.miou, scores.pixel_accuracy, scored)
 
-    def sample_rows(self) -> list[PredictionRow]:
+    def sample_rows(self) -> list[LabelRow]:
         """What the student says of some training images, beside what was taught, and of some with ground truth."""
-        scored, rows = self.task.validation, list[PredictionRow]()
+        scored, rows = self.task.validation, list[LabelRow]()
         if self._taught is None:
             numbers = _spread(range(len(self.images)), SHOWN)
             self._taught = [(self.images.samples[i], self._labels_taught(i)) for i in numbers]
@@ -163,7 +163,7 @@ def _spread(items: Sequence[T], count: int) -> tuple[T, ...]:
 
 def _row(
     predictor: Predictor, sample: Sample, taught: NDArray[np.int32] | None, scored: Dataset | None
-) -> list[PredictionRow]:
+) -> list[LabelRow]:
     """One row, with ground truth from a data set; none where the image cannot be read: that is said elsewhere."""
     try:
         image = read_image(sample.source)
@@ -174,4 +174,4 @@ def _row(
             truth[truth < 0] = ignore_value(len(scored.classes))
     except ClipsegError:
         return []
-    return [PredictionRow(str(sample.source.relative), image.pixels, taught, said.labels, truth)]
+    return [LabelRow(str(sample.source.relative), image.pixels, (taught, said.labels, truth))]
