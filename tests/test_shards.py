@@ -85,6 +85,7 @@ def test_a_shard_with_nothing_to_do_leaves_the_others_alone(
                 pretrained=str(tiny_clip.weights),
                 templates="single",
                 device="cpu",
+                precision="fp32",
                 batch_size=4,
                 out=tmp_path / "out",
                 name="run",

@@ -20,7 +20,6 @@ from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.inference.students import plan_student
 from clipseg_cli.models.student.adapter import StudentModel
-from clipseg_cli.models.student.files import read_student
 from clipseg_cli.runs.provenance import model_notes, run_info
 
 if TYPE_CHECKING:
@@ -196,8 +195,7 @@ class Segmenter:
             max_megapixels=max_megapixels,
         )
         plan = plan_student(config)
-        student, card = read_student(plan.folder, plan.device)
-        model = StudentModel(student, card, str(plan.folder))
+        model = plan.model()
         return cls(config, model, lambda classes, _: plan.predictor(model, classes), plan.device)
 
     def segment(
