@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,44 +85,45 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         )
 
 
+@dataclass(eq=False)
 class PseudolabelRun:
-    """A run in progress; iterating it does this process's share and yields an `ImageRecord` for every picture.
+    """A run in progress; iterating it does this process's share and yields an `ImageRecord` for every image.
 
     Attributes:
+        config: the options.
         dataset: what is labelled.
+        unseen: ids of the classes to fill; none where all is labelled.
+        backbone: the model.
+        predictor: the loop over it.
         folder: the run folder.
-        device, model: for people.
+        share: of the work.
+        identity: all that its labels depend on.
         notes: what a user should be told once.
-        total: pictures of this process's share.
+        device, model: for people.
+        total: images of this process's share.
         before: how many of them an earlier process had finished.
         done, failures: how many this one has dealt with so far, and why some of them have no label.
     """
 
-    def __init__(
-        self,
-        config: PseudolabelConfig,
-        dataset: Dataset,
-        unseen: tuple[int, ...],
-        backbone: DenseModel,
-        predictor: Predictor,
-        folder: Path,
-        share: Share,
-        identity: dict[str, object],
-        notes: tuple[str, ...],
-    ) -> None:
-        self.config, self.dataset, self.folder, self.share = config, dataset, folder, share
-        self.predictor, self.notes = predictor, notes
-        self.device = describe_device(predictor.device, predictor.dtype)
-        self.model = f"{backbone.name} / {backbone.pretrained}"
-        self.done = 0
-        self.failures: dict[str, str] = {}
-        self._state = RunState(folder, dataset)
-        self._identity = identity
-        method = "" if config.student else f", {config.method_name}"
-        self._made_by = f"{self.model}{method}"
-        self._ignore = ignore_value(len(dataset.classes))
-        self._unseen = np.array(unseen, dtype=np.int32)
-        groups = share.of(cut_into_groups(dataset.samples, config.batch_size))
+    config: PseudolabelConfig
+    dataset: Dataset
+    unseen: tuple[int, ...]
+    backbone: DenseModel
+    predictor: Predictor
+    folder: Path
+    share: Share
+    identity: dict[str, object]
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        config, dataset = self.config, self.dataset
+        self.device = describe_device(self.predictor.device, self.predictor.dtype)
+        self.model = f"{self.backbone.name} / {self.backbone.pretrained}"
+        self.done, self.failures = 0, dict[str, str]()
+        self._made_by = self.model if config.student else f"{self.model}, {config.method_name}"
+        self._ignore, self._unseen = ignore_value(len(dataset.classes)), np.array(self.unseen, dtype=np.int32)
+        self._state = RunState(self.folder, dataset)
+        groups = self.share.of(cut_into_groups(dataset.samples, config.batch_size))
         finished = self._state.finished()
         # A batch is done again as a whole, so that what it computes does not depend on what was there.
         self._corrected = self._state.corrected
@@ -183,7 +185,7 @@ class PseudolabelRun:
             if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
                 return None
             remove_stale_locks(self.folder.glob(SHARE_LOCKS))
-            return finish_run(self.folder, self.dataset, self._identity, records)
+            return finish_run(self.folder, self.dataset, self.identity, records)
 
     @property
     def _worker(self) -> str:

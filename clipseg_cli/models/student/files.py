@@ -157,20 +157,15 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _to_json(card: StudentCard) -> dict[str, Any]:
-    classes = zip(card.classes.names, card.classes.aliases, strict=True)
+    facts = dataclasses.asdict(card)
+    shape, classes = facts.pop("shape"), facts.pop("classes")
+    entries = zip(classes["names"], classes["aliases"], strict=True)
     return {
         "format": FORMAT,
-        "student": dataclasses.asdict(card.shape),
-        "classes": [{"name": name, "words": list(words)} for name, words in classes],
-        "background": card.classes.background,
-        "templates": list(card.templates),
-        "mean": list(card.mean),
-        "std": list(card.std),
-        "short_side": card.short_side,
-        "long_side": card.long_side,
-        "teacher": dict(card.teacher),
-        "training": dict(card.training),
-        "versions": dict(card.versions),
+        "student": shape,
+        "classes": [{"name": name, "words": words} for name, words in entries],
+        "background": classes["background"],
+        **facts,
     }
 
 
