@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clipseg_cli.training.checks import check_sources
 from PIL import Image
 from region_networks import save_network
 from test_dense_clip import Colors, tower
@@ -28,7 +29,6 @@ from clipseg_cli.ops.region_attention import merge_alike, scoped_attention
 from clipseg_cli.ops.regions import MOST_REGIONS, id_map_by_area, id_map_by_score, nearest_ids, vote
 from clipseg_cli.regions import REGIONS
 from clipseg_cli.regions.sam2 import point_grid
-from clipseg_cli.training.checks import check_sources
 from clipseg_cli.types import DecodedImage, ImageSource, RegionMap
 
 CPU = torch.device("cpu")

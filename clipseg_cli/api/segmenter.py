@@ -13,14 +13,13 @@ from clipseg_cli.api.arguments import checked_config, checked_settings, checked_
 from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
-from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.auxiliary import maps_by_name
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.inference.students import plan_student
 from clipseg_cli.models.student.adapter import StudentModel
-from clipseg_cli.models.student.files import read_student
 from clipseg_cli.runs.provenance import model_notes, run_info
 
 if TYPE_CHECKING:
@@ -156,12 +155,12 @@ class Segmenter:
                 hint="name a network or an algorithm, or use the command line",
             )
         backbone = plan.backbone()
-        beside = plan.second_networks(backbone)
+        auxiliary = plan.auxiliary_networks(backbone)
 
         def predictor(classes: ClassList, benchmark: str | None) -> Predictor:
             # Some protocols differ from benchmark to benchmark.
             own = plan_clip(config, find_protocol(config.protocol, benchmark))
-            return own.predictor(backbone, classes, beside=beside)
+            return own.predictor(backbone, classes, auxiliary=auxiliary)
 
         return cls(config, backbone, predictor, plan.device)
 
@@ -200,8 +199,7 @@ class Segmenter:
             max_megapixels=max_megapixels,
         )
         plan = plan_student(config)
-        student, card = read_student(plan.folder, plan.device)
-        model = StudentModel(student, card, str(plan.folder))
+        model = plan.model()
         return cls(config, model, lambda classes, _: plan.predictor(model, classes), plan.device)
 
     def segment(
@@ -283,15 +281,15 @@ class Segmenter:
         def read(decode: Decode) -> Prepared | Exception:
             try:
                 return predictor.prepare(decode())
-            except (ClipsegError, TypeError) as error:
+            except TypeError as error:
                 return error
 
         stream: Stream[Decode, Segmentation | Exception] = Stream(
             predictor,
-            read=read,
+            self._config,
+            read,
             finish=lambda _, result: Segmentation.of(result, run),
-            batch_size=self._config.batch_size,
-            workers=self._config.workers,
+            failed=lambda _, error: error,
             class_scores=class_scores,
         )
         numbered = ((image, f"image {i}") for i, image in enumerate(images))

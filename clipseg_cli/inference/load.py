@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, Guide, Method
 
 
-class SecondNetworks(NamedTuple):
+class AuxiliaryNetworks(NamedTuple):
     """Beside CLIP: what a method asks, what finds the foreground, and where regions come from."""
 
     guide: Guide | None
@@ -81,13 +81,13 @@ class ModelPlan:
         hold_weights_in(backbone.model.visual, self.dtype)  # of the words each is read once, and then kept
         return backbone
 
-    def second_networks(self, backbone: Backbone) -> SecondNetworks:
+    def auxiliary_networks(self, backbone: Backbone) -> AuxiliaryNetworks:
         """What the method, `--saliency` and `--regions` ask beside CLIP.
 
         Raises:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
-        return SecondNetworks(
+        return AuxiliaryNetworks(
             load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
             load_saliency(self.config, backbone, self.device, self.dtype),
             load_regions(self.config, self.chosen, self.device, self.dtype),
@@ -99,10 +99,10 @@ class ModelPlan:
         classes: ClassList,
         *,
         class_scores: bool = False,
-        beside: SecondNetworks | None = None,
+        auxiliary: AuxiliaryNetworks | None = None,
     ) -> Predictor:
-        """A predictor on a model that is loaded already; `beside` saves loading other networks once more."""
-        guide, saliency, regions = beside or self.second_networks(backbone)
+        """A predictor on a model that is loaded already; `auxiliary` saves loading other networks once more."""
+        guide, saliency, regions = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
