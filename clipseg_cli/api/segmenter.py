@@ -133,10 +133,11 @@ class Segmenter:
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
-            device, precision: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" (bf16 on CUDA, else fp32), "fp32", "bf16".
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+            precision: "auto" (bf16 where the device has units for it, else fp32), "fp32" or "bf16".
             short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
-            window, stride: of the sliding window, in pixels; window 0 is the whole picture.
-            batch_size, max_megapixels: windows in one forward pass; larger pictures are refused unread.
+            window, stride, batch_size: side of the sliding window, 0 for the whole picture; step; windows at once.
+            max_megapixels: larger pictures are refused before they are decoded.
 
         Raises:
             ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.
