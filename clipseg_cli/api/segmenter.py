@@ -133,8 +133,7 @@ class Segmenter:
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
-            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            precision: "auto" (bf16 where the device has units for it, else fp32), "fp32" or "bf16".
+            device, precision: "cpu", "cuda:1", "mps"; "fp32", "bf16" ("auto": where the device has units for it).
             short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
             window, stride, batch_size: side of the sliding window, 0 for the whole picture; step; windows at once.
             max_megapixels: larger pictures are refused before they are decoded.
