@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency, require_background
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
+from clipseg_cli.inference.memory import Bank, load_bank, recall_from, sized_by_memory
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import check_window
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 
 
 class SecondNetworks(NamedTuple):
-    """Beside CLIP: what a method asks, what finds the foreground, and where regions come from."""
+    """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered."""
 
     guide: Guide | None
     saliency: Saliency | None
     regions: Regions | None
+    bank: Bank | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class ModelPlan:
             load_guide(self.config, self.method, backbone, self.protocol, self.device),
             load_saliency(self.config, backbone, self.device),
             load_regions(self.config, self.chosen, self.device, self.dtype),
+            load_bank(self.config, backbone),
         )
 
     def predictor(
@@ -97,9 +100,17 @@ class ModelPlan:
         *,
         class_scores: bool = False,
         beside: SecondNetworks | None = None,
+        levels: bool = False,
     ) -> Predictor:
-        """A predictor on a model that is loaded already; `beside` saves loading other networks once more."""
-        guide, saliency, regions = beside or self.second_networks(backbone)
+        """A predictor on a model that is loaded already.
+
+        Args:
+            backbone: the model.
+            classes: what it labels.
+            class_scores, levels: as in `Predictor`.
+            beside: saves loading other networks once more.
+        """
+        guide, saliency, regions, bank = beside or self.second_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -107,6 +118,10 @@ class ModelPlan:
             fingerprint=backbone.fingerprint,
             device=self.device,
         )
+        recall = None
+        if bank is not None:
+            scale = self.protocol.softmax_scale or backbone.logit_scale
+            recall = recall_from(bank, classes, text_embeds, scale, self.device)
         return Predictor(
             backbone,
             self.method,
@@ -120,6 +135,8 @@ class ModelPlan:
             guide=guide,
             saliency=saliency,
             regions=regions,
+            recall=recall,
+            levels=levels,
             chosen=self.chosen,
         )
 
@@ -144,6 +161,7 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     chosen = read_chosen(config, protocol, config.method_name)
     method = chosen_method(config.method_name, chosen)
     check_guides(config, method)
+    config = sized_by_memory(config, method)
     check_window(config, protocol)
     device = pick_device(config.device)
     return ModelPlan(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
+from clipseg_cli.ops.levels import stack_levels
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures
@@ -31,6 +32,7 @@ class DenseResNet:
         keys: hand out keys.
         guide: the other network, for a method that asks for one.
         whole: hand out the embedding of the picture as well.
+        levels: hand out the last map beside the features.
 
     Raises:
         ModelError: the method, or its guide, reads transformer blocks.
@@ -46,6 +48,7 @@ class DenseResNet:
         keys: bool = False,
         guide: Guide | None = None,
         whole: bool = False,
+        levels: bool = False,
     ) -> None:
         if method.attention is None or (guide is not None and guide.inner is not None):
             raise ModelError(
@@ -53,7 +56,7 @@ class DenseResNet:
                 hint="choose another --method, or a model such as ViT-B-16",
             )
         self.visual, self.method, self.mix, self.guide = visual, method, method.attention, guide
-        self.keys, self.pooled = keys, whole
+        self.keys, self.pooled, self.levels = keys, whole, levels
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
@@ -74,7 +77,12 @@ class DenseResNet:
         if self.method.pool is not None and self.guide is not None:
             maps = self.method.pool(maps, self.guide(image))
         return DenseFeatures(
-            maps, keys, x, features[:, 0], whole=self._embedding(seq, grid) if self.pooled else None
+            maps,
+            keys,
+            x,
+            features[:, 0],
+            whole=self._embedding(seq, grid) if self.pooled else None,
+            levels=stack_levels((x, maps)) if self.levels else None,
         )
 
     def _embedding(self, seq: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -97,6 +105,7 @@ class DenseConv:
         keys: refused, since it has none.
         guide: the other network, for a method that asks for one.
         whole: hand out the embedding of the picture as well.
+        levels: hand out the last map beside the features.
 
     Raises:
         ModelError: the method, its guide or the keys need a transformer.
@@ -110,6 +119,7 @@ class DenseConv:
         keys: bool = False,
         guide: Guide | None = None,
         whole: bool = False,
+        levels: bool = False,
     ) -> None:
         if keys:
             raise ModelError(
@@ -121,7 +131,7 @@ class DenseConv:
                 hint="choose --method maskclip, or a model such as ViT-B-16",
             )
         self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, guide
-        self.pooled = whole
+        self.pooled, self.levels = whole, levels
         self.patch = patch_of(visual)
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
@@ -130,7 +140,13 @@ class DenseConv:
         features = to_grid(self._ending(x), (x.shape[2], x.shape[3]))
         if self.method.pool is not None and self.guide is not None:
             features = self.method.pool(features, self.guide(image))
-        return DenseFeatures(features, None, x, whole=self._mean(x) if self.pooled else None)
+        return DenseFeatures(
+            features,
+            None,
+            x,
+            whole=self._mean(x) if self.pooled else None,
+            levels=stack_levels((x, features)) if self.levels else None,
+        )
 
     logits = staticmethod(cosine_logits)
 
