@@ -124,9 +124,11 @@ def _suggest(config: IndexConfig, console: Console) -> None:
         from clipseg_cli.commands.suggest import suggest_pictures
 
         found = suggest_pictures(config)
-    console.say(f"{found.total} pictures; {found.known} are in a bank already")
+    for error in found.failures:
+        console.error(error)
+    console.say(f"{count(found.total, 'picture')}, {found.known} of them in {config.out}")
     if console.as_json:
         console.document({"pictures": list(found.names), "known": found.known, "total": found.total})
     else:
         for name in found.names:
-            console.line_of_text(name)
+            typer.echo(name)

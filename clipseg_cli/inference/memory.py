@@ -141,10 +141,6 @@ def recall_from(
             f"no pixel of {bank.folder} shows one of these classes", hint="correct a picture that does"
         )
     taught = learn(images)
-    weight, bias = taught.linear
-
-    def read(levels: Tensor) -> Tensor:
-        return torch.einsum("bfhw,cf->bchw", levels.float(), weight) + bias[:, None, None]
 
     facts = {
         "fingerprint": bank.facts.fingerprint,
@@ -153,15 +149,10 @@ def recall_from(
         "only_words": [
             name for name, known in zip(classes.names, taught.known.tolist(), strict=True) if not known
         ],
-        "shrinkage": taught.shrinkage,
         "sharpness": taught.sharpness,
         "trust": taught.trust,
     }
-    return Recall(read, _as_it_is, taught.known, taught.trust, taught.caution, facts)
-
-
-def _as_it_is(map_: Tensor) -> Tensor:
-    return map_
+    return Recall(taught.read, taught.judge, taught.known, taught.trust, taught.caution, facts)
 
 
 def _labelled(

@@ -1,7 +1,6 @@
 """What labelled images teach: a classifier of patches, and how far words are to be trusted beside it.
 
-Everything that is not counted is found on images that were left out: how much the covariance is shrunk, how sure the
-classifier may be, and the weight of the words. Letters: n patches, F features, C classes, Q words.
+How sure the classifier may be, and how much the words count beside it, is found on images that were left out. Letters: n patches, F features, C classes, Q words.
 """
 
 from __future__ import annotations
@@ -11,21 +10,26 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clipseg_cli.ops.discriminant import ABSENT, Moments, discriminant, moments, total
+from clipseg_cli.ops.discriminant import ABSENT, moments, total
+from clipseg_cli.ops.small_net import average_logits, directions, train_net
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from clipseg_cli.ops.discriminant import Linear
+    from clipseg_cli.ops.small_net import Directions, SmallNet
 
-SHRINKAGES = (0.01, 0.03, 0.1, 0.3)
-SHARPNESSES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
+SHARPNESSES = (1.0, 0.7, 0.5, 0.35, 0.25)
 TRUSTS = (0.0, 0.1, 0.3, 1.0)
-FOLDS = 4
-ALONE = (0.2, 0.5, 0.3)
-"""Shrinkage, sharpness and trust where there is one image, and none can be left out."""
+ALONE = (0.5, 0.3)
+"""Sharpness and trust where there is one image, and none can be left out."""
+
+HELD_OUT = 4
+"""One of so many images is left out."""
+
+NETS = 2
+"""Networks whose mean decides."""
 
 CHECKED = 1024
 """Patches of an image that is left out."""
@@ -54,57 +58,65 @@ class Taught:
     """What came out.
 
     Attributes:
-        linear: classifier of levels; its logits are as sure as they may be.
+        directions: of levels, in which the networks look at a patch.
+        nets: whose mean decides.
         known: bool [C].
         trust, caution: see `types.Recall`.
-        shrinkage, sharpness: that were chosen.
+        sharpness: factor on what the networks say.
     """
 
-    linear: Linear
+    directions: Directions
+    nets: tuple[SmallNet, ...]
     known: Tensor
     trust: float
     caution: Tensor
-    shrinkage: float
     sharpness: float
+
+    def read(self, levels: Tensor) -> Tensor:
+        """Levels [B, F, h, w] -> directions [B, d, h, w]."""
+        return self.directions(levels.float().movedim(1, -1)).movedim(-1, 1)
+
+    def judge(self, map_: Tensor) -> Tensor:
+        """Directions [d, h, w] -> logits [C, h, w]."""
+        return self.sharpness * average_logits(self.nets, map_.movedim(0, -1)).movedim(-1, 0)
 
 
 def learn(images: Sequence[Labelled]) -> Taught:
     """The classifier of some labelled images; at least one of them shows a class."""
-    parts = [moments(one.levels, one.shares) for one in images]
-    everything = total(parts)
-    known = everything.count > 0
-    shrinkage, sharpness, trust = _chosen(images, parts, everything) if len(images) > 1 else ALONE
-    found = discriminant(everything, shrinkage)
-    linear = found._replace(
-        weight=sharpness * found.weight,
-        bias=torch.where(known, sharpness * found.bias, ABSENT),
-    )
-    return Taught(linear, known, trust, _caution(images, known), shrinkage, sharpness)
+    sharpness, trust = _chosen(images) if len(images) > 1 else ALONE
+    ways, nets, known = _trained(images, NETS)
+    return Taught(ways, nets, known, trust, _caution(images, known), sharpness)
 
 
-def _chosen(
-    images: Sequence[Labelled], parts: Sequence[Moments], everything: Moments
-) -> tuple[float, float, float]:
-    """Shrinkage, sharpness and trust that say most of images that were left out, rare classes counting more."""
-    folds = min(FOLDS, len(images))
-    losses = torch.zeros(len(SHRINKAGES), len(SHARPNESSES), len(TRUSTS), dtype=torch.double)
-    for fold in range(folds):
-        held = [_checked(one) for one in images[fold::folds]]
-        rest = everything - total(parts[fold::folds])
-        there = rest.count > 0.5  # what is left after a subtraction is never quite 0
-        rest = Moments(torch.where(there, rest.count, 0.0), rest.sums, rest.scatter)
-        x, shares, words = (torch.cat(part) for part in zip(*held, strict=True))
-        shares = shares * there
-        weight = shares * (shares.sum(dim=0).clamp(min=1e-6) / shares.sum().clamp(min=1e-6)).rsqrt()
-        for i, shrinkage in enumerate(SHRINKAGES):
-            linear = discriminant(rest, shrinkage)
-            logits = x @ linear.weight.mT + linear.bias
-            for j, sharpness in enumerate(SHARPNESSES):
-                for k, trust in enumerate(TRUSTS):
-                    both = (sharpness * logits + trust * words).masked_fill(~there, ABSENT)
-                    losses[i, j, k] -= (both.log_softmax(dim=1) * weight).sum().double()
-    i, j, k = (int(n) for n in torch.unravel_index(losses.argmin(), losses.shape))
-    return SHRINKAGES[i], SHARPNESSES[j], TRUSTS[k]
+def _trained(images: Sequence[Labelled], count: int) -> tuple[Directions, tuple[SmallNet, ...], Tensor]:
+    """Directions, networks, and which classes they know."""
+    everything = total(moments(one.levels, one.shares) for one in images)
+    ways = directions(everything)
+    x = torch.cat([ways(one.levels.float()) for one in images])
+    shares = torch.cat([one.shares for one in images])
+    nets = tuple(train_net(x, shares, seed=seed) for seed in range(count))
+    return ways, nets, everything.count > 0
+
+
+def _chosen(images: Sequence[Labelled]) -> tuple[float, float]:
+    """Sharpness and trust that say most of images that were left out, rare classes counting more."""
+    rest = [one for i, one in enumerate(images) if (i + 1) % min(HELD_OUT, len(images))]
+    held = [_checked(one) for i, one in enumerate(images) if not (i + 1) % min(HELD_OUT, len(images))]
+    x, shares, words = (torch.cat(part) for part in zip(*held, strict=True))
+    if not any(one.shares.any() for one in rest):
+        return ALONE
+    ways, nets, known = _trained(rest, 1)
+    shares = shares * known
+    weight = shares * (shares.sum(dim=0).clamp(min=1e-6) / shares.sum().clamp(min=1e-6)).rsqrt()
+    logits = average_logits(nets, ways(x))
+    best, found = float("inf"), ALONE
+    for trust in TRUSTS:
+        for sharpness in SHARPNESSES:
+            both = (sharpness * logits + trust * words).masked_fill(~known, ABSENT)
+            loss = -float((both.log_softmax(dim=1) * weight).sum())
+            if loss < best:
+                best, found = loss, (sharpness, trust)
+    return found
 
 
 def _checked(image: Labelled) -> tuple[Tensor, Tensor, Tensor]:
