@@ -1,6 +1,8 @@
 """What labelled images teach: a classifier of patches, and how far words are to be trusted beside it.
 
-How sure the classifier may be, and how much the words count beside it, is found on images that were left out. Letters: n patches, F features, C classes, Q words.
+How sure the classifier may be, and how much the words count beside it, is found on images that were left out.
+
+Letters: n patches, F features, C classes, Q words.
 """
 
 from __future__ import annotations
