@@ -156,7 +156,9 @@ def test_a_folder_of_label_pngs_is_learnt(make, drawn, tmp_path) -> None:
     pictures = drawn / "images"
     nameless = make(pictures, "--labels", labels)
     assert nameless.code == 2 and "nothing names the classes" in nameless.err
-    assert make(pictures, "--labels", labels, "--classes", "brick,water,grass", "--background", "none").code == 0
+    assert (
+        make(pictures, "--labels", labels, "--classes", "brick,water,grass", "--background", "none").code == 0
+    )
     assert list(json.loads((tmp_path / "bank" / "bank.json").read_text())["pictures"]) == ["p5"]
 
 

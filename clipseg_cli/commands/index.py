@@ -15,11 +15,10 @@ from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DatasetError, DiskFullError, RunError
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.inference.labelled import LabelledSet, in_folder, of_dataset, of_folder
-from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.inference.load import load_reader
 from clipseg_cli.inference.memory import read_levels, reading_of
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_picture
-from clipseg_cli.models.clip.catalogue import require_readable
 from clipseg_cli.ops.levels import patch_shares
 from clipseg_cli.runs.find import options_of_run
 from clipseg_cli.runs.manifest import FILE, read_manifest
@@ -141,7 +140,8 @@ def prepare_index(config: IndexConfig, given: Mapping[str, Any]) -> IndexRun:
     """
     check_writable(config.out)
     config, labelled = find_labels(config, given)
-    predictor, backbone = load_reader(config, labelled)
+    protocol = find_protocol(config.protocol, labelled.dataset.benchmark)
+    predictor, backbone = load_reader(config, protocol, labelled.dataset.classes)
     run = IndexRun(config, labelled, predictor, f"{backbone.name} / {backbone.pretrained}")
     run.weights = backbone.fingerprint
     begin(config.out, Facts("labels", run.identity))
@@ -190,18 +190,6 @@ def _of_run(config: IndexConfig, folder: Path, given: Mapping[str, Any]) -> tupl
     return config, in_folder(
         dataclasses.replace(dataset, samples=tuple(corrected)), folder / LABELS, str(folder)
     )
-
-
-def load_reader(config: IndexConfig, labelled: LabelledSet) -> tuple[Predictor, Any]:
-    """A predictor that hands out levels, and its model; twice the model's own picture where no size is chosen."""
-    protocol = find_protocol(config.protocol, labelled.dataset.benchmark)
-    plan = plan_clip(dataclasses.replace(config, memory="", regions="", region_vote=False), protocol)
-    require_readable(config.model)
-    backbone = plan.backbone()
-    if config.short_side is None:
-        side = max(backbone.short_side, 2 * backbone.image_size)
-        plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, short_side=side))
-    return plan.predictor(backbone, labelled.dataset.classes, levels=True), backbone
 
 
 def _content(sample: Sample) -> str:

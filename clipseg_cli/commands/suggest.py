@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from clipseg_cli.data.image_files import find_images, nothing_left
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.inference.dataset import open_data
-from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.inference.load import load_reader
 from clipseg_cli.inference.memory import read_levels
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import read_facts
@@ -57,8 +56,7 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     facts = read_facts(config.out, whole=False)
     known = set(facts.pictures) if facts is not None else set()
     protocol = find_protocol(config.protocol)
-    plan = plan_clip(dataclasses.replace(config, memory=""), protocol)
-    predictor = plan.predictor(plan.backbone(), ClassList(("thing",), (("thing",),)), levels=True)
+    predictor, _ = load_reader(config, protocol, ClassList(("thing",), (("thing",),)))
     names: list[str] = []
     patches: list[torch.Tensor] = []
     errors: list[ClipsegError] = list(failures)
@@ -69,6 +67,9 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
             errors.append(error)
             continue
         levels = read_levels(predictor, predictor.prepare(image)).flatten(1).mT.cpu()  # [n, F]
+        levels = levels[
+            :, levels.shape[1] // 2 :
+        ]  # the deeper half, which knows more of things than of colours
         names.append(str(source.relative))
         patches.append(levels[torch.linspace(0, len(levels) - 1, min(SAMPLED, len(levels))).long()])
     if not names:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from clipseg_cli.ops.discriminant import Moments
     from clipseg_cli.ops.small_net import Directions, SmallNet
 
 SHARPNESSES = (1.0, 0.7, 0.5, 0.35, 0.25)
@@ -85,14 +86,26 @@ class Taught:
 
 def learn(images: Sequence[Labelled]) -> Taught:
     """The classifier of some labelled images; at least one of them shows a class."""
-    sharpness, trust = _chosen(images) if len(images) > 1 else ALONE
-    ways, nets, known = _trained(images, NETS)
+    every = min(HELD_OUT, len(images))
+    held, rest = list(images[every - 1 :: every]), [one for i, one in enumerate(images) if (i + 1) % every]
+    known_rest = _moments(rest) if rest else None
+    sharpness, trust = ALONE
+    if known_rest is not None and known_rest.count.any():
+        sharpness, trust = _chosen(rest, held, known_rest)
+    everything = _moments(held) if known_rest is None else known_rest + _moments(held)
+    ways, nets, known = _trained(images, everything, NETS)
     return Taught(ways, nets, known, trust, _caution(images, known), sharpness)
 
 
-def _trained(images: Sequence[Labelled], count: int) -> tuple[Directions, tuple[SmallNet, ...], Tensor]:
+def _moments(images: Sequence[Labelled]) -> Moments:
+    """Of some images, one after the other."""
+    return total(moments(one.levels, one.shares) for one in images)
+
+
+def _trained(
+    images: Sequence[Labelled], everything: Moments, count: int
+) -> tuple[Directions, tuple[SmallNet, ...], Tensor]:
     """Directions, networks, and which classes they know."""
-    everything = total(moments(one.levels, one.shares) for one in images)
     ways = directions(everything)
     x = torch.cat([ways(one.levels.float()) for one in images])
     shares = torch.cat([one.shares for one in images])
@@ -100,14 +113,16 @@ def _trained(images: Sequence[Labelled], count: int) -> tuple[Directions, tuple[
     return ways, nets, everything.count > 0
 
 
-def _chosen(images: Sequence[Labelled]) -> tuple[float, float]:
-    """Sharpness and trust that say most of images that were left out, rare classes counting more."""
-    rest = [one for i, one in enumerate(images) if (i + 1) % min(HELD_OUT, len(images))]
-    held = [_checked(one) for i, one in enumerate(images) if not (i + 1) % min(HELD_OUT, len(images))]
-    x, shares, words = (torch.cat(part) for part in zip(*held, strict=True))
-    if not any(one.shares.any() for one in rest):
-        return ALONE
-    ways, nets, known = _trained(rest, 1)
+def _chosen(rest: Sequence[Labelled], held: Sequence[Labelled], everything: Moments) -> tuple[float, float]:
+    """Sharpness and trust that say most of images that were left out, rare classes counting more.
+
+    Args:
+        rest: that a network learns from.
+        held: that it has to say.
+        everything: moments of `rest`.
+    """
+    x, shares, words = (torch.cat(part) for part in zip(*(_checked(one) for one in held), strict=True))
+    ways, nets, known = _trained(rest, everything, 1)
     shares = shares * known
     weight = shares * (shares.sum(dim=0).clamp(min=1e-6) / shares.sum().clamp(min=1e-6)).rsqrt()
     logits = average_logits(nets, ways(x))
