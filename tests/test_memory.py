@@ -327,3 +327,16 @@ def test_rows_of_a_memory_are_found_by_their_own_patches() -> None:
     assert there.tolist() == [True, True, False]
     assert torch.allclose(rows[0], F.normalize(patches[0] + patches[1], dim=0))
     assert retrieve(patches[2:3], rows[there], k=1).tolist() == [1]
+
+
+def test_a_memory_from_python(make, tiny_clip, drawn, tmp_path) -> None:
+    from clipseg_cli import Segmenter
+
+    assert make("--labels", drawn).code == 0
+    segmenter = Segmenter.from_pretrained(tiny_clip.name, tiny_clip.weights, memory=str(tmp_path / "bank"))
+    truth = np.asarray(Image.open(drawn / "masks" / "p6.png"))
+    result = segmenter.segment(drawn / "images" / "p6.png", list(COLOURS), background=None)
+    assert (result.labels == truth).mean() > 0.8
+    # A class that nobody has labelled lives in the same list.
+    more = segmenter.segment(drawn / "images" / "p6.png", [*COLOURS, "unicorn"], background=None)
+    assert (more.labels == truth).mean() > 0.7

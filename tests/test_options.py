@@ -14,6 +14,7 @@ from clipseg_cli import Segmenter
 from clipseg_cli.config import (
     PANELS,
     EvalConfig,
+    IndexConfig,
     ExportConfig,
     InferenceConfig,
     PseudolabelConfig,
@@ -30,6 +31,7 @@ COMMANDS = {
     "segment": SegmentConfig,
     "pseudolabel": PseudolabelConfig,
     "eval": EvalConfig,
+    "index": IndexConfig,
     "train": TrainConfig,
     "export": ExportConfig,
 }

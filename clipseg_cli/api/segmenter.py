@@ -105,6 +105,7 @@ class Segmenter:
         pamr: int = InferenceConfig.pamr,
         regions: str = InferenceConfig.regions,
         region_vote: bool = InferenceConfig.region_vote,
+        memory: str = InferenceConfig.memory,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
@@ -131,6 +132,7 @@ class Segmenter:
             pamr: steps of pixel-adaptive refinement; 0 is off.
             regions: where masks of regions come from: "superpixels", "eomt", "mask2former", "sam2", or NAME=WEIGHTS.
             region_vote: all pixels of a region take the label that most of them have.
+            memory: a bank of labelled pictures, which brings its own sizes.
             hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
