@@ -138,7 +138,7 @@ class Segmenter:
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
+            precision: "auto" (bf16 where the device has units for it, else fp32), "fp32" or "bf16".
             short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
             window, stride: of the sliding window, in pixels; window 0 is the whole picture.
             batch_size: windows in one forward pass.

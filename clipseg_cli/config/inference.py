@@ -244,7 +244,7 @@ class InferenceConfig:
     )
     precision: str = option(
         "auto",
-        "auto (bf16 on CUDA, else fp32), fp32 or bf16.",
+        "auto (bf16 where the device has units for it, else fp32), fp32 or bf16.",
         panel=INFERENCE,
         metavar="NAME",
         choices=("auto", "fp32", "bf16"),

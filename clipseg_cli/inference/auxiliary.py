@@ -76,9 +76,14 @@ def require_background(config: InferenceConfig, classes: ClassList) -> None:
 
 
 def load_guide(
-    config: InferenceConfig, method: Method, backbone: Backbone, protocol: Protocol, device: torch.device
+    config: InferenceConfig,
+    method: Method,
+    backbone: Backbone,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Guide | None:
-    """The other network of a method, or None where it asks for none.
+    """The other network of a method, computing in `dtype`, or None where it asks for none.
 
     Raises:
         ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
@@ -93,12 +98,19 @@ def load_guide(
             )
         return DinoiserHead.of(tensors).to(device)
     mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
+<<<<<<< HEAD
     vit = load_self_supervised(config.guide, device)
     return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads)
+=======
+    vit = load_self_supervised(config.guide, device, dtype)
+    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None)
+>>>>>>> main
 
 
-def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.device) -> Saliency | None:
-    """The network that finds the foreground, or None where none does, or where a folder holds its maps.
+def load_saliency(
+    config: InferenceConfig, backbone: Backbone, device: torch.device, dtype: torch.dtype
+) -> Saliency | None:
+    """What finds the foreground, computing in `dtype`, or None where nothing does, or where a folder holds its maps.
 
     Raises:
         ClipsegError: its weights cannot be downloaded, read or loaded, or CLIP gives no dense features.
@@ -106,16 +118,16 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
     kind, _, files = config.saliency_name().partition("=")
     if kind == "clip":
         reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
-        return ClipCut(reader, backbone.mean, backbone.std)
+        return ClipCut(reader, backbone.model.visual, backbone.mean, backbone.std)
     if kind not in ("dino", "found"):
         return None
     if kind == "dino":
-        return LeastAttended(_dino(files, device))
+        return LeastAttended(_dino(files, device, dtype))
     if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
         return Found.own(backbone)
     head, dino = _two_files(files)
     try:
-        vit = _dino(dino, device)
+        vit = _dino(dino, device, dtype)
         path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
     except ModelError as error:
         raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
@@ -132,8 +144,8 @@ def _two_files(text: str) -> tuple[str, str]:
     return (there or pairs)[0]
 
 
-def _dino(file: str, device: torch.device) -> SelfSupervisedViT:
-    return load_self_supervised(f"dino={file}" if file else "dino", device)
+def _dino(file: str, device: torch.device, dtype: torch.dtype) -> SelfSupervisedViT:
+    return load_self_supervised(f"dino={file}" if file else "dino", device, dtype)
 
 
 def saliency_folder(config: InferenceConfig) -> Path | None:

@@ -18,6 +18,7 @@ from clipseg_cli.inference.students import StudentPlan, plan_student
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.catalogue import require_readable
 from clipseg_cli.models.clip.text_classifier import embed_words
+from clipseg_cli.models.weights.precision import hold_weights_in
 from clipseg_cli.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
@@ -73,13 +74,15 @@ class ModelPlan:
         return backbone, self.predictor(backbone, classes, class_scores=class_scores)
 
     def backbone(self) -> Backbone:
-        """The weights of the CLIP.
+        """The weights of the CLIP, the image tower in the type that it computes in.
 
         Raises:
             ModelError: they cannot be downloaded, read or loaded, or the tower gives no dense features.
         """
         require_readable(self.config.model)
-        return load_backbone(self.config.model, self.config.pretrained, self.device)
+        backbone = load_backbone(self.config.model, self.config.pretrained, self.device)
+        hold_weights_in(backbone.model.visual, self.dtype)  # of the words each is read once, and then kept
+        return backbone
 
     def second_networks(self, backbone: Backbone) -> SecondNetworks:
         """What the method, `--saliency` and `--regions` ask beside CLIP.
@@ -88,10 +91,15 @@ class ModelPlan:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
         return SecondNetworks(
+<<<<<<< HEAD
             load_guide(self.config, self.method, backbone, self.protocol, self.device),
             load_saliency(self.config, backbone, self.device),
             load_regions(self.config, self.chosen, self.device, self.dtype),
             load_bank(self.config, backbone),
+=======
+            load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
+            load_saliency(self.config, backbone, self.device, self.dtype),
+>>>>>>> main
         )
 
     def predictor(

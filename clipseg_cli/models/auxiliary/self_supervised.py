@@ -15,6 +15,7 @@ from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
 from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.precision import computing_as_held, hold_weights_in
 from clipseg_cli.ops.saliency import qkv_maps
 
 if TYPE_CHECKING:
@@ -77,11 +78,16 @@ class SelfSupervisedViT:
     def features(self, image: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] -> patches behind the last LayerNorm, [B, W, ceil(H / p), ceil(W / p)]."""
         x, grid = self._fit(image)
-        tokens = self.net.forward_features(x)[:, self.net.num_prefix_tokens :]  # [B, h*w, W]
+        with computing_as_held(self.net):
+            tokens = self.net.forward_features(x)[:, self.net.num_prefix_tokens :]  # [B, h*w, W]
         return tokens.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-any-return]
 
     def last_block(self, image: Tensor) -> LastBlock:
         """Pictures [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
+        with computing_as_held(self.net):
+            return self._last_block(image)
+
+    def _last_block(self, image: Tensor) -> LastBlock:
         x, grid = self._fit(image)
         net = self.net
         x = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(x))))
@@ -143,12 +149,15 @@ class SelfSupervisedGuide:
         """It has no opinion."""
 
 
-def load_self_supervised(text: str, device: torch.device) -> SelfSupervisedViT:
+def load_self_supervised(
+    text: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> SelfSupervisedViT:
     """A network by name, with the weights that timm publishes or those of a file.
 
     Args:
         text: a name of `SHORT_NAMES` or of timm, or NAME=FILE.
         device: where it goes.
+        dtype: that it computes in.
 
     Raises:
         UsageError: there is no such network.
@@ -168,7 +177,10 @@ def load_self_supervised(text: str, device: torch.device) -> SelfSupervisedViT:
     path = _file(file) if file else _published(name, config)
     _fit(net, read_checkpoint(path).tensors, short, file or name)
     net = net.eval().requires_grad_(False).to(device)
-    return SelfSupervisedViT(net, tuple(config["mean"]), tuple(config["std"]))
+    vit = SelfSupervisedViT(net, tuple(config["mean"]), tuple(config["std"]))
+    _ = vit.fingerprint  # of the weights as they were loaded
+    hold_weights_in(net, dtype)
+    return vit
 
 
 def _published(name: str, config: dict[str, Any]) -> Path:
