@@ -134,8 +134,8 @@ class InferenceConfig:
     )
     guide: str = option(
         "",
-        "The auxiliary network of proxyclip and dinoiser: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, or a head "
-        "of CLIP-DINOiser.",
+        "The auxiliary network of proxyclip, dinoiser and corrclip: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, "
+        "or a head of CLIP-DINOiser.",
         panel=METHOD,
         metavar="NAME",
     )
@@ -187,7 +187,7 @@ class InferenceConfig:
         "",
         "Where masks of regions come from: superpixels (no weights), folder=DIR (id maps by the names of the images), "
         "eomt, mask2former or sam2 (networks; =WEIGHTS names others, on the hub or in a folder). clipseg models "
-        "--methods lists them.",
+        "--regions lists them.",
         panel=METHOD,
         metavar="NAME",
         kind="source of regions",

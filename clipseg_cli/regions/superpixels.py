@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from clipseg_cli.regions._each import each
+from clipseg_cli.regions._pixels import fitted
 from clipseg_cli.types import RegionSource
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def superpixels(
     pixels: NDArray[np.uint8],
     *,
     algorithm: str = "felzenszwalb",
-    scale: float = 100.0,
-    sigma: float = 0.8,
-    min_size: int = 50,
+    scale: float = 150.0,
+    sigma: float = 0.5,
+    min_size: int = 30,
     segments: int = 300,
     compactness: float = 10.0,
     side: int = 640,
@@ -45,11 +45,7 @@ def superpixels(
     """
     from skimage.segmentation import felzenszwalb, slic
 
-    height, width = pixels.shape[:2]
-    if max(height, width) > side:
-        factor = side / max(height, width)
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    pixels = fitted(pixels, side)
     if min(pixels.shape[:2]) < 3:  # too thin for either
         return np.ones(pixels.shape[:2], np.int32)
     if algorithm == "slic":
