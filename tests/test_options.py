@@ -14,8 +14,8 @@ from clipseg_cli import Segmenter
 from clipseg_cli.config import (
     PANELS,
     EvalConfig,
-    IndexConfig,
     ExportConfig,
+    IndexConfig,
     InferenceConfig,
     PseudolabelConfig,
     SegmentConfig,

@@ -98,13 +98,8 @@ def load_guide(
             )
         return DinoiserHead.of(tensors).to(device)
     mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
-<<<<<<< HEAD
-    vit = load_self_supervised(config.guide, device)
-    return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads)
-=======
     vit = load_self_supervised(config.guide, device, dtype)
-    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None)
->>>>>>> main
+    return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads)
 
 
 def load_saliency(

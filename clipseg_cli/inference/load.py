@@ -91,15 +91,10 @@ class ModelPlan:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
         return SecondNetworks(
-<<<<<<< HEAD
-            load_guide(self.config, self.method, backbone, self.protocol, self.device),
-            load_saliency(self.config, backbone, self.device),
-            load_regions(self.config, self.chosen, self.device, self.dtype),
-            load_bank(self.config, backbone),
-=======
             load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
             load_saliency(self.config, backbone, self.device, self.dtype),
->>>>>>> main
+            load_regions(self.config, self.chosen, self.device, self.dtype),
+            load_bank(self.config, backbone),
         )
 
     def predictor(
