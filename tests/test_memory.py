@@ -216,7 +216,7 @@ def test_suggestions_leave_out_what_is_known(cli, make, tiny_clip, drawn, tmp_pa
 
 
 def test_words_keep_the_classes_that_only_they_know() -> None:
-    """Where the words are surer than ever on labelled images of a class without labels, it wins; elsewhere it does not."""
+    """Where the words are surer of it than on labelled images, a class without labels wins; elsewhere it does not."""
     known = torch.tensor([True, True, False])
     words = torch.tensor([[-1.0, -9.0], [-1.0, -9.0], [-3.0, -0.1]])  # [C, 2 places]
     recalled = torch.tensor([[5.0, 5.0], [0.0, 0.0], [0.0, 0.0]])

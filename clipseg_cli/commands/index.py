@@ -66,7 +66,7 @@ class IndexRun:
     def __init__(self, config: IndexConfig, labelled: LabelledSet, predictor: Predictor, model: str) -> None:
         self.config, self.labelled, self.predictor, self.model = config, labelled, predictor, model
         self.out, self.total = config.out, len(labelled.samples)
-        self.device = describe_device(predictor.device)
+        self.device = describe_device(predictor.device, predictor.dtype)
         self.notes: tuple[str, ...] = labelled.dataset.notes
         self.facts: Facts | None = None
         self.classes = labelled.dataset.classes
