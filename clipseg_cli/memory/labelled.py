@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from clipseg_cli.ops.small_net import Directions, SmallNet
 
 SHARPNESSES = (1.0, 0.7, 0.5, 0.35, 0.25)
-TRUSTS = (0.0, 0.1, 0.3, 1.0)
+TRUSTS = (0.1, 0.3, 1.0)
+EARNED = 0.95
+"""Of the loss without words: with words it must be less, or they do not count."""
+
 ALONE = (0.5, 0.3)
 """Sharpness and trust where there is one image, and none can be left out."""
 
@@ -126,14 +129,15 @@ def _chosen(rest: Sequence[Labelled], held: Sequence[Labelled], everything: Mome
     shares = shares * known
     weight = shares * (shares.sum(dim=0).clamp(min=1e-6) / shares.sum().clamp(min=1e-6)).rsqrt()
     logits = average_logits(nets, ways(x))
-    best, found = float("inf"), ALONE
-    for trust in TRUSTS:
-        for sharpness in SHARPNESSES:
-            both = (sharpness * logits + trust * words).masked_fill(~known, ABSENT)
-            loss = -float((both.log_softmax(dim=1) * weight).sum())
-            if loss < best:
-                best, found = loss, (sharpness, trust)
-    return found
+
+    def loss(sharpness: float, trust: float) -> float:
+        both = (sharpness * logits + trust * words).masked_fill(~known, ABSENT)
+        return -float((both.log_softmax(dim=1) * weight).sum())
+
+    alone = min(SHARPNESSES, key=lambda sharpness: loss(sharpness, 0.0))
+    both = min(((s, t) for s in SHARPNESSES for t in TRUSTS), key=lambda pair: loss(*pair))
+    # Few images are left out: words that help by chance would do harm on all others.
+    return both if loss(*both) < EARNED * loss(alone, 0.0) else (alone, 0.0)
 
 
 def _checked(image: Labelled) -> tuple[Tensor, Tensor, Tensor]:
