@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
 from clipseg_cli.config import IndexConfig
 from clipseg_cli.data.images import read_image
@@ -19,7 +19,7 @@ from clipseg_cli.inference.load import load_reader
 from clipseg_cli.inference.memory import read_levels, reading_of
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_picture
-from clipseg_cli.ops.levels import patch_shares
+from clipseg_cli.ops.levels import checkerboard, patch_shares
 from clipseg_cli.runs.find import options_of_run
 from clipseg_cli.runs.manifest import FILE, read_manifest
 from clipseg_cli.runs.state import RunState
@@ -117,14 +117,20 @@ class IndexRun:
     def _tensors(self, sample: Sample) -> Mapping[str, torch.Tensor]:
         image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
         truth = self.labelled.truth(sample, (image.pixels.shape[0], image.pixels.shape[1]))
-        levels = read_levels(self.predictor, self.predictor.prepare(image))
-        shares = patch_shares(torch.from_numpy(truth), len(self.classes), (levels.shape[1], levels.shape[2]))
-        flat, own = levels.flatten(1).mT.cpu(), shares.flatten(1).mT
-        kept = own.sum(dim=1) > LABELLED
+        seen = self.predictor.prepare(image)
+        mirrored = dataclasses.replace(seen, resized=np.ascontiguousarray(seen.resized[:, ::-1]))
+        levels, shares = [], []
+        # Neighbours say nearly the same, and the mirror image something new: half of the patches of each are kept.
+        for half, (one, labels) in enumerate(((seen, truth), (mirrored, truth[:, ::-1].copy()))):
+            found = read_levels(self.predictor, one)
+            grid = (found.shape[1], found.shape[2])
+            own = patch_shares(torch.from_numpy(labels), len(self.classes), grid)
+            kept = (own.sum(dim=0) > LABELLED) & checkerboard(grid, half)
+            levels.append(found.cpu()[:, kept].mT)
+            shares.append(own[:, kept].mT)
         return {
-            "levels": flat[kept].half(),
-            "shares": (own[kept] * 255).round().to(torch.uint8),
-            "whole": F.normalize(flat.mean(dim=0), dim=0),
+            "levels": torch.cat(levels).half(),
+            "shares": (torch.cat(shares) * 255).round().to(torch.uint8),
         }
 
 

@@ -15,18 +15,12 @@ from clipseg_cli.inference.load import load_reader
 from clipseg_cli.inference.memory import read_levels
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import read_facts
-from clipseg_cli.ops.coverage import most_covering, visual_words, word_shares
+from clipseg_cli.ops.coverage import most_covering
 from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:
     from clipseg_cli.config import IndexConfig
     from clipseg_cli.types import ImageSource
-
-WORDS = 64
-"""Visual words."""
-
-SAMPLED = 128
-"""Patches of an image that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     protocol = find_protocol(config.protocol)
     predictor, _ = load_reader(config, protocol, ClassList(("thing",), (("thing",),)))
     names: list[str] = []
-    patches: list[torch.Tensor] = []
+    means: list[torch.Tensor] = []
     errors: list[ClipsegError] = list(failures)
     for source in sources:
         try:
@@ -66,18 +60,12 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
         except ClipsegError as error:
             errors.append(error)
             continue
-        levels = read_levels(predictor, predictor.prepare(image)).flatten(1).mT.cpu()  # [n, F]
-        levels = levels[
-            :, levels.shape[1] // 2 :
-        ]  # the deeper half, which knows more of things than of colours
         names.append(str(source.relative))
-        patches.append(levels[torch.linspace(0, len(levels) - 1, min(SAMPLED, len(levels))).long()])
+        means.append(read_levels(predictor, predictor.prepare(image)).mean(dim=(1, 2)).cpu())
     if not names:
         raise nothing_left([])
-    centres = visual_words(torch.cat(patches), WORDS)
-    shares = torch.stack([word_shares(one, centres) for one in patches])
     before = [i for i, name in enumerate(names) if name in known]
-    chosen = most_covering(shares, config.suggest or 0, before)
+    chosen = most_covering(torch.stack(means), config.suggest or 0, before)
     return Suggestion(tuple(names[i] for i in chosen), len(names), len(before), tuple(errors))
 
 

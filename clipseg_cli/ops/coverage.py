@@ -1,62 +1,44 @@
-"""Which images show most of what all of them show: a greedy choice over visual words.
-
-Letters: N images, P patches, D features, V visual words.
-"""
+"""Which images show most of what all of them show: facility location, greedily. N images, D features."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-
-def visual_words(patches: Tensor, count: int, steps: int = 10) -> Tensor:
-    """Centres [V, D] of patches [P, D]: k-means, begun with patches at equal distances; the same for equal patches."""
-    count = min(count, len(patches))
-    centres = patches[torch.linspace(0, len(patches) - 1, count).long()].clone()
-    for _ in range(steps):
-        near = torch.cdist(patches, centres).argmin(dim=1)
-        sums = torch.zeros_like(centres).index_add_(0, near, patches)
-        sizes = torch.bincount(near, minlength=count)
-        centres = torch.where((sizes > 0)[:, None], sums / sizes.clamp(min=1)[:, None], centres)
-    return centres
+REFERENCES = 4096
+"""Images that are to be represented; of more, so many at equal distances in the list."""
 
 
-def word_shares(patches: Tensor, centres: Tensor) -> Tensor:
-    """How much of an image each visual word is: patches [P, D] -> [V], which sum to 1."""
-    near = torch.cdist(patches, centres).argmin(dim=1)
-    return torch.bincount(near, minlength=len(centres)) / len(patches)
+def most_covering(images: Tensor, count: int, known: Sequence[int] = ()) -> list[int]:
+    """Images that together represent all best, one after the other.
 
-
-def most_covering(shares: Tensor, count: int, known: Sequence[int] = ()) -> list[int]:
-    """Images that together show most, one after the other.
-
-    Greedy choice for the sum over visual words of the root of what the chosen images show of it: the first sight of a
-    word counts most, and no later one counts nothing. (A feature-based submodular function, so that the greedy choice
-    is within 1 - 1/e of the best.)
+    Greedy choice for the sum, over all images, of the cosine with the most similar of the chosen ones, once the mean of
+    all images is taken off. (Submodular, so that the greedy choice is within 1 - 1/e of the best.)
 
     Args:
-        shares: [N, V] of each image.
+        images: [N, D] mean feature of each image.
         count: how many to choose.
         known: those that are chosen already.
 
     Returns:
         `count` numbers of images, or as many as are left, the most telling first.
     """
-    shares = shares.double()
-    shown = shares[list(known)].sum(dim=0)
-    left = torch.ones(len(shares), dtype=torch.bool)
-    left[list(known)] = False
+    unit = F.normalize(images.double() - images.double().mean(dim=0), dim=1)
+    chosen = torch.linspace(0, len(unit) - 1, min(REFERENCES, len(unit))).long()
+    alike = unit @ unit[chosen].mT  # [N, references]
+    taken = list(known)
+    best = alike[taken].amax(dim=0) if taken else torch.full((len(chosen),), -1.0, dtype=alike.dtype)
     found: list[int] = []
-    while len(found) < count and left.any():
-        gain = ((shown + shares).sqrt() - shown.sqrt()).sum(dim=1)
-        best = int(gain.masked_fill(~left, -1.0).argmax())
-        found.append(best)
-        left[best] = False
-        shown = shown + shares[best]
+    for _ in range(min(count, len(unit) - len(set(taken)))):
+        gain = torch.maximum(alike, best).sum(dim=1)
+        gain[[*taken, *found]] = -torch.inf
+        found.append(int(gain.argmax()))
+        best = torch.maximum(best, alike[found[-1]])
     return found

@@ -65,3 +65,9 @@ def patch_shares(labels: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
         if c >= 0:
             found[c] = F.interpolate((labels == c).float()[None, None], grid, mode="area")[0, 0]
     return found
+
+
+def checkerboard(grid: tuple[int, int], odd: int = 0) -> Tensor:
+    """Every other patch of a grid (h, w): bool [h, w]; with `odd` 1 the others."""
+    rows, columns = torch.arange(grid[0])[:, None], torch.arange(grid[1])
+    return (rows + columns) % 2 == odd
