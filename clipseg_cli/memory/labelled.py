@@ -93,7 +93,7 @@ def learn(images: Sequence[Labelled]) -> Taught:
     held, rest = list(images[every - 1 :: every]), [one for i, one in enumerate(images) if (i + 1) % every]
     known_rest = _moments(rest) if rest else None
     sharpness, trust = ALONE
-    if known_rest is not None and known_rest.count.any():
+    if known_rest is not None and known_rest.mass.any():
         sharpness, trust = _chosen(rest, held, known_rest)
     everything = _moments(held) if known_rest is None else known_rest + _moments(held)
     ways, nets, known = _trained(images, everything, NETS)
@@ -113,7 +113,7 @@ def _trained(
     x = torch.cat([ways(one.levels.float()) for one in images])
     shares = torch.cat([one.shares for one in images])
     nets = tuple(train_net(x, shares, seed=seed) for seed in range(count))
-    return ways, nets, everything.count > 0
+    return ways, nets, everything.mass > 0
 
 
 def _chosen(rest: Sequence[Labelled], held: Sequence[Labelled], everything: Moments) -> tuple[float, float]:

@@ -28,20 +28,20 @@ class Moments(NamedTuple):
     """Sums over labelled patches; those of several images are added.
 
     Attributes:
-        count: [C] patches of each class, in shares.
+        mass: [C] patches of each class, in shares.
         sums: [C, F].
         scatter: [F, F] sum of x x^T.
     """
 
-    count: Tensor
+    mass: Tensor
     sums: Tensor
     scatter: Tensor
 
     def __add__(self, other: Moments) -> Moments:  # type: ignore[override]
-        return Moments(self.count + other.count, self.sums + other.sums, self.scatter + other.scatter)
+        return Moments(self.mass + other.mass, self.sums + other.sums, self.scatter + other.scatter)
 
     def __sub__(self, other: Moments) -> Moments:
-        return Moments(self.count - other.count, self.sums - other.sums, self.scatter - other.scatter)
+        return Moments(self.mass - other.mass, self.sums - other.sums, self.scatter - other.scatter)
 
 
 def moments(x: Tensor, shares: Tensor) -> Moments:

@@ -84,8 +84,8 @@ def retrieve(patches: Tensor, rows: Tensor, k: int = 4) -> Tensor:
     """Numbers of the rows that are among the `k` nearest of any patch, ascending; unit [n, D], unit [r, D]."""
     if not len(rows):
         return torch.zeros(0, dtype=torch.long, device=rows.device)
-    nearest = (patches @ rows.mT).topk(min(k, len(rows)), dim=1).indices
-    return nearest.unique()
+    found: Tensor = (patches @ rows.mT).topk(min(k, len(rows)), dim=1).indices.unique()
+    return found
 
 
 def lesson(
