@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clipseg_cli.training.checks import check_sources
 from PIL import Image
 from region_networks import save_network
 from test_dense_clip import Colors, tower

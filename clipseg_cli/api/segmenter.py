@@ -104,6 +104,7 @@ class Segmenter:
         pamr: int = InferenceConfig.pamr,
         regions: str = InferenceConfig.regions,
         region_vote: bool = InferenceConfig.region_vote,
+        memory: str = InferenceConfig.memory,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
@@ -128,6 +129,7 @@ class Segmenter:
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
             presence, pamr: drop classes that are nowhere; steps of pixel-adaptive refinement, 0 is off.
             regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; let each agree.
+            memory: a bank of labelled images, which brings its own sizes.
             hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
