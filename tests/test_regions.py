@@ -32,7 +32,7 @@ from clipseg_cli.ops.regions import MOST_REGIONS, id_map_by_area, id_map_by_scor
 from clipseg_cli.regions import REGIONS
 from clipseg_cli.regions.sam2 import point_grid
 from clipseg_cli.training.task import check_sources
-from clipseg_cli.types import ClassList, DecodedImage, ImageSource, RegionMap
+from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Reading, RegionMap
 
 CPU = torch.device("cpu")
 NETWORKS = [name for name in REGIONS.names() if REGIONS.get(name).network]
@@ -490,7 +490,7 @@ def test_without_a_guide_the_tower_s_own_features_say_what_is_alike():
     left = (torch.arange(48) < 20).expand(1, 32, 48).int() + 1
     found = dense_reader(tower(), method)(image, left).features
     assert found.shape == (1, 16, 4, 6)
-    fine = dense_reader(tower(), method, guide=Colors())(image, left).features
+    fine = dense_reader(tower(), method, Reading(guide=Colors()))(image, left).features
     assert fine.shape == (1, 16, 8, 12)
     other = dense_reader(tower(), method)(image, left.flip(2)).features
     assert not torch.allclose(found, other)
