@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, Guide, Method
 
 
-class SecondNetworks(NamedTuple):
+class AuxiliaryNetworks(NamedTuple):
     """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered."""
 
     guide: Guide | None
@@ -84,13 +84,13 @@ class ModelPlan:
         hold_weights_in(backbone.model.visual, self.dtype)  # of the words each is read once, and then kept
         return backbone
 
-    def second_networks(self, backbone: Backbone) -> SecondNetworks:
+    def auxiliary_networks(self, backbone: Backbone) -> AuxiliaryNetworks:
         """What the method, `--saliency` and `--regions` ask beside CLIP.
 
         Raises:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
-        return SecondNetworks(
+        return AuxiliaryNetworks(
             load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
             load_saliency(self.config, backbone, self.device, self.dtype),
             load_regions(self.config, self.chosen, self.device, self.dtype),
@@ -103,7 +103,7 @@ class ModelPlan:
         classes: ClassList,
         *,
         class_scores: bool = False,
-        beside: SecondNetworks | None = None,
+        auxiliary: AuxiliaryNetworks | None = None,
         levels: bool = False,
     ) -> Predictor:
         """A predictor on a model that is loaded already.
@@ -112,9 +112,9 @@ class ModelPlan:
             backbone: the model.
             classes: what it labels.
             class_scores, levels: as in `Predictor`.
-            beside: saves loading other networks once more.
+            auxiliary: saves loading other networks once more.
         """
-        guide, saliency, regions, bank = beside or self.second_networks(backbone)
+        guide, saliency, regions, bank = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,

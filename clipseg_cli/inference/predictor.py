@@ -25,7 +25,7 @@ from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
 from clipseg_cli.ops.regions import nearest_ids
-from clipseg_cli.types import Context, LogitMaps, Segmentation, WindowBatch, Words
+from clipseg_cli.types import Context, LogitMaps, Reading, Segmentation, WindowBatch, Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -97,16 +97,10 @@ class Predictor:
             torch.tensor(v, device=device)
             for v in (protocol.mean or backbone.mean, protocol.std or backbone.std)
         )
-        self.reader = backbone.reader(
-            method,
-            activation=protocol.activation,
-            ln_eps=protocol.ln_eps,
-            keys=self.steps.need("keys"),
-            guide=guide,
-            black=-mean / std,
-            whole=self.steps.need("whole"),
-            levels=levels or self.steps.need("levels"),
-        )
+        keys, whole = self.steps.need("keys"), self.steps.need("whole")
+        levels = levels or self.steps.need("levels")
+        how = Reading(protocol.activation, protocol.ln_eps, keys, guide, -mean / std, whole, levels)
+        self.reader = backbone.reader(method, how)
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
         self.tiling: Tiling = (

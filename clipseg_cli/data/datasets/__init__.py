@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from clipseg_cli.data.datasets._layout import Layout
     from clipseg_cli.types import Dataset
 
-__all__ = [
-    "DATASETS",
-    "FOLDER",
-    "Found",
-    "open_dataset",
-    "own_label_ids",
-    "read_label",
-    "read_values",
-    "recognise",
-]
-
 DATASETS: Registry[Layout] = Registry(__name__, "DATASET", "data set")
 
 FOLDER = "folder"

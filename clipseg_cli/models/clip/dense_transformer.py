@@ -22,7 +22,7 @@ from clipseg_cli.ops.attention import to_grid
 from clipseg_cli.ops.levels import spread, stack_levels
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
-from clipseg_cli.types import DenseFeatures, Tokens
+from clipseg_cli.types import DenseFeatures, Reading, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,37 +33,26 @@ if TYPE_CHECKING:
     from clipseg_cli.types import Block, Guide, Method
 
 
+AS_TRAINED = Reading()
+
+
 class DenseTransformer:
     """Dense reading of a transformer.
 
     Args:
         tower: how it begins and ends, and its blocks.
         method: what replaces the attention of the last block.
-        keys: hand out the keys of the last block as it was trained.
-        guide: the other network, for a method that asks for one.
-        black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
-        whole: hand out the embedding of the picture as well; costs the replaced blocks once more.
-        levels: hand out what goes into some of the blocks as well.
+        how: what else is asked for.
 
     Raises:
         ModelError: the guide looks into a block that the method replaces.
     """
 
-    def __init__(
-        self,
-        tower: Tower,
-        method: Method,
-        *,
-        keys: bool = False,
-        guide: Guide | None = None,
-        black: Tensor | None = None,
-        whole: bool = False,
-        levels: bool = False,
-    ) -> None:
-        self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
-        self.tap = _tapped(guide, tower.depth, method.blocks)
-        self.keys = keys
-        self.depths = spread(tower.depth) if levels else ()
+    def __init__(self, tower: Tower, method: Method, how: Reading = AS_TRAINED) -> None:
+        self.tower, self.method = tower, method
+        self.guide, self.black, self.keys, self.pooled = how.guide, how.black, how.keys, how.whole
+        self.depths = spread(tower.depth) if how.levels else ()
+        self.tap = _tapped(how.guide, tower.depth, method.blocks)
         self.patch = tower.patch
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
@@ -205,25 +194,9 @@ def _tapped(guide: Guide | None, blocks: int, replaced: int) -> int | None:
 
 
 def dense_reader(
-    visual: nn.Module,
-    method: Method,
-    *,
-    activation: str | None = None,
-    ln_eps: float | None = None,
-    keys: bool = False,
-    guide: Guide | None = None,
-    black: Tensor | None = None,
-    whole: bool = False,
-    levels: bool = False,
+    visual: nn.Module, method: Method, how: Reading = AS_TRAINED
 ) -> DenseTransformer | DenseResNet | DenseConv:
-    """The reader that fits the tower.
-
-    Args:
-        visual: the image tower, in eval mode.
-        method: how its last block is read.
-        activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
-        keys: hand out keys, where the tower has any.
-        guide, black, whole, levels: see `DenseTransformer`.
+    """The reader that fits an image tower in eval mode.
 
     Raises:
         ModelError: no reader fits; the message says why.
@@ -235,13 +208,11 @@ def dense_reader(
             hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
         )
     if type(visual).__name__ == "ModifiedResNet":
-        return DenseResNet(visual, method, keys=keys, guide=guide, whole=whole, levels=levels)
-    visual = with_overrides(visual, activation, ln_eps)
+        return DenseResNet(visual, method, how)
+    visual = with_overrides(visual, how.activation, how.ln_eps)
     if is_convolutional(visual):
-        return DenseConv(visual, method, keys=keys, guide=guide, whole=whole, levels=levels)
-    return DenseTransformer(
-        tower_of(visual), method, keys=keys, guide=guide, black=black, whole=whole, levels=levels
-    )
+        return DenseConv(visual, method, how)
+    return DenseTransformer(tower_of(visual), method, how)
 
 
 def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:
