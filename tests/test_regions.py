@@ -433,7 +433,7 @@ def test_maps_by_name_fit_neither_python_nor_crops(tmp_path):
     text = f"folder={tmp_path}"
     with pytest.raises(UsageError, match="maps of regions are found by the names of files"):
         Segmenter.from_pretrained("emoji", regions=text, region_vote=True)
-    with pytest.raises(UsageError, match="maps of --regions are of whole pictures"):
+    with pytest.raises(UsageError, match="maps of --regions are of whole images"):
         check_sources(TrainConfig(dataset=".", teacher=True, regions=text, region_vote=True))
 
 

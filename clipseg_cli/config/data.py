@@ -192,8 +192,3 @@ class IndexConfig(DataConfig):
         metavar="N",
         within=(1, 100_000),
     )
-    short_side: int | None = again(
-        DataConfig,
-        "short_side",
-        help="Resize the short side to this; 0 keeps the size. Default: twice the model's own picture.",
-    )
