@@ -24,11 +24,13 @@ class Segmentation:
 
     Attributes:
         labels: [H, W] class ids; uint8 up to 255 classes, uint16 beyond.
-        scores: [H, W] float32 in [0, 1], probability of the label that won.
+        scores: [H, W] float32 in [0, 1], probability of the label that won; NaN where nobody knows it, as for label maps
+            that are read from files.
         classes: what the ids mean.
         image: the picture that was segmented.
         class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
             time; None unless asked for.
+        derived: what functions have computed from it and want to keep, such as its regions.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -36,6 +38,7 @@ class Segmentation:
     classes: ClassList
     image: DecodedImage
     class_scores: Callable[[int], NDArray[np.float32]] | None = None
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shares(self) -> list[ClassShare]:
         """Share of pixels and mean confidence of every class, in label order; counted once."""
@@ -102,6 +105,7 @@ class Format:
             file holds all results.
         default: written without being asked for.
         class_scores: needs `Segmentation.class_scores`.
+        needs: what it needs beside labels, of "pixels" and "scores", which label maps that are read from files lack.
         ranges: option -> (least, most).
         summary: one line for help texts.
     """
@@ -110,6 +114,7 @@ class Format:
     ending: str = ""
     default: bool = False
     class_scores: bool = False
+    needs: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     summary: str = ""
 
