@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from annotated import filled
 
 from clipseg_cli.ops.components import absorb_small, find_regions, runs_of
 from clipseg_cli.ops.polygons import bridged, signed_area, trace
@@ -32,18 +33,6 @@ def flooded(labels: np.ndarray) -> np.ndarray:
                 index[y, x] = count
                 open_ += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     return index
-
-
-def filled(rings, shape) -> np.ndarray:
-    """A mask from rings by the even-odd rule on the centres of pixels, without any library."""
-    mask = np.zeros(shape, bool)
-    columns = np.arange(shape[1]) + 0.5
-    for ring in rings:
-        for start, end in zip(ring.tolist(), np.roll(ring, -1, 0).tolist(), strict=True):
-            (x, top), (there, bottom) = sorted((start, end), key=lambda corner: corner[1])
-            for row in range(top, bottom):  # what goes up or down flips all that is right of it
-                mask[row] ^= columns > x + (there - x) * (row + 0.5 - top) / (bottom - top)
-    return mask
 
 
 @pytest.mark.parametrize(("shape", "classes", "seed"), MAPS)

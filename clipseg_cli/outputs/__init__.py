@@ -6,7 +6,7 @@ from clipseg_cli.outputs._contact import write_contact_sheet
 from clipseg_cli.outputs._curves import draw_curves
 from clipseg_cli.outputs._grid import thumbnail, write_corruption_grid
 from clipseg_cli.outputs._names import safe_name
-from clipseg_cli.outputs._open import FORMATS, Outputs, format_names
+from clipseg_cli.outputs._open import FORMATS, Outputs, format_names, shown_name
 from clipseg_cli.outputs._own import refuse_strangers
 from clipseg_cli.outputs._predictions import PredictionRow, write_label_sheet, write_predictions
 from clipseg_cli.outputs._run import (
@@ -34,6 +34,7 @@ __all__ = [
     "json_safe",
     "refuse_strangers",
     "safe_name",
+    "shown_name",
     "thumbnail",
     "voc_palette",
     "write_contact_sheet",
