@@ -139,7 +139,7 @@ def test_unknown_confidence_is_left_out_and_ignored_pixels_are_counted(tmp_path,
     assert not any("score" in one for one in coco.dataset["annotations"])
     assert np.array_equal(maps_of(coco)["x.jpg"], np.where(labels == 255, 0, labels))
     assert caplog.messages == [
-        "coco: 160 ignored pixels are in no region of it, like those of the background"
+        "coco: ignored pixels, which are in no region of it, like those of the background: 160"
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 from clipseg_cli import Segmenter
 from clipseg_cli.config import (
     PANELS,
+    ConvertConfig,
     EvalConfig,
     ExportConfig,
     InferenceConfig,
@@ -32,6 +33,7 @@ COMMANDS = {
     "eval": EvalConfig,
     "train": TrainConfig,
     "export": ExportConfig,
+    "convert": ConvertConfig,
 }
 PER_CALL = {"classes", "background"}
 """What the Python API takes with each picture."""

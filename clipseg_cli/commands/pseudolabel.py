@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipseg_cli.config import ignore_value
+from clipseg_cli.commands.convert import Conversion, prepare_conversion
+from clipseg_cli.config import ConvertConfig, ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
 from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
+from clipseg_cli.inference.hyperparameters import is_about_a_format
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.stream import Stream
+from clipseg_cli.outputs import FORMATS, format_names, shown_name
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
@@ -64,6 +67,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         dataset, protocol = open_data(same, "score")
     unseen = _unseen_to_fill(config, dataset)
     plan = plan_model(config, protocol)
+    _check_formats(config)
     folder = config.out / (config.name or default_name(config, dataset))
     with ExitStack() as stack:
         notes = list(dataset.notes)
@@ -191,6 +195,19 @@ class PseudolabelRun:
             sweep(self.folder.glob(SHARE_LOCKS))
             return finish_run(self.folder, self.dataset, self._identity, records)
 
+    def conversion(self) -> Conversion | None:
+        """What writes the formats that were asked for beside the label maps, once the run is complete."""
+        if not self.config.formats:
+            return None
+        return prepare_conversion(
+            ConvertConfig(
+                labels=str(self.folder),
+                formats=self.config.formats,
+                hyperparameters=tuple(filter(is_about_a_format, self.config.hyperparameters)),
+                workers=self.config.workers,
+            )
+        )
+
     @property
     def _worker(self) -> str:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
@@ -259,7 +276,13 @@ class PseudolabelRun:
         group, sample = item
         classes = self.dataset.classes
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
-        data = encode_labels(narrow, classes, image=str(sample.source.relative), made_by=self._made_by)
+        data = encode_labels(
+            narrow,
+            classes,
+            image=str(sample.source.relative),
+            file=sample.source.path.name if sample.source.path else "",
+            made_by=self._made_by,
+        )
         write_bytes(label_path(self.folder, sample), data)
         self._state.written.append(str(sample.source.relative))
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)
@@ -279,6 +302,21 @@ class PseudolabelRun:
             label=fingerprint(data),
             source=self._state.source_bytes[str(sample.source.relative)],
         )
+
+
+def _check_formats(config: PseudolabelConfig) -> None:
+    """Refuse formats that cannot be made of label maps, before the long work starts.
+
+    Raises:
+        UsageError: the message names the first.
+    """
+    for name in format_names(config.format_texts):
+        format_ = FORMATS.get(name)
+        if name == "labels" or "scores" in format_.needs or format_.class_scores:
+            why = (
+                "are what a run is made of" if name == "labels" else "needs more than the label maps of a run"
+            )
+            raise UsageError(f"--formats: {shown_name(name)} {why}", hint="clipseg segment writes any format")
 
 
 def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from clipseg_cli.config.constants import (
     UNLABELLED,
     ignore_value,
 )
+from clipseg_cli.config.convert import ConvertConfig
 from clipseg_cli.config.data import DataConfig, EvalConfig, PseudolabelConfig
 from clipseg_cli.config.inference import (
     BEST,
@@ -73,6 +74,7 @@ __all__ = [
     "TEACHING",
     "UNLABELLED",
     "VOC_RECIPE",
+    "ConvertConfig",
     "DataConfig",
     "EvalConfig",
     "ExportConfig",

@@ -178,6 +178,11 @@ def read_settings(texts: Sequence[str], switches: Mapping[str, Any]) -> Chosen:
     return Chosen(values, chosen)
 
 
+def is_about_a_format(text: str) -> bool:
+    """Whether a text NAME.OPTION=VALUE is about an output format, so that no label depends on it."""
+    return text.partition("=")[0].partition(".")[0].strip().replace("-", "_") in FORMATS.names()
+
+
 def _find(owner: str, name: str) -> Hyperparameter:
     entry: Method | Refinement | Format
     if owner in METHODS.names():

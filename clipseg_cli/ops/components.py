@@ -7,7 +7,7 @@ so that all formats of one label map hold the same ones, in the same order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Labels = NDArray[np.integer[Any]]
+
+LabelMap = TypeVar("LabelMap", bound="Labels")
 
 NOWHERE = -1
 """Index of pixels that are in no region."""
@@ -103,7 +105,7 @@ def find_regions(
     return Regions(index, ids, areas, boxes, sums / np.maximum(areas, 1))
 
 
-def absorb_small(labels: Labels, min_area: int, *, keep: int | None = None) -> Labels:
+def absorb_small(labels: LabelMap, min_area: int, *, keep: int | None = None) -> LabelMap:
     """The same map, in which regions of less than `min_area` pixels have gone to their surroundings.
 
     Such a region takes, as a whole, the label with which it shares the longest border, of those around it that are
@@ -138,7 +140,7 @@ def absorb_small(labels: Labels, min_area: int, *, keep: int | None = None) -> L
         waiting[chosen] = False
         open_ = waiting[inside]
         inside, outside, border = inside[open_], outside[open_], border[open_]
-    return np.asarray(own.astype(labels.dtype)[index])
+    return cast("LabelMap", own.astype(labels.dtype)[index])
 
 
 def runs_of(index: NDArray[np.int32], count: int, *, by: str, cut: bool = False) -> Runs:

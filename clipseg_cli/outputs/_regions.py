@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,12 +96,12 @@ def image_name(result: Segmentation, stem: Path, out: Path) -> str:
         stem: of its outputs.
         out: the folder of all outputs.
     """
-    inside = stem.relative_to(out)
-    path = result.image.source.path
-    if path is not None and inside.as_posix() == str(result.image.source.relative):
-        inside = inside.with_name(path.name)
-    elif path is not None and path.suffix != inside.suffix:
-        inside = inside.with_name(inside.name + path.suffix)
+    inside, source = stem.relative_to(out), result.image.source
+    file = PurePath(source.file or source.relative if source.path is None else source.path)
+    if inside.as_posix() == str(source.relative) or inside.name == file.stem:
+        inside = inside.with_name(file.name)
+    elif file.suffix != inside.suffix:  # saved under a name of its own
+        inside = inside.with_name(inside.name + file.suffix)
     return inside.as_posix().encode(errors="replace").decode()
 
 
@@ -141,10 +142,10 @@ class Lost:
         self._format, self._counts = format_, Counter[str]()
 
     def add(self, what: str, number: int) -> None:
-        """Count something that was lost, as in "regions with holes ..., which ...".
+        """Count something that was lost, as in "regions with holes, which no polygon holds".
 
         Args:
-            what: a text with `{}` where the number belongs.
+            what: a text, behind which the number will stand.
             number: of them in one image.
         """
         if number:
@@ -153,9 +154,9 @@ class Lost:
     def ignored(self, result: Segmentation) -> None:
         """Count pixels without a label, which are as good as background in formats that only hold things."""
         own = int(np.count_nonzero(result.labels == ignore_value(len(result.classes))))
-        self.add("{} ignored pixels are in no region of it, like those of the background", own)
+        self.add("ignored pixels, which are in no region of it, like those of the background", own)
 
     def say(self) -> None:
         """Tell the user, once, behind the last image."""
         for what, number in sorted(self._counts.items()):
-            logger.warning("%s: %s", self._format, what.format(f"{number:,}"))
+            logger.warning("%s: %s: %s", self._format, what, f"{number:,}")

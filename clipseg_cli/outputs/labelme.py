@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clipseg_cli.ops.components import Regions
-    from clipseg_cli.types import RunInfo, Segmentation
+    from clipseg_cli.types import RunInfo, Segmentation, Writer
 
 FOLDER = "labelme"
 VERSION = "5.5.0"
-_HOLES = "{} regions have holes, which no polygon holds: they are shapes of the kind mask"
+_HOLES = "regions with holes, which no polygon holds and a shape of the kind mask does"
 
 
 class LabelMe:
     """A file for each image, in a folder of their own."""
 
-    def __init__(self, run: RunInfo, out: Path, *, min_area: int = 0, polygons: bool = True) -> None:
+    def __init__(self, run: RunInfo, out: Path, min_area: int, polygons: bool) -> None:
         self._version, self._out = run.versions.get("clipseg", ""), out
         self._min_area, self._polygons = min_area, polygons
         self._lost = Lost("labelme")
@@ -103,6 +103,18 @@ class LabelMe:
         return {**shape, "mask": _base64(mask)}
 
 
+def open_labelme(run: RunInfo, out: Path, *, min_area: int = 0, polygons: bool = True) -> Writer:
+    """A writer of `labelme/`.
+
+    Args:
+        run: with what the results are made.
+        out: the folder.
+        min_area: smaller regions, in pixels, go to their surroundings.
+        polygons: regions without holes are polygons; else every region is a mask.
+    """
+    return LabelMe(run, out, min_area, polygons)
+
+
 def _way(folder: Path, image: Path) -> str:
     """From a folder to an image, with slashes; the whole path where there is no way, as between drives."""
     try:
@@ -118,7 +130,7 @@ def _base64(mask: NDArray[np.bool_]) -> str:
 
 
 FORMAT = Format(
-    LabelMe,
+    open_labelme,
     ranges={"min_area": AREAS, "polygons": (0, 1)},
     summary="labelme/*.json: polygons and masks that LabelMe and X-AnyLabeling open",
 )

@@ -10,6 +10,7 @@ is when others are added. Images are looked for in `images/train|val/<image>`: p
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import zlib
 from typing import TYPE_CHECKING
@@ -35,21 +36,21 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from clipseg_cli.types import RunInfo, Segmentation
+    from clipseg_cli.types import RunInfo, Segmentation, Writer
+
+logger = logging.getLogger(__name__)
 
 FOLDER, FILE = "yolo_seg", "data.yaml"
 DIGITS = 10
 """Of a coordinate: enough to find the edge of a pixel again in any image."""
 
-_HOLES = "{} regions have holes, which are joined to the outline by a bridge of no width"
+_HOLES = "regions with holes, which are joined to the outline by a bridge of no width"
 
 
 class YoloSeg:
     """A text file for each image, and `data.yaml` at the end."""
 
-    def __init__(
-        self, run: RunInfo, out: Path, *, min_area: int = 0, val: float = 0.1, images: bool = False
-    ) -> None:
+    def __init__(self, run: RunInfo, out: Path, min_area: int, val: float, images: bool) -> None:
         self._run, self._out, self._folder = run, out, out / FOLDER
         self._min_area, self._val, self._images = min_area, val, images
         self._numbers = class_numbers(run.classes) - 1
@@ -108,7 +109,7 @@ class YoloSeg:
             return ()
         has_val = any((self._folder / "labels" / "val").rglob("*.txt"))
         if not has_val:
-            self._lost.add("{} image is too few for a part for validation: train stands in its place", 1)
+            logger.warning("yolo-seg: no image is for validation, where those for training stand now")
         self._lost.say()
         return (self._describe("val" if has_val else "train"),)
 
@@ -137,6 +138,21 @@ class YoloSeg:
         return "".join(lines)
 
 
+def open_yolo(
+    run: RunInfo, out: Path, *, min_area: int = 0, val: float = 0.1, images: bool = False
+) -> Writer:
+    """A writer of `yolo_seg/`.
+
+    Args:
+        run: with what the results are made.
+        out: the folder.
+        min_area: smaller regions, in pixels, go to their surroundings.
+        val: share of the images that are for validation.
+        images: whether the images are copied too.
+    """
+    return YoloSeg(run, out, min_area, val, images)
+
+
 def _part(name: str, val: float) -> str:
     """Of which part an image is, by its name alone."""
     share = zlib.crc32(name.encode(errors="replace")) / 2**32
@@ -144,7 +160,7 @@ def _part(name: str, val: float) -> str:
 
 
 FORMAT = Format(
-    YoloSeg,
+    open_yolo,
     ranges={"min_area": AREAS, "val": (0, 1), "images": (0, 1)},
     summary="yolo_seg/: polygons and data.yaml for Ultralytics' YOLO",
 )
