@@ -100,3 +100,23 @@ def filled(rings, shape: tuple[int, int]) -> np.ndarray:
                 # What goes up or down flips all that is right of it.
                 mask[row] ^= columns > x + (there - x) * (row + 0.5 - top) / (bottom - top)
     return mask
+
+
+def unbrushed(data) -> np.ndarray:
+    """Label Studio's run lengths, read bit by bit."""
+    bits = "".join(f"{byte:08b}" for byte in data)
+    at = 0
+
+    def read(count):
+        nonlocal at
+        at += count
+        return int(bits[at - count : at], 2)
+
+    size, word = read(32), read(5) + 1
+    lengths = [read(4) + 1 for _ in range(4)]
+    values: list[int] = []
+    while len(values) < size:
+        same, length = read(1), read(lengths[read(2)]) + 1
+        values += [read(word)] * length if same else [read(word) for _ in range(length)]
+    assert len(bits) - at < 8
+    return np.array(values)

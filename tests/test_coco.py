@@ -39,7 +39,7 @@ def maps_of(coco: COCO) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("format_", ["coco"])
+@pytest.mark.parametrize("format_", ["coco", "coco_polygons"])
 def test_no_pixel_differs(format_, tmp_path):
     results = samples()
     (path,) = write(format_, results, tmp_path)
@@ -85,12 +85,21 @@ def test_three_hundred_classes(tmp_path):
     assert np.array_equal(maps_of(read(path))["x.jpg"], labels)
 
 
-def test_a_later_run_keeps_what_earlier_ones_wrote(tmp_path):
-    results = samples()
-    write("coco", results, tmp_path / "once")
-    for part in (results[3:], results[:2], results[1:3]):  # one of them twice
-        write("coco", part, tmp_path / "parts")
-    assert (tmp_path / "parts" / "coco.json").read_bytes() == (tmp_path / "once" / "coco.json").read_bytes()
+def test_polygons_are_polygons_but_for_holes(tmp_path, caplog):
+    noise = np.random.default_rng(1).integers(0, 4, (40, 50))
+    (path,) = write("coco_polygons", [result_of(shapes()), result_of(noise, "noise.jpg")], tmp_path)
+    coco = read(path)
+    assert np.array_equal(maps_of(coco)["noise.jpg"], noise)
+    kinds = [isinstance(one["segmentation"], list) for one in coco.dataset["annotations"]]
+    assert sum(kinds) > 100
+    with_holes = kinds.count(False)
+    assert caplog.messages == [
+        f"coco-polygons: regions with holes, which no polygon holds and compressed run lengths do: {with_holes}"
+    ]
+    for one in coco.dataset["annotations"]:
+        if isinstance(one["segmentation"], list):
+            (corners,) = one["segmentation"]
+            assert len(corners) >= 8
 
 
 def test_the_order_of_images_does_not_matter(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from annotated import filled
+from annotated import filled, unbrushed
 
 from clipseg_cli.ops.components import absorb_small, find_regions, runs_of
 from clipseg_cli.ops.polygons import bridged, signed_area, trace
@@ -151,26 +151,6 @@ def test_long_runs_are_those_of_coco():
     runs = runs_of(regions.index, 2, by="columns")
     theirs = coco.encode(np.asfortranarray(mask))["counts"].decode()
     assert coco_string(counts_of(*runs.of(1), mask.size)) == theirs
-
-
-def unbrushed(data: np.ndarray) -> np.ndarray:
-    """Label Studio's run lengths, read bit by bit."""
-    bits = "".join(f"{byte:08b}" for byte in data.tolist())
-    at = 0
-
-    def read(count):
-        nonlocal at
-        at += count
-        return int(bits[at - count : at], 2)
-
-    size, word = read(32), read(5) + 1
-    lengths = [read(4) + 1 for _ in range(4)]
-    values: list[int] = []
-    while len(values) < size:
-        same, length = read(1), read(lengths[read(2)]) + 1
-        values += [read(word)] * length if same else [read(word) for _ in range(length)]
-    assert len(bits) - at < 8
-    return np.array(values)
 
 
 @pytest.mark.parametrize(("shape", "classes", "seed"), [*MAPS, ((300, 400), 1, 0), ((200, 300), 2, 0)])

@@ -30,6 +30,12 @@ def counts_of(starts: NDArray[np.int64], lengths: NDArray[np.int64], size: int) 
     return counts if not len(edges) or edges[-1] < size else counts[:-1]
 
 
+def runs_in(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Starts and lengths of the runs of a mask [H, W], row by row, each going on in the next row."""
+    change = np.flatnonzero(np.diff(mask.ravel().view(np.int8), prepend=0, append=0))
+    return change[::2], change[1::2] - change[::2]
+
+
 def coco_string(counts: NDArray[np.int64]) -> str:
     """COCO's compressed run lengths.
 

@@ -105,27 +105,32 @@ def image_name(result: Segmentation, stem: Path, out: Path) -> str:
     return inside.as_posix().encode(errors="replace").decode()
 
 
-def writable_names(classes: ClassList, forbidden: str = "") -> list[str]:
+def writable_names(classes: ClassList, forbidden: str = "", taken: tuple[str, ...] = ()) -> list[str]:
     """The names of the classes without characters that a format cannot hold; different ones stay different.
 
     Args:
         classes: whose names.
-        forbidden: further characters, beside those that no text file and no XML holds.
+        forbidden: characters as for `clean`.
+        taken: names that no class may have.
     """
-    found: list[str] = []
+    found = list(taken)
     for name in classes.names:
-        # XML 1.0 has neither control characters nor lone surrogates nor the last two of the first plane.
-        kept = "".join(c if _is_text(c) and c not in forbidden else "_" for c in name) or "_"
+        kept = clean(name, forbidden) or "_"
         number = 2
         own = kept
         while own in found:
             own, number = f"{kept}_{number}", number + 1
         found.append(own)
-    return found
+    return found[len(taken) :]
+
+
+def clean(text: str, forbidden: str = "") -> str:
+    """A text with "_" for each character that no text file and no XML holds, and for further forbidden ones."""
+    return "".join(c if _is_text(c) and c not in forbidden else "_" for c in text)
 
 
 def _is_text(character: str) -> bool:
-    # Cc: control characters, Cs: lone surrogates.
+    # Cc: control characters, Cs: lone surrogates; XML 1.0 lacks the last two of the first plane as well.
     return character == "\t" or (
         unicodedata.category(character) not in ("Cc", "Cs") and character not in "\ufffe\uffff"
     )

@@ -155,8 +155,12 @@ def write_lines(file: IO[bytes], head: bytes, lines: Iterator[bytes], tail: byte
     file.write(b"\n" + tail)
 
 
-def read_lines(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
+def read_lines(file: IO[bytes], name: str = "") -> Iterator[tuple[str, Any]]:
     """What `write_lines` has written: (name of the list, entry), line by line.
+
+    Args:
+        file: at its beginning.
+        name: of a list that has none in the file.
 
     Raises:
         ValueError: a line is not what was written, or the end is missing.
@@ -165,7 +169,7 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
     for line in file:
         text = line.strip().rstrip(b",")
         if text.endswith(b"["):
-            section = text[:-1].strip(b' {":').decode()
+            section = text[:-1].strip(b' {":').decode() or name
         elif text.startswith(b"]"):
             section = ""
         elif section and text:
