@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.inference.regions import reads_names
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 from clipseg_cli.models.auxiliary.saliency import ClipCut, Found, LeastAttended
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedViT
     from clipseg_cli.models.clip.backbones import Backbone
-    from clipseg_cli.types import Guide, Method
+    from clipseg_cli.types import ClassList, Guide, Method
 
 FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6854faff1b5d4be300d54cad6f277/data/weights/decoder_weights.pt"
 """The commit in it fixes the content."""
@@ -43,7 +44,7 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
     Raises:
         UsageError: a guide that is missing or not asked for, or an unknown kind of saliency.
     """
-    if method.guided and not config.guide:
+    if method.guided is True and not config.guide:
         raise UsageError(
             f"--method {config.method_name} needs another network",
             hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
@@ -51,7 +52,7 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
     if config.guide and not method.guided:
         raise UsageError(
             f"--method {config.method_name} asks no other network",
-            hint="leave out --guide, or use --method proxyclip",
+            hint="leave out --guide, or use --method proxyclip or corrclip",
         )
     kind = config.saliency.partition("=")[0]
     if kind not in KINDS and not _folder(config.saliency).is_dir():
@@ -60,15 +61,34 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
         )
 
 
+def require_background(config: InferenceConfig, classes: ClassList) -> None:
+    """Saliency decides what is background, so that one of the classes has to be it.
+
+    Raises:
+        UsageError: none is.
+    """
+    asked = config.saliency_name(classes.background is not None) != NO_SALIENCY
+    if asked and classes.background is None:
+        raise UsageError(
+            f"--saliency {config.saliency} decides what is background, and there is none among the classes",
+            hint="name some with --background, or leave --saliency out",
+        )
+
+
 def load_guide(
-    config: InferenceConfig, method: Method, backbone: Backbone, protocol: Protocol, device: torch.device
+    config: InferenceConfig,
+    method: Method,
+    backbone: Backbone,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Guide | None:
-    """The other network of a method, or None where it asks for none.
+    """The other network of a method, computing in `dtype`, or None where it asks for none.
 
     Raises:
         ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
     """
-    if not method.guided:
+    if not method.guided or not config.guide:
         return None
     if method.pool is not None and _folder(config.guide).is_file():
         tensors = read_checkpoint(_folder(config.guide)).tensors
@@ -78,12 +98,14 @@ def load_guide(
             )
         return DinoiserHead.of(tensors).to(device)
     mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
-    vit = load_self_supervised(config.guide, device)
-    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None)
+    vit = load_self_supervised(config.guide, device, dtype)
+    return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads)
 
 
-def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.device) -> Saliency | None:
-    """The network that finds the foreground, or None where none does, or where a folder holds its maps.
+def load_saliency(
+    config: InferenceConfig, backbone: Backbone, device: torch.device, dtype: torch.dtype
+) -> Saliency | None:
+    """What finds the foreground, computing in `dtype`, or None where nothing does, or where a folder holds its maps.
 
     Raises:
         ClipsegError: its weights cannot be downloaded, read or loaded, or CLIP gives no dense features.
@@ -91,16 +113,16 @@ def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.dev
     kind, _, files = config.saliency_name().partition("=")
     if kind == "clip":
         reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
-        return ClipCut(reader, backbone.mean, backbone.std)
+        return ClipCut(reader, backbone.model.visual, backbone.mean, backbone.std)
     if kind not in ("dino", "found"):
         return None
     if kind == "dino":
-        return LeastAttended(_dino(files, device))
+        return LeastAttended(_dino(files, device, dtype))
     if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
         return Found.own(backbone)
     head, dino = _two_files(files)
     try:
-        vit = _dino(dino, device)
+        vit = _dino(dino, device, dtype)
         path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
     except ModelError as error:
         raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
@@ -117,8 +139,8 @@ def _two_files(text: str) -> tuple[str, str]:
     return (there or pairs)[0]
 
 
-def _dino(file: str, device: torch.device) -> SelfSupervisedViT:
-    return load_self_supervised(f"dino={file}" if file else "dino", device)
+def _dino(file: str, device: torch.device, dtype: torch.dtype) -> SelfSupervisedViT:
+    return load_self_supervised(f"dino={file}" if file else "dino", device, dtype)
 
 
 def saliency_folder(config: InferenceConfig) -> Path | None:
@@ -126,6 +148,13 @@ def saliency_folder(config: InferenceConfig) -> Path | None:
     folder = _folder(config.saliency)
     known = config.saliency.partition("=")[0] in KINDS
     return None if known or not folder.is_dir() else folder
+
+
+def maps_by_name(config: InferenceConfig) -> str:
+    """The option whose maps are found by the names of images, as in "--saliency"; empty where there is none."""
+    if saliency_folder(config):
+        return "--saliency"
+    return "--regions" if reads_names(config.regions) else ""
 
 
 def _folder(text: str) -> Path:

@@ -8,6 +8,7 @@ from clipseg_cli.types.dense import (
     DenseFeatures,
     DenseModel,
     Guide,
+    GuideReads,
     Method,
     Padding,
     PoolFn,
@@ -15,11 +16,13 @@ from clipseg_cli.types.dense import (
     Pyramid,
     Reader,
     ReadFn,
+    ReadRegionsFn,
     Tokens,
 )
 from clipseg_cli.types.images import DecodedImage, ImageSource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
+from clipseg_cli.types.regions import RegionMaker, RegionMap, RegionSource, RegionTools
 from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "DenseModel",
     "Format",
     "Guide",
+    "GuideReads",
     "ImageSource",
     "LogitMaps",
     "Method",
@@ -43,8 +47,13 @@ __all__ = [
     "Positions",
     "Pyramid",
     "ReadFn",
+    "ReadRegionsFn",
     "Reader",
     "Refinement",
+    "RegionMaker",
+    "RegionMap",
+    "RegionSource",
+    "RegionTools",
     "RunInfo",
     "Sample",
     "Scope",
