@@ -144,7 +144,14 @@ class Collected:
 
 def to_json(value: Any) -> bytes:
     """One line of JSON in UTF-8, whatever the texts in it hold."""
-    return json.dumps(json_safe(value), ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        return _compact(value)
+    except (TypeError, ValueError):  # paths, NaN, lone surrogates; rare, and looking for them takes long
+        return _compact(json_safe(value))
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def write_lines(file: IO[bytes], head: bytes, lines: Iterator[bytes], tail: bytes) -> None:
