@@ -409,3 +409,15 @@ def test_many_images_take_no_memory(format_, tmp_path):
     tracemalloc.stop()
     outputs.end()
     assert held < 100 * 1000
+
+
+def test_where_one_file_fails_at_the_end_the_others_are_written(tmp_path):
+    result = samples()[0]
+    outputs = Outputs(("coco", "csv"), RunInfo(result.classes, {}, {}, {"clipseg": "0"}), tmp_path, {})
+    outputs.begin()
+    outputs.write(result, tmp_path / "one")
+    (tmp_path / "coco.json").mkdir()  # meanwhile
+    with pytest.raises(OutputError, match=r"coco\.json"):
+        outputs.end()
+    assert (tmp_path / "regions.csv").stat().st_size
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]

@@ -66,7 +66,8 @@ def convert(
                 advance()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted after {run.finished} of {count(run.total, 'image')}; what is written to {run.out} is kept"
+            f"interrupted after {len(run.finished)} of {count(run.total, 'image')}; "
+            f"files already written to {run.out} are kept"
         ) from None
     rows = _rows(written, run.together)
     if as_json:

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from clipseg_cli.config import check_options, ignore_value
+from clipseg_cli.config import ConvertConfig, check_options, ignore_value
 from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
-from clipseg_cli.inference.hyperparameters import read_settings, require_used
+from clipseg_cli.inference.hyperparameters import is_about_a_format, read_settings, require_used
 from clipseg_cli.ops.components import absorb_small
 from clipseg_cli.outputs import (
     FORMATS,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path, PurePosixPath
 
-    from clipseg_cli.config import ConvertConfig
+    from clipseg_cli.config import PseudolabelConfig
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,35 @@ def check_enough(names: Sequence[str], labels: LabelFolder) -> None:
             raise UsageError(f"{shown_name(name)} needs the images", hint="name their folder with --images")
 
 
+def check_formats_of_a_run(config: PseudolabelConfig) -> None:
+    """Refuse formats that cannot be made of the label maps of a run, before the long work starts.
+
+    Raises:
+        UsageError: the message names the first.
+    """
+    for name in format_names(config.format_texts):
+        format_ = FORMATS.get(name)
+        if name == "labels" or "scores" in format_.needs or format_.class_scores:
+            why = (
+                "are what a run is made of" if name == "labels" else "needs more than the label maps of a run"
+            )
+            raise UsageError(f"--formats: {shown_name(name)} {why}", hint="clipseg segment writes any format")
+
+
+def conversion_of_a_run(config: PseudolabelConfig, folder: Path) -> Conversion | None:
+    """What writes the formats that were asked for with `pseudolabel`, beside the label maps; None without any."""
+    if not config.formats:
+        return None
+    return prepare_conversion(
+        ConvertConfig(
+            labels=str(folder),
+            formats=config.formats,
+            hyperparameters=tuple(filter(is_about_a_format, config.hyperparameters)),
+            workers=config.workers,
+        )
+    )
+
+
 class Conversion:
     """A prepared conversion; iterating it does the work and yields a `Converted` for every label map.
 
@@ -96,7 +125,7 @@ class Conversion:
         labels: what is converted.
         out: where the files go.
         total: number of label maps.
-        finished: how many are done; ahead of what iterating has yielded.
+        finished: images that are done; ahead of what iterating has yielded.
         together: format -> files about all images; known at the end.
     """
 
@@ -111,7 +140,7 @@ class Conversion:
         describes: bool,
     ) -> None:
         self.labels, self.out, self.total = labels, out, len(labels.files)
-        self.finished = 0
+        self.finished: list[str] = []
         self.together: dict[str, tuple[Path, ...]] = {}
         self._config, self._describes = config, describes
         self._pixels = any("pixels" in FORMATS.get(name).needs for name in names)
@@ -159,5 +188,5 @@ class Conversion:
             raise  # every later file would fail in the same way
         except ClipsegError as error:
             return Converted(str(name), error=error)
-        self.finished += 1
+        self.finished.append(str(name))
         return Converted(str(name), written)

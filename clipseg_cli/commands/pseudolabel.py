@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipseg_cli.commands.convert import Conversion, prepare_conversion
-from clipseg_cli.config import ConvertConfig, ignore_value
+from clipseg_cli.commands.convert import check_formats_of_a_run, conversion_of_a_run
+from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
 from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
-from clipseg_cli.inference.hyperparameters import is_about_a_format
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.stream import Stream
-from clipseg_cli.outputs import FORMATS, format_names, shown_name
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clipseg_cli.commands.convert import Conversion
     from clipseg_cli.config import PseudolabelConfig
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
@@ -67,7 +66,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         dataset, protocol = open_data(same, "score")
     unseen = _unseen_to_fill(config, dataset)
     plan = plan_model(config, protocol)
-    _check_formats(config)
+    check_formats_of_a_run(config)
     folder = config.out / (config.name or default_name(config, dataset))
     with ExitStack() as stack:
         notes = list(dataset.notes)
@@ -197,16 +196,7 @@ class PseudolabelRun:
 
     def conversion(self) -> Conversion | None:
         """What writes the formats that were asked for beside the label maps, once the run is complete."""
-        if not self.config.formats:
-            return None
-        return prepare_conversion(
-            ConvertConfig(
-                labels=str(self.folder),
-                formats=self.config.formats,
-                hyperparameters=tuple(filter(is_about_a_format, self.config.hyperparameters)),
-                workers=self.config.workers,
-            )
-        )
+        return conversion_of_a_run(self.config, self.folder)
 
     @property
     def _worker(self) -> str:
@@ -302,21 +292,6 @@ class PseudolabelRun:
             label=fingerprint(data),
             source=self._state.source_bytes[str(sample.source.relative)],
         )
-
-
-def _check_formats(config: PseudolabelConfig) -> None:
-    """Refuse formats that cannot be made of label maps, before the long work starts.
-
-    Raises:
-        UsageError: the message names the first.
-    """
-    for name in format_names(config.format_texts):
-        format_ = FORMATS.get(name)
-        if name == "labels" or "scores" in format_.needs or format_.class_scores:
-            why = (
-                "are what a run is made of" if name == "labels" else "needs more than the label maps of a run"
-            )
-            raise UsageError(f"--formats: {shown_name(name)} {why}", hint="clipseg segment writes any format")
 
 
 def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.errors import UsageError, did_you_mean
+from clipseg_cli.errors import ClipsegError, UsageError, did_you_mean
 from clipseg_cli.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -70,9 +70,18 @@ class Outputs:
         return {name: tuple(writer.write(result, stem)) for name, writer in self._writers.items()}
 
     def end(self) -> dict[str, tuple[Path, ...]]:
-        """Format -> files made of all results.
+        """Format -> files made of all results; where one fails, the others are still written.
 
         Raises:
-            OutputError: a file cannot be written.
+            OutputError: a file cannot be written; the first of several.
         """
-        return {name: tuple(writer.end()) for name, writer in self._writers.items()}
+        written: dict[str, tuple[Path, ...]] = {}
+        failures: list[ClipsegError] = []
+        for name, writer in self._writers.items():
+            try:
+                written[name] = tuple(writer.end())
+            except ClipsegError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return written
