@@ -12,7 +12,7 @@ from clipseg_cli.config.constants import (
     ignore_value,
 )
 from clipseg_cli.config.convert import ConvertConfig
-from clipseg_cli.config.data import DataConfig, EvalConfig, PseudolabelConfig
+from clipseg_cli.config.data import DataConfig, EvalConfig, IndexConfig, PseudolabelConfig
 from clipseg_cli.config.inference import (
     BEST,
     NO_SALIENCY,
@@ -34,63 +34,11 @@ from clipseg_cli.config.protocols import (
     Stitch,
 )
 from clipseg_cli.config.recipes import (
-    COCO_STUFF_RECIPE,
-    CONTEXT_RECIPE,
     EMOJI_RECIPE,
-    QUICK_RECIPE,
     RECIPES,
     VOC_RECIPE,
+    BaseHyperparameters,
     Head,
     Recipe,
 )
 from clipseg_cli.config.training import AUTO, ExportConfig, Setting, TrainConfig
-
-__all__ = [
-    "AUTO",
-    "BACKGROUND_WORDS",
-    "BEST",
-    "BUNDLED_BACKBONE",
-    "BUNDLED_MODEL",
-    "CLIP_DIY_PROTOCOL",
-    "COCO_STUFF_RECIPE",
-    "CONTEXT_RECIPE",
-    "DEFAULT_PROTOCOL",
-    "EMOJI_RECIPE",
-    "IGNORE_INDEX",
-    "IGNORE_INDEX_16",
-    "MAIN",
-    "MASKCLIP_PROTOCOL",
-    "NO_SALIENCY",
-    "OF_A_CLIP",
-    "OUTPUT",
-    "PANELS",
-    "PLAIN_BACKGROUND",
-    "PROTOCOLS",
-    "QUICK_RECIPE",
-    "RECIPES",
-    "REFINEMENTS",
-    "SALIENCY_HEADS",
-    "SCLIP_PROTOCOL",
-    "TEACHING",
-    "UNLABELLED",
-    "VOC_RECIPE",
-    "ConvertConfig",
-    "DataConfig",
-    "EvalConfig",
-    "ExportConfig",
-    "Head",
-    "InferenceConfig",
-    "KeyNorm",
-    "Option",
-    "Protocol",
-    "PseudolabelConfig",
-    "Recipe",
-    "SegmentConfig",
-    "Setting",
-    "Stitch",
-    "TrainConfig",
-    "check_options",
-    "ignore_value",
-    "option",
-    "options_of",
-]

@@ -16,51 +16,13 @@ from clipseg_cli.types.dense import (
     Pyramid,
     Reader,
     ReadFn,
+    Reading,
     ReadRegionsFn,
     Tokens,
 )
 from clipseg_cli.types.images import DecodedImage, ImageSource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
+from clipseg_cli.types.memory import Recall
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
 from clipseg_cli.types.regions import RegionMaker, RegionMap, RegionSource, RegionTools
 from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer
-
-__all__ = [
-    "AttentionFn",
-    "Block",
-    "ClassList",
-    "ClassShare",
-    "Context",
-    "Dataset",
-    "DecodedImage",
-    "DenseFeatures",
-    "DenseModel",
-    "Format",
-    "Guide",
-    "GuideReads",
-    "ImageSource",
-    "LogitMaps",
-    "Method",
-    "Padding",
-    "PixelRefinement",
-    "PoolFn",
-    "Positions",
-    "Pyramid",
-    "ReadFn",
-    "ReadRegionsFn",
-    "Reader",
-    "Refinement",
-    "RegionMaker",
-    "RegionMap",
-    "RegionSource",
-    "RegionTools",
-    "RunInfo",
-    "Sample",
-    "Scope",
-    "Segmentation",
-    "Tile",
-    "Tokens",
-    "WindowBatch",
-    "Words",
-    "Writer",
-]

@@ -209,6 +209,8 @@ class DenseFeatures(NamedTuple):
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
         whole: [B, D] embedding of the picture as CLIP was trained to give it; None unless asked for.
+        levels: [B, F, h, w] features of several depths on top of each other, of mean square 1 each; None unless asked
+            for.
     """
 
     features: Tensor
@@ -218,6 +220,29 @@ class DenseFeatures(NamedTuple):
     overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
     objectness: Tensor | None = None
     whole: Tensor | None = None
+    levels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an image tower is read, beside the method.
+
+    Attributes:
+        activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
+        keys: hand out keys, where the tower has any.
+        guide: the other network, for a method that asks for one.
+        black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
+        whole: hand out the embedding of the image as well; costs the replaced blocks once more.
+        levels: hand out features of several depths as well.
+    """
+
+    activation: str | None = None
+    ln_eps: float | None = None
+    keys: bool = False
+    guide: Guide | None = None
+    black: Tensor | None = None
+    whole: bool = False
+    levels: bool = False
 
 
 class Reader(Protocol):
@@ -272,24 +297,5 @@ class DenseModel(Protocol):
     @property
     def words(self) -> frozenset[str] | None: ...  # noqa: D102
 
-    def reader(
-        self,
-        method: Method | None,
-        *,
-        activation: str | None,
-        ln_eps: float | None,
-        keys: bool,
-        guide: Guide | None = None,
-        black: Tensor | None = None,
-        whole: bool = False,
-    ) -> Reader:
-        """How its features are read; the arguments concern a CLIP and are refused by a student.
-
-        Args:
-            method: what replaces the attention of the last block.
-            activation, ln_eps: forced on the image tower; None keeps its own.
-            keys: hand out keys.
-            guide: the other network, for a method that asks for one.
-            black: [3] what a black pixel becomes by normalisation.
-            whole: hand out the embedding of the picture as well.
-        """
+    def reader(self, method: Method | None, how: Reading) -> Reader:
+        """How its features are read; both concern a CLIP, and a student refuses them."""

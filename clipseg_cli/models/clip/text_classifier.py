@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from safetensors.torch import load, save
 from clipseg_cli.errors import OutputError
 from clipseg_cli.ops.similarity import average_prompts
 from clipseg_cli.utils.files import write_bytes
-from clipseg_cli.utils.lanes import run_in_lanes
+from clipseg_cli.utils.threads import map_single_threaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,9 +87,9 @@ def compute_embeds(
     def average(embeds: Tensor) -> Tensor:
         return torch.stack([average_prompts(word) for word in embeds.split([len(word) for word in prompts])])
 
-    parts = run_in_lanes([partial(embed, batch) for batch in order.split(PROMPTS_PER_BATCH)], device)
+    parts = map_single_threaded(embed, order.split(PROMPTS_PER_BATCH), device)
     embeds = torch.cat(parts)[order.argsort().to(device)]
-    return run_in_lanes([partial(average, embeds)], device)[0]
+    return map_single_threaded(average, [embeds], device)[0]
 
 
 def encode_text(model: Any, tokens: Tensor) -> Tensor:
