@@ -298,14 +298,14 @@ class _Talk:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it is closed
             to_nowhere(self._stream)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:
+        except (OSError, ValueError):
             to_nowhere(self._stream)
 
 

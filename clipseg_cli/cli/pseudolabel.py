@@ -96,8 +96,10 @@ def _label(run: PseudolabelRun, console: Console) -> None:
             f"the same command goes on with the rest"
         ) from None
     summary = run.finish()
+    unwritten = 0
     if summary is not None:
         _show(summary, run, console)
+        unwritten = _convert(run, console)
     else:
         _show_part(run, console)
     if run.done:
@@ -112,6 +114,31 @@ def _label(run: PseudolabelRun, console: Console) -> None:
         error = f"{len(failures)} of {count(total, 'image')} {have} no label"
         console.error(ClipsegError(error, hint="once they are mended, the same command labels them too"))
         raise typer.Exit(1)
+    if unwritten:
+        raise typer.Exit(1)
+
+
+def _convert(run: PseudolabelRun, console: Console) -> int:
+    """Write the label maps in the formats that were asked for; how many of them could not be."""
+    conversion = run.conversion()
+    if conversion is None:
+        return 0
+    for note in conversion.labels.notes:
+        console.say(f"Note: {note}")
+    failed = 0
+    with (
+        console.progress("converting", total=conversion.total) as advance,
+        closing(iter(conversion)) as results,
+    ):
+        for result in results:
+            if result.error is not None:
+                failed += 1
+                console.error(result.error)
+            advance()
+    for paths in conversion.together.values():
+        for path in paths:
+            console.say(f"wrote {path}")
+    return failed
 
 
 def _show_part(run: PseudolabelRun, console: Console) -> None:

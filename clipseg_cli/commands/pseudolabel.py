@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipseg_cli.commands.convert import check_formats_of_a_run, conversion_of_a_run
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clipseg_cli.commands.convert import Conversion
     from clipseg_cli.config import PseudolabelConfig
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
@@ -65,6 +67,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         dataset, protocol = open_data(same, "score")
     unseen = _unseen_to_fill(config, dataset)
     plan = plan_model(config, protocol)
+    check_formats_of_a_run(config)
     folder = config.out / (config.name or default_name(config, dataset))
     with ExitStack() as stack:
         notes = list(dataset.notes)
@@ -187,6 +190,10 @@ class PseudolabelRun:
             remove_stale_locks(self.folder.glob(SHARE_LOCKS))
             return finish_run(self.folder, self.dataset, self.identity, records)
 
+    def conversion(self) -> Conversion | None:
+        """What writes the formats that were asked for beside the label maps, once the run is complete."""
+        return conversion_of_a_run(self.config, self.folder)
+
     @property
     def _worker(self) -> str:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
@@ -241,7 +248,13 @@ class PseudolabelRun:
         if name in self._corrected:
             return self._corrected[name]
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
-        data = encode_labels(narrow, classes, image=name, made_by=self._made_by)
+        data = encode_labels(
+            narrow,
+            classes,
+            image=name,
+            file=sample.source.path.name if sample.source.path else "",
+            made_by=self._made_by,
+        )
         write_bytes(label_path(self.folder, sample), data)
         self._state.written.append(name)
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)

@@ -124,6 +124,14 @@ class PseudolabelConfig(DataConfig):
         metavar="P",
         within=PROBABILITY,
     )
+    formats: str = option(
+        "",
+        "Also write, into the run folder: coco, labelme, yolo-seg, ...; clipseg models --formats lists all.",
+        panel=OUTPUT,
+        metavar="LIST",
+        flags=("--formats", "-f"),
+        kind="format",
+    )
     out: Path = option(
         Path("runs/pseudolabel"),
         "Folder of the runs.",
@@ -139,6 +147,11 @@ class PseudolabelConfig(DataConfig):
         metavar="NAME",
         read=run_name,
     )
+
+    @property
+    def format_texts(self) -> tuple[str, ...]:
+        """What `--formats` says."""
+        return (self.formats,) if self.formats else ()
 
 
 @dataclass(frozen=True)

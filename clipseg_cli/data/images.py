@@ -24,6 +24,7 @@ from clipseg_cli.types import DecodedImage, ImageSource
 from clipseg_cli.utils.files import open_input
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import IO, Any
 
     from numpy.typing import NDArray
@@ -54,6 +55,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_FIRST_ON_ITS_SIDE = 5
 _FILTER_LOCK = threading.Lock()
 
 
@@ -186,6 +188,24 @@ def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.B
             )
     taken.seek(0)
     return taken
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture as it is read, upright, from its header alone.
+
+    Raises:
+        ImageError: unreadable, or not a picture.
+    """
+    _silence_pillow()
+    try:
+        with path.open("rb") as file, open_picture(file, _FORMATS) as image:
+            width, height = image.size
+            turned = _orientation(image) >= _FIRST_ON_ITS_SIDE
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not a picture that can be read", hint=_READABLE) from error
+    except Exception as error:
+        raise ImageError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
+    return (width, height) if turned else (height, width)
 
 
 def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) -> DecodedImage:

@@ -91,6 +91,16 @@ def label_size(path: Path) -> tuple[int, int]:
         return image.size[1], image.size[0]
 
 
+def label_texts(path: Path) -> dict[str, str]:
+    """What a label picture says beside its pixels, by the names of its text chunks.
+
+    Raises:
+        DatasetError: as `read_label`.
+    """
+    with _opened(path) as image:
+        return {str(name): text for name, text in image.info.items() if isinstance(text, str)}
+
+
 def is_decodable(path: Path) -> bool:
     """Whether a file is a whole picture of any kind, class ids or not."""
     try:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TABLES = ("classes.json", "manifest.json")
 """Where clipseg says what the ids in a folder of labels mean."""
 
-_NO_LABELS = ("_overlay", "_heatmaps")
+_NO_LABELS = ("_overlay", "_heatmaps", "_confidence")
 _HERE = PurePosixPath()
 LISTED = 5
 

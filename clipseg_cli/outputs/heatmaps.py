@@ -94,4 +94,10 @@ def _colorize(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     )
 
 
-FORMAT = Format(each(write), ENDING, class_scores=True, summary="a confidence picture for each class")
+FORMAT = Format(
+    each(write),
+    ENDING,
+    class_scores=True,
+    needs=("pixels", "scores"),
+    summary="a confidence picture for each class",
+)

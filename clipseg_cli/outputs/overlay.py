@@ -67,6 +67,7 @@ FORMAT = Format(
     each(write),
     ENDING,
     default=True,
+    needs=("pixels",),
     ranges={"opacity": (0, 1)},
     summary="the picture tinted by class, with contours and a legend",
 )

@@ -19,10 +19,12 @@ class ImageSource:
     Attributes:
         path: the file, or None for standard input.
         relative: where its outputs go below the output folder, without suffix; unique within a run.
+        file: name of its file, suffix included, where only that is known and not the file; else empty.
     """
 
     path: Path | None
     relative: PurePosixPath
+    file: str = ""
 
     def __str__(self) -> str:
         return "standard input" if self.path is None else str(self.path)
@@ -34,7 +36,7 @@ class DecodedImage:
 
     Attributes:
         source: where it came from.
-        pixels: uint8 RGB [H, W, 3].
+        pixels: uint8 RGB [H, W, 3]; [0, 0, 3] where only labels of it were read.
         notes: what a user should know about the decoding ("animation: first of 12 frames").
     """
 
