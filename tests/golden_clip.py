@@ -2,11 +2,131 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import torch
+from golden_papers import read_by, upsampled
+
+from clipseg_cli.methods import sc_clip
+from clipseg_cli.ops.correlation import correlations
+from clipseg_cli.ops.reduce import reduce_layers, stretched, upsample
+from clipseg_cli.ops.similarity import cosine_logits, merge_aliases
+from clipseg_cli.ops.windows import plan_windows, stitch
+from clipseg_cli.refinements.area_threshold import small_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from golden_cases import Case, Tensors
 
-CHECKS: dict[str, Callable[[Case, Tensors], Tensors]] = {}
+    from clipseg_cli.types import Method, Tokens
+
+
+def window_mean(
+    case: Case, method: Method, image: torch.Tensor, text: torch.Tensor, **reading: Any
+) -> torch.Tensor:
+    """Cosines of sliding windows, averaged at the size of the input: [Q, H, W]."""
+    size = (image.shape[2], image.shape[3])
+    windows = plan_windows(size, case.options["crop"], case.options["stride"])
+    maps = []
+    for window in windows:
+        rows, columns = window.slices
+        dense = read_by(case, method, image[:, :, rows, columns], **reading)
+        maps.append(cosine_logits(dense.features, text)[0])
+    return stitch(maps, windows, size)
+
+
+def decided(o: dict[str, Any], logits: torch.Tensor, excluded: torch.Tensor | None = None) -> torch.Tensor:
+    """Labels as the tool decides them: 0 where the winner is less probable than the threshold."""
+    class_of = torch.tensor(o["query_to_class"])
+    layer = stretched(o["logit_scale"] * logits, (logits.shape[1], logits.shape[2]))
+    reduced = reduce_layers([layer], excluded=None if excluded is None else excluded[class_of])
+    return class_of[reduced.winner.long()].masked_fill(reduced.score < o["prob_thd"], 0)
+
+
+def probabilities(o: dict[str, Any], logits: torch.Tensor) -> torch.Tensor:
+    """[C, H, W], the best word speaking for its class."""
+    mapping = o["query_to_class"]
+    return merge_aliases((o["logit_scale"] * logits).softmax(dim=0), mapping, max(mapping) + 1)
+
+
+def sc_clip_of(o: dict[str, Any]) -> Method:
+    """SC-CLIP with the options of a case; its blocks are counted from 1."""
+    names = {
+        "beta": "alike",
+        "res_cls": "cls_share",
+        "lof_neighbours": "neighbours",
+        "lof_contamination": "odd_share",
+        "middle_gamma": "sharpness",
+        "middle_beta": "margin",
+    }
+    values = {ours: o[theirs] for theirs, ours in names.items() if theirs in o}
+    if "pre_adjust_idx" in o:
+        values |= {"middle": o["pre_adjust_idx"] + 1, "early": o["post_adjust_idx"] + 1}
+        values["detail"] = (o["multi_start_idx"] + 1, o["multi_end_idx"])
+    return replace(sc_clip.METHOD, read=partial(sc_clip.read, **values))
+
+
+def check_sc_clip(case: Case, given: Tensors) -> Tensors:
+    method, image, inner = sc_clip_of(case.options), given["image"], {}
+    o = case.options
+    assert method.read is not None
+    own = method.read
+
+    def watched(blocks: Any, x: torch.Tensor, grid: tuple[int, int], guide: Any) -> Tokens:
+        behind = [x]
+        for block in blocks[:-1]:
+            behind.append(block(behind[-1]))
+        last, middle = (z[:, 1:].mT.unflatten(2, grid) for z in (behind[-1], behind[o["pre_adjust_idx"] + 1]))
+        odd = sc_clip.outliers(last, o["lof_neighbours"], o["lof_contamination"])
+        inner["outliers"] = odd.flatten().nonzero()[:, 0]
+        inner["lof"] = sc_clip.outlier_factors(last, o["lof_neighbours"])
+        inner["mid_similarity"] = correlations(sc_clip.mended(middle, odd), -2.0)
+        return own(blocks, x, grid, guide)
+
+    dense = read_by(case, replace(method, read=watched), image)
+    logits = cosine_logits(dense.features, given["text"])
+    found = {
+        **inner,
+        **dict.fromkeys(("feat", "feat_corrected"), dense.features),
+        **dict.fromkeys(("logits", "logits_corrected"), logits),
+        "upsampled": upsampled(logits, image),
+    }
+    if "out.feat_reference_quirk" in case.tensors:
+        found["feat_reference_quirk"] = quirk(case, method, image)
+    return found
+
+
+def quirk(case: Case, method: Method, image: torch.Tensor) -> torch.Tensor:
+    """The features where an outlier is looked for at the place that the published code finds by the number of rows."""
+    own = sc_clip.outliers
+
+    def misplaced(features: torch.Tensor, *options: Any) -> torch.Tensor:
+        rows, odd = features.shape[2], own(features, *options)
+        index = odd.flatten(1).nonzero()[:, 1]
+        wrong = torch.zeros_like(odd)
+        wrong[:, index // rows, index % rows] = True
+        return wrong
+
+    with mock.patch.object(sc_clip, "outliers", misplaced):
+        return read_by(case, method, image).features
+
+
+def check_sc_clip_windows(case: Case, given: Tensors) -> Tensors:
+    o = case.options
+    mean = window_mean(case, sc_clip_of(o), given["image"], given["text"])
+    logits = upsample(mean[None], tuple(o["original_size"]))[0]
+    prob, small = probabilities(o, logits), None
+    if o.get("area_thd"):
+        small = small_classes(prob.argmax(dim=0), len(prob), o["area_thd"])
+        prob = prob.masked_fill(small[:, None, None], 0)
+    return {"logits": logits[None], "prob": prob, "pred": decided(o, logits, small)}
+
+
+CHECKS: dict[str, Callable[[Case, Tensors], Tensors]] = {
+    "sc_clip": check_sc_clip,
+    "sc_clip_sliding_window": check_sc_clip_windows,
+}
