@@ -16,6 +16,7 @@ from clipseg_cli.ops.reduce import reduce_layers, stretched, upsample
 from clipseg_cli.ops.similarity import cosine_logits, merge_aliases
 from clipseg_cli.ops.windows import plan_windows, stitch
 from clipseg_cli.refinements.area_threshold import small_classes
+from clipseg_cli.refinements.tlp import spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +127,33 @@ def check_sc_clip_windows(case: Case, given: Tensors) -> Tensors:
     return {"logits": logits[None], "prob": prob, "pred": decided(o, logits, small)}
 
 
+def propagated(o: dict[str, Any], logits: torch.Tensor, pixels: torch.Tensor, text: torch.Tensor) -> Any:
+    """PEARL's propagation of logits [Q, H, W] at full size, as it is done in a tool that never holds them."""
+    names = {
+        "cg_iters": "steps",
+        "tau_text": "tau",
+        "diag_boost": "boost",
+        "edge_sharpness": "sharpness",
+        "smoothness": "smoothness",
+    }
+    options = {ours: o[theirs] for theirs, ours in names.items() if theirs in o}
+    return spread(
+        [stretched(logits, size_of(logits))], stretched(pixels, size_of(logits)), text, o["grid"], **options
+    )
+
+
+def size_of(maps: torch.Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]
+
+
+def check_pearl_tlp(case: Case, given: Tensors) -> Tensors:
+    logits = given["logits"][0]
+    found = propagated(case.options, logits, given["pixels"][0], given["query"])
+    return {"propagated": upsample(found[None], size_of(logits))}
+
+
 CHECKS: dict[str, Callable[[Case, Tensors], Tensors]] = {
+    "pearl_tlp": check_pearl_tlp,
     "sc_clip": check_sc_clip,
     "sc_clip_sliding_window": check_sc_clip_windows,
 }

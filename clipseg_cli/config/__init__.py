@@ -14,6 +14,7 @@ from clipseg_cli.config.constants import (
 from clipseg_cli.config.data import DataConfig, EvalConfig, PseudolabelConfig
 from clipseg_cli.config.inference import (
     BEST,
+    GRAPHS,
     NO_SALIENCY,
     OF_A_CLIP,
     REFINEMENTS,
@@ -55,6 +56,7 @@ __all__ = [
     "CONTEXT_RECIPE",
     "DEFAULT_PROTOCOL",
     "EMOJI_RECIPE",
+    "GRAPHS",
     "IGNORE_INDEX",
     "IGNORE_INDEX_16",
     "MAIN",

@@ -10,7 +10,15 @@ from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_
 from clipseg_cli.config.options import INFERENCE, MAIN, METHOD, MODEL, OUTPUT, WORDS, folder, option
 from clipseg_cli.config.protocols import PROTOCOLS
 
-REFINEMENTS = ("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr")
+REFINEMENTS = (
+    "guide",
+    "saliency",
+    "propagate",
+    "prompt_denoising",
+    "key_smoothing",
+    "presence",
+    "pamr",
+)
 """Options that make other labels of what a method reads."""
 
 OF_A_CLIP = (
@@ -61,6 +69,10 @@ def best_saliency(model: str, pretrained: str | None, method: str, protocol: str
     diy = method.replace("-", "_") == "clip_diy" and protocol == InferenceConfig.protocol
     return "found" if fits and diy else NO_SALIENCY
 
+
+PROPAGATIONS = ("lposs", "lposs+", "pearl")
+GRAPHS = PROPAGATIONS[:2]
+"""Those that look at patches, and may ask a guide."""
 
 PROBABILITY = (0, 1)
 SIDE = 16_384
@@ -128,8 +140,8 @@ class InferenceConfig:
     )
     guide: str = option(
         "",
-        "The auxiliary network of proxyclip and dinoiser: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, or a head "
-        "of CLIP-DINOiser.",
+        "The auxiliary network of proxyclip, dinoiser and --propagate lposs: dino, dino-b8, dinov2, a ViT of timm, "
+        "NAME=FILE, or a head of CLIP-DINOiser.",
         panel=METHOD,
         metavar="NAME",
     )
@@ -148,6 +160,15 @@ class InferenceConfig:
         metavar="NAME",
         choices=tuple(PROTOCOLS),
         kind="protocol",
+    )
+    propagate: str = option(
+        "",
+        "Let scores flow: lposs (between patches that look alike, to the --guide if there is one, else to the model), "
+        "lposs+ (and between near pixels of one colour), pearl (over the image, up to its edges).",
+        panel=METHOD,
+        metavar="KIND",
+        choices=PROPAGATIONS,
+        kind="propagation",
     )
     prompt_denoising: float = option(
         0.0,

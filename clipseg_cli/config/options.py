@@ -63,7 +63,7 @@ class Option:
         """
         if value is None:
             return
-        if self.choices and value not in self.choices:
+        if self.choices and value and value not in self.choices:
             raise UsageError(f"unknown {self.kind or name} '{value}'", hint=did_you_mean(value, self.choices))
         if self.within is not None and not self.within[0] <= value <= self.within[1]:
             low, high = self.within

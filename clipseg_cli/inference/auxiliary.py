@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
+from clipseg_cli.config import BEST, GRAPHS, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ModelError, UsageError
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
@@ -48,10 +48,10 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
             f"--method {config.method_name} needs another network",
             hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
         )
-    if config.guide and not method.guided:
+    if config.guide and not _asks(config, method):
         raise UsageError(
             f"--method {config.method_name} asks no other network",
-            hint="leave out --guide, or use --method proxyclip",
+            hint="leave out --guide, or use --method proxyclip or --propagate lposs",
         )
     kind = config.saliency.partition("=")[0]
     if kind not in KINDS and not _folder(config.saliency).is_dir():
@@ -63,12 +63,12 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
 def load_guide(
     config: InferenceConfig, method: Method, backbone: Backbone, protocol: Protocol, device: torch.device
 ) -> Guide | None:
-    """The other network of a method, or None where it asks for none.
+    """The other network of a method or a propagation, or None where none is asked for.
 
     Raises:
         ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
     """
-    if not method.guided:
+    if not config.guide or not _asks(config, method):
         return None
     if method.pool is not None and _folder(config.guide).is_file():
         tensors = read_checkpoint(_folder(config.guide)).tensors
@@ -79,7 +79,12 @@ def load_guide(
         return DinoiserHead.of(tensors).to(device)
     mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
     vit = load_self_supervised(config.guide, device)
-    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None)
+    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None or not method.guided)
+
+
+def _asks(config: InferenceConfig, method: Method) -> bool:
+    """Whether the method or the propagation looks at a guide."""
+    return method.guided or config.propagate in GRAPHS
 
 
 def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.device) -> Saliency | None:

@@ -103,7 +103,7 @@ def hyperparameters_of(entry: Method | Refinement | Format) -> dict[str, Hyperpa
 def _defaults(entry: Method | Refinement | Format) -> Iterator[tuple[str, Any]]:
     functions: Iterable[Any]
     if isinstance(entry, Refinement):
-        functions = (entry.refine, entry.change, entry.observe)
+        functions = (entry.refine, entry.change, entry.spread, entry.observe)
     elif isinstance(entry, Format):
         functions = (entry.open,)
     else:
@@ -198,6 +198,9 @@ def _switch(owner: str, switches: Mapping[str, Any]) -> Hyperparameter:
     if owner not in REFINEMENTS.names():
         what, option = ("method", "--method") if owner in METHODS.names() else ("format", "--formats")
         raise UsageError(f"--set {owner}=...: {owner} is a {what}", hint=f"choose it with {option} {owner}")
+    if REFINEMENTS.get(owner).chosen_by:
+        option, value, *_ = REFINEMENTS.get(owner).chosen_by
+        raise UsageError(f"--set {owner}=...: it has an option of its own", hint=f"use --{option} {value}")
     default = switches.get(owner, 0.0)
     if isinstance(default, str):
         raise UsageError(f"--set {owner}=...: it has an option of its own", hint=f"use --{owner}")
@@ -222,6 +225,9 @@ def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
             turn_on = f"--{owner.replace('_', '-')}"
             if owner in METHODS.names():
                 turn_on = f"--method {owner}"
+            elif owner in REFINEMENTS.names() and REFINEMENTS.get(owner).chosen_by:
+                option, value, *_ = REFINEMENTS.get(owner).chosen_by
+                turn_on = f"--{option.replace('_', '-')} {value}"
             elif owner in FORMATS.names():
                 turn_on = f"--formats {owner}"
             raise UsageError(f"--set {owner}.{name} does nothing without {turn_on}", hint=f"add {turn_on}")

@@ -24,7 +24,7 @@ from clipseg_cli.inference.prepare import Prepared, prepare
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
-from clipseg_cli.types import Context, LogitMaps, Segmentation, WindowBatch, Words
+from clipseg_cli.types import Context, LogitMaps, Segmentation, Tile, WindowBatch, Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -108,7 +108,8 @@ class Predictor:
             saliency = None
         self.guide, self.saliency, self.saliency_maps = guide, saliency, saliency_folder(config)
         require_background(config, classes)
-        values = values_of(config, protocol, chosen, self.saliency_name, guided=guide is not None)
+        guided = guide is not None and method is not None and method.guided
+        values = values_of(config, protocol, chosen, self.saliency_name, guided=guided)
         self.steps = plan_steps(values, chosen.hyperparameters, background=classes.background is not None)
         mean, std = (
             torch.tensor(v, device=device)
@@ -122,6 +123,7 @@ class Predictor:
             guide=guide,
             black=-mean / std,
             whole=self.steps.need("whole"),
+            values=self.steps.need("values") and guide is None,
         )
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
@@ -136,7 +138,7 @@ class Predictor:
         class_of = torch.tensor(
             classes.query_to_class, device=device, dtype=torch.uint8 if narrow else torch.int32
         )
-        self.words = Words(classes, class_of, s.refine_scale)
+        self.words = Words(classes, class_of, s.refine_scale, text_embeds)
         self.classes, self.text_embeds = classes, text_embeds
         self.device, self.dtype = device, dtype
         self.batch_size = config.batch_size
@@ -205,6 +207,8 @@ class Predictor:
             own = list(islice(parts, len(picture.windows)))
             context = self._context(picture, own)
             maps = [part.maps for part in own]
+            for step in self.steps.graph:
+                maps = step.spread(maps, context)
             for step in before:
                 maps = [step(one, context) for one in maps]
             size = (picture.pixels.shape[1], picture.pixels.shape[2])
@@ -274,11 +278,14 @@ class Predictor:
         return Context(
             self.words,
             partial(self.normalise, picture.pixels),
+            lambda: picture.pixels.float() / 255,
             picture.size,
             self.settings.softmax_scale,
             self.settings.protocol.key_norm,
             observed,
             auxiliary,
+            [Tile(w.top, w.top + w.height, w.left, w.left + w.width) for w in picture.windows],
+            guided=self.guide is not None,
         )
 
     def _segmentation(self, one: Prepared, labelled: _Labelled, *, class_scores: bool) -> Segmentation:

@@ -13,7 +13,7 @@ from clipseg_cli.outputs import format_names
 from clipseg_cli.refinements import REFINEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -53,6 +53,11 @@ class Step:
         assert self.refinement.change is not None
         return self.refinement.change(windows, words, **self._of(self.refinement.change))
 
+    def spread(self, maps: Sequence[LogitMaps], context: Context) -> list[LogitMaps]:
+        """Maps of all windows of an image, refined together."""
+        assert self.refinement.spread is not None
+        return self.refinement.spread(maps, context, self.value, **self._of(self.refinement.spread))
+
     def observe(self, windows: WindowBatch, words: Words) -> Tensor:
         """What is noted of each window: [B, ...]."""
         assert self.refinement.observe is not None
@@ -73,12 +78,14 @@ class Steps:
 
     Attributes:
         window: right behind the network, batch by batch.
+        graph: on the patches of all windows of an image, before these are merged.
         observing: those that note something of each window for later.
         grid: on the patches, of each window or of the merged image.
         full: behind the grid, on regions, pixels and the whole image.
     """
 
     window: tuple[Step, ...] = ()
+    graph: tuple[Step, ...] = ()
     observing: tuple[Step, ...] = ()
     grid: tuple[Step, ...] = ()
     full: tuple[Step, ...] = ()
@@ -91,10 +98,11 @@ class Steps:
             own = [step for step in steps if step.refinement.scope == name]
             return sorted(own, key=lambda step: step.refinement.order)
 
-        grid = scope("grid")
+        graph, grid = scope("graph"), scope("grid")
         return cls(
             tuple(scope("window")),
-            tuple(step for step in grid if step.refinement.observe is not None),
+            tuple(graph),
+            tuple(step for step in (*graph, *grid) if step.refinement.observe is not None),
             tuple(grid),
             tuple(step for name in AFTER_MERGING for step in scope(name)),
         )
@@ -108,7 +116,7 @@ class Steps:
         return (self.grid, self.full) if refines_windows else ((), (*self.grid, *self.full))
 
     def __iter__(self) -> Iterator[Step]:
-        return iter((*self.window, *self.grid, *self.full))
+        return iter((*self.window, *self.graph, *self.grid, *self.full))
 
     def need(self, what: str) -> bool:
         """Whether any step has that in `Refinement.needs`."""
@@ -127,7 +135,11 @@ def values_of(
         saliency: what finds the foreground, once "auto" is resolved.
         guided: whether the method has an auxiliary network, which may know what objects are.
     """
-    own = {name: getattr(config, name) for name in REFINEMENTS.names() if hasattr(config, name)}
+    own = {}
+    for name in REFINEMENTS.names():
+        option, *values = REFINEMENTS.get(name).chosen_by or (name,)
+        value = getattr(config, option, None)
+        own[name] = value if not values or value in values else None
     return {
         **own,
         "area_threshold": protocol.area_threshold,
@@ -176,7 +188,7 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"--set {name}=... and {option} say the same", hint="leave out one of them")
     for name in chosen.values:
-        needs = {"keys", "whole"} & set(REFINEMENTS.get(name).needs)
+        needs = {"keys", "values", "whole"} & set(REFINEMENTS.get(name).needs)
         if not method and (needs or name in OF_A_CLIP):
             raise UsageError(
                 f"--set {name}=... is about a CLIP; a student is used as it was trained",
@@ -189,6 +201,12 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
         raise UsageError(
             f"--method {method} has no keys for --key-smoothing: each patch is a picture of its own",
             hint="leave out --key-smoothing, or choose another --method",
+        )
+    graph = [name for name in on if REFINEMENTS.get(name).scope == "graph"]
+    if graph and method and find_method(method).pyramid is not None:
+        raise UsageError(
+            f"--method {method} has no patches for --propagate {config.propagate}: it sees crops of several sizes",
+            hint="take --propagate pearl, or choose another --method",
         )
     require_used(chosen, method, (*on, *format_names(config.format_texts)))
     return chosen
@@ -234,4 +252,11 @@ def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool)
     decide = fixed("decide", "upsampling, softmax and argmax, tile by tile")
     method_row = fixed(config.method_name, method.summary)
     method_row["settings"] = dict(chosen.of(config.method_name.replace("-", "_").partition(":")[0]))
-    return [fixed("cut", cut), method_row, *rows((*steps.window, *before)), merge, *rows(after), decide]
+    return [
+        fixed("cut", cut),
+        method_row,
+        *rows((*steps.window, *steps.graph, *before)),
+        merge,
+        *rows(after),
+        decide,
+    ]

@@ -177,6 +177,9 @@ class DenseFeatures(NamedTuple):
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
         whole: [B, D] embedding of the picture as CLIP was trained to give it; None unless asked for.
+        values: [B, W, h, w] values of the last block as it was trained, of a tower without attention its last map;
+            None unless asked for.
+        guide: [B, Dg, hg, wg] what a guide says of the picture; None without one.
     """
 
     features: Tensor
@@ -186,6 +189,8 @@ class DenseFeatures(NamedTuple):
     overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
     objectness: Tensor | None = None
     whole: Tensor | None = None
+    values: Tensor | None = None
+    guide: Tensor | None = None
 
 
 class Reader(Protocol):
@@ -245,6 +250,7 @@ class DenseModel(Protocol):
         guide: Guide | None = None,
         black: Tensor | None = None,
         whole: bool = False,
+        values: bool = False,
     ) -> Reader:
         """How its features are read; the arguments concern a CLIP and are refused by a student.
 
@@ -255,4 +261,5 @@ class DenseModel(Protocol):
             guide: the other network, for a method that asks for one.
             black: [3] what a black pixel becomes by normalisation.
             whole: hand out the embedding of the picture as well.
+            values: hand out the values of the last block.
         """

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
     from clipseg_cli.types.classes import ClassList
     from clipseg_cli.types.dense import DenseFeatures
-    from clipseg_cli.types.logits import LogitMaps
+    from clipseg_cli.types.logits import LogitMaps, Tile
 
-Scope = Literal["window", "grid", "region", "pixel", "image"]
-"""What a step looks at: the windows of a batch right behind the network, the map on the grid of patches, the regions
-of the image, pixels and their neighbours at full size, or all pixels of the image at once."""
+Scope = Literal["window", "graph", "grid", "region", "pixel", "image"]
+"""What a step looks at: the windows of a batch right behind the network, the patches of all windows of an image before
+they are merged, the map on the grid of patches, the regions of the image, pixels and their neighbours at full size, or
+all pixels of the image at once."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Words:
         classes: what they stand for.
         class_of: [Q] class id of each word, in the type of the label map.
         scale: factor on cosines before a softmax inside a refinement.
+        text_embeds: [Q, D] unit vectors of the words; of a student without words of its own, weights of its classes.
     """
 
     classes: ClassList
     class_of: Tensor
     scale: float
+    text_embeds: Tensor
 
     def of(self, class_id: int) -> Tensor:
         """Bool [Q]: the words of a class."""
@@ -61,20 +64,26 @@ class Context:
     Attributes:
         words: that compete.
         image: gives the image at network size, [3, h, w] normalised; made only for a step that looks at it.
+        colours: the same as sRGB in [0, 1].
         size: (H, W) of the labels.
         softmax_scale: factor on cosines before the softmax that decides.
         key_norm: axis over which a protocol normalises keys.
         observed: name of a refinement -> what it noted of the windows, [P, ...].
         auxiliary: name of an auxiliary network -> what it says of the whole image.
+        windows: [P] where the parts that the network saw lie in the image at network size.
+        guided: the auxiliary network of `--guide` saw the windows too.
     """
 
     words: Words
     image: Callable[[], Tensor]
+    colours: Callable[[], Tensor]
     size: tuple[int, int]
     softmax_scale: float
     key_norm: Literal["token", "position"]
     observed: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    windows: Sequence[Tile] = ()
+    guided: bool = False
 
 
 class RefineFn(Protocol):
@@ -95,14 +104,16 @@ class Refinement:
     """One step; a file in `refinements/` that declares REFINEMENT is in the registry.
 
     Attributes:
-        refine: the step; None for scope "window".
+        refine: the step; None for the scopes "window" and "graph".
         scope: what it looks at.
         order: steps of a scope run by ascending order.
         change: scope "window": (windows, words) -> logits [B, Q, h, w].
+        spread: scope "graph": (maps of all windows of an image, context, value) -> the same, refined together.
         observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
             are hyper-parameters.
-        needs: of "keys" and "whole", what the network has to hand out for it; of "background", that a class is it; any
-            other name is that of an auxiliary network.
+        chosen_by: name of the option that turns it on, and the values that do; empty for an option of its own name.
+        needs: of "keys", "values" and "whole", what the network has to hand out for it; of "background", that a class
+            is it; any other name is that of an auxiliary network.
         ranges: hyper-parameter -> (least, most).
         summary: one line for help texts.
         paper: arXiv id.
@@ -113,7 +124,9 @@ class Refinement:
     scope: Scope
     order: int = 0
     change: Callable[..., Tensor] | None = None
+    spread: Callable[..., list[LogitMaps]] | None = None
     observe: Callable[..., Tensor] | None = None
+    chosen_by: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     summary: str = ""

@@ -83,6 +83,7 @@ class Backbone:
         guide: Guide | None = None,
         black: Tensor | None = None,
         whole: bool = False,
+        values: bool = False,
     ) -> DenseTransformer | DenseResNet | DenseConv | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
@@ -105,6 +106,7 @@ class Backbone:
             guide=guide,
             black=black,
             whole=whole,
+            values=values,
         )
 
 

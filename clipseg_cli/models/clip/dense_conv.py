@@ -31,6 +31,7 @@ class DenseResNet:
         keys: hand out keys.
         guide: the other network, for a method that asks for one.
         whole: hand out the embedding of the picture as well.
+        values: hand out the values of the attention; where there is none, the last map.
 
     Raises:
         ModelError: the method, or its guide, reads transformer blocks.
@@ -46,7 +47,9 @@ class DenseResNet:
         keys: bool = False,
         guide: Guide | None = None,
         whole: bool = False,
+        values: bool = False,
     ) -> None:
+        self.values = values
         if method.attention is None or (guide is not None and guide.inner is not None):
             raise ModelError(
                 "this method reads the blocks of a transformer, and a ResNet has none",
@@ -71,10 +74,17 @@ class DenseResNet:
         features = pool.c_proj(merge_heads(self.mix(q, k, v, grid)))  # [B, N, D]
         keys = to_grid(key[:, 1:], grid) if self.keys else None
         maps = to_grid(features[:, 1:], grid)
-        if self.method.pool is not None and self.guide is not None:
-            maps = self.method.pool(maps, self.guide(image))
+        guide = None if self.guide is None else self.guide(image)
+        if self.method.pool is not None and guide is not None:
+            maps = self.method.pool(maps, guide)
         return DenseFeatures(
-            maps, keys, x, features[:, 0], whole=self._embedding(seq, grid) if self.pooled else None
+            maps,
+            keys,
+            x,
+            features[:, 0],
+            whole=self._embedding(seq, grid) if self.pooled else None,
+            values=to_grid(merge_heads(v)[:, 1:], grid) if self.values else None,
+            guide=guide,
         )
 
     def _embedding(self, seq: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -97,6 +107,7 @@ class DenseConv:
         keys: refused, since it has none.
         guide: the other network, for a method that asks for one.
         whole: hand out the embedding of the picture as well.
+        values: hand out the values of the attention; where there is none, the last map.
 
     Raises:
         ModelError: the method, its guide or the keys need a transformer.
@@ -110,7 +121,9 @@ class DenseConv:
         keys: bool = False,
         guide: Guide | None = None,
         whole: bool = False,
+        values: bool = False,
     ) -> None:
+        self.values = values
         if keys:
             raise ModelError(
                 "a convolutional tower has no keys to smooth by", hint="leave out --key-smoothing"
@@ -128,9 +141,17 @@ class DenseConv:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage."""
         x = self.trunk.forward_features(image)  # [B, W, h, w]
         features = to_grid(self._ending(x), (x.shape[2], x.shape[3]))
-        if self.method.pool is not None and self.guide is not None:
-            features = self.method.pool(features, self.guide(image))
-        return DenseFeatures(features, None, x, whole=self._mean(x) if self.pooled else None)
+        guide = None if self.guide is None else self.guide(image)
+        if self.method.pool is not None and guide is not None:
+            features = self.method.pool(features, guide)
+        return DenseFeatures(
+            features,
+            None,
+            x,
+            whole=self._mean(x) if self.pooled else None,
+            values=x if self.values else None,
+            guide=guide,
+        )
 
     logits = staticmethod(cosine_logits)
 

@@ -18,7 +18,7 @@ from torch import nn
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
-from clipseg_cli.ops.attention import to_grid
+from clipseg_cli.ops.attention import merge_heads, to_grid
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures, Tokens
@@ -42,6 +42,7 @@ class DenseTransformer:
         guide: the other network, for a method that asks for one.
         black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
         whole: hand out the embedding of the picture as well; costs the replaced blocks once more.
+        values: hand out the values of the last block as it was trained.
 
     Raises:
         ModelError: the guide looks into a block that the method replaces.
@@ -56,7 +57,9 @@ class DenseTransformer:
         guide: Guide | None = None,
         black: Tensor | None = None,
         whole: bool = False,
+        values: bool = False,
     ) -> None:
+        self.values = values
         self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
         self.tap = _tapped(guide, tower.depth, method.blocks)
         self.keys = keys
@@ -88,7 +91,7 @@ class DenseTransformer:
         features = to_grid(projected, found.grid)
         if self.method.pool is not None and guide is not None:
             features = self.method.pool(features, guide)
-        keys, whole = self._aside(blocks[behind:], x, grid)
+        keys, values, whole = self._aside(blocks[behind:], x, grid)
         return DenseFeatures(
             features,
             None if keys is None else upsample(keys, (features.shape[2], features.shape[3])),
@@ -97,6 +100,8 @@ class DenseTransformer:
             overhang,
             None if self.guide is None else self.guide.objectness(seen),
             whole,
+            values,
+            guide,
         )
 
     logits = staticmethod(cosine_logits)
@@ -112,18 +117,20 @@ class DenseTransformer:
 
     def _aside(
         self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """What the replaced blocks would say as they were trained: keys [B, W, h, w], and the embedding [B, D]."""
-        if not (self.keys or self.pooled):
-            return None, None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What the replaced blocks would say as they were trained: keys and values [B, W, h, w], the embedding [B, D]."""
+        if not (self.keys or self.pooled or self.values):
+            return None, None, None
         for block in blocks[:-1]:
             x = block(x)
-        last, keys = blocks[-1], None
-        if self.keys:
-            # As published, keys pass the output projection like values do.
-            projected = last.project(last.qkv(last.normed(x))[1])
-            keys = to_grid(projected[:, self.tower.prefix :], grid)
-        return keys, self.tower.pooled(last(x)) if self.pooled else None
+        last, keys, values, prefix = blocks[-1], None, None, self.tower.prefix
+        if self.keys or self.values:
+            _, k, v = last.qkv(last.normed(x))
+            if self.keys:  # as published, keys pass the output projection like values do
+                keys = to_grid(last.project(k)[:, prefix:], grid)
+            if self.values:
+                values = to_grid(merge_heads(v)[:, prefix:], grid)
+        return keys, values, self.tower.pooled(last(x)) if self.pooled else None
 
     def _fit(self, image: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
         """Whole patches, and by how many pixels the result is to be cut: (top, bottom, left, right)."""
@@ -183,6 +190,7 @@ def dense_reader(
     guide: Guide | None = None,
     black: Tensor | None = None,
     whole: bool = False,
+    values: bool = False,
 ) -> DenseTransformer | DenseResNet | DenseConv:
     """The reader that fits the tower.
 
@@ -191,7 +199,7 @@ def dense_reader(
         method: how its last block is read.
         activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
         keys: hand out keys, where the tower has any.
-        guide, black, whole: see `DenseTransformer`.
+        guide, black, whole, values: see `DenseTransformer`.
 
     Raises:
         ModelError: no reader fits; the message says why.
@@ -203,11 +211,13 @@ def dense_reader(
             hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
         )
     if type(visual).__name__ == "ModifiedResNet":
-        return DenseResNet(visual, method, keys=keys, guide=guide, whole=whole)
+        return DenseResNet(visual, method, keys=keys, guide=guide, whole=whole, values=values)
     visual = with_overrides(visual, activation, ln_eps)
     if is_convolutional(visual):
-        return DenseConv(visual, method, keys=keys, guide=guide, whole=whole)
-    return DenseTransformer(tower_of(visual), method, keys=keys, guide=guide, black=black, whole=whole)
+        return DenseConv(visual, method, keys=keys, guide=guide, whole=whole, values=values)
+    return DenseTransformer(
+        tower_of(visual), method, keys=keys, guide=guide, black=black, whole=whole, values=values
+    )
 
 
 def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:

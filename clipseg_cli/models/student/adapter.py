@@ -96,11 +96,13 @@ class StudentModel:
         guide: Guide | None = None,
         black: Tensor | None = None,
         whole: bool = False,
+        values: bool = False,
     ) -> StudentReader:
         """How its features are read; all options are about a CLIP and must be left out."""
         del black
         if (
             whole
+            or values
             or guide is not None
             or method is not None
             or activation is not None
