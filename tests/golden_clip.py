@@ -10,8 +10,9 @@ from unittest import mock
 import torch
 from golden_papers import read_by, upsampled
 
-from clipseg_cli.methods import sc_clip
+from clipseg_cli.methods import pearl, resclip, sc_clip
 from clipseg_cli.ops.correlation import correlations
+from clipseg_cli.ops.pamr import PAMR_DILATIONS
 from clipseg_cli.ops.reduce import reduce_layers, stretched, upsample
 from clipseg_cli.ops.similarity import cosine_logits, merge_aliases
 from clipseg_cli.ops.windows import plan_windows, stitch
@@ -152,7 +153,110 @@ def check_pearl_tlp(case: Case, given: Tensors) -> Tensors:
     return {"propagated": upsample(found[None], size_of(logits))}
 
 
+def pearl_of(o: dict[str, Any]) -> Method:
+    alpha = o["alpha_kk"] if o["use_kk"] else 0.0
+    attention = partial(pearl.attention, alpha_kk=alpha, iterations=o["polar_iters"])
+    if o["align_solver"] == "svd":
+        attention = partial(pearl.exact_attention, alpha_kk=alpha)
+    whole = o["arch"] == "vanilla"
+    return replace(pearl.METHOD, attention=attention, residual=whole, mlp=whole)
+
+
+def check_pearl(case: Case, given: Tensors) -> Tensors:
+    dense = read_by(case, pearl_of(case.options), given["image"])
+    assert dense.cls is not None
+    logits = cosine_logits(dense.features, given["text"])
+    return {"feat": dense.features, "cls": dense.cls, "logits": logits}
+
+
+def check_pearl_windows(case: Case, given: Tensors) -> Tensors:
+    o, image = case.options, given["image"]
+    original = tuple(o["original_size"])
+    mean = window_mean(case, pearl_of(o), image, given["text"])
+    steps = {**o, **o["tlp"]}
+    cells = propagated(steps, upsample(mean[None], original)[0], upsample(image, original)[0], given["text"])
+    full = upsample(cells[None], original)[0]
+    return {"window_mean": mean[None], "propagated": full[None], "pred": decided(o, full)}
+
+
+def resclip_of(o: dict[str, Any], **others: Any) -> Method:
+    layers = [layer + 1 for layer in o["rcs_layers"]]
+    assert layers == list(range(layers[0], layers[-1] + 1)), "blocks in a row are taken"
+    assert tuple(o["first_pass_pamr"]["dilations"]) == PAMR_DILATIONS
+    own = {
+        "layers": (layers[0], layers[-1]),
+        "rcs_scale": o["attn_rcs_weights"][0],
+        "rcs_share": o["attn_rcs_weights"][1],
+        "sfr_scale": o["attn_sfr_weights"][0],
+        "sfr_share": o["attn_sfr_weights"][1],
+        "threshold": o["temp_thd"],
+        "scale": float(o["logit_scale"]),
+        "std": o["gaussian_std"],
+        "split": o["delete_same_entity"],
+        "pamr_steps": o["first_pass_pamr"]["steps"],
+        "kind": o.get("attn_strategy", "resclip"),
+        "whole_block": o.get("arch", "wo_resi") == "w_resi",
+        **others,
+    }
+    return replace(resclip.METHOD, read_twice=partial(resclip.read_twice, **own))
+
+
+def check_resclip(case: Case, given: Tensors) -> Tensors:
+    o, text, inner = case.options, given["text"], {}
+    own_segmentation, own_labels, own_same = (
+        resclip.first_segmentation,
+        resclip.patch_labels,
+        resclip.same_object,
+    )
+
+    def segmentation(*args: Any) -> torch.Tensor:
+        inner["first_prob"] = own_segmentation(*args)
+        return inner["first_prob"]
+
+    def labels(*args: Any) -> torch.Tensor:
+        inner["patch_labels"] = own_labels(*args)
+        return inner["patch_labels"]
+
+    def same(*args: Any, **options: Any) -> torch.Tensor:
+        found = own_same(*args, **options)
+        inner["sfr"] = torch.nn.functional.pad(found, (1, 0, 1, 0))
+        return found
+
+    with (
+        mock.patch.object(resclip, "first_segmentation", segmentation),
+        mock.patch.object(resclip, "patch_labels", labels),
+        mock.patch.object(resclip, "same_object", same),
+    ):
+        dense = read_by(case, resclip_of(o), given["image"], text_embeds=text)
+    with mock.patch.object(resclip, "same_object", lambda *a, **k: own_same(*a, **k).half().float()):
+        half = read_by(case, resclip_of(o), given["image"], text_embeds=text)
+    once = read_by(case, resclip_of(o, feedback=False), given["image"], text_embeds=text)
+    assert dense.cls is not None
+    return {
+        **inner,
+        "feat": dense.features,
+        "cls": dense.cls,
+        "logits": cosine_logits(dense.features, text),
+        "feat_reference_half": half.features,
+        "feat_rcs_only": once.features,
+    }
+
+
+def check_resclip_strategies(case: Case, given: Tensors) -> Tensors:
+    found = {}
+    for name in case.options["variants"]:
+        arch, kind = name.split(".")
+        method = resclip_of({**case.options, "arch": arch, "attn_strategy": kind})
+        dense = read_by(case, method, given["image"], text_embeds=given["text"])
+        found[f"feat.{name}"] = dense.features
+    return found
+
+
 CHECKS: dict[str, Callable[[Case, Tensors], Tensors]] = {
+    "pearl": check_pearl,
+    "pearl_sliding_window": check_pearl_windows,
+    "resclip": check_resclip,
+    "resclip_strategies": check_resclip_strategies,
     "pearl_tlp": check_pearl_tlp,
     "sc_clip": check_sc_clip,
     "sc_clip_sliding_window": check_sc_clip_windows,

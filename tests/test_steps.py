@@ -23,7 +23,7 @@ from clipseg_cli.refinements import REFINEMENTS
 DEFAULT = find_protocol("default")
 ENTRIES = [(name, METHODS.get(name)) for name in METHODS.names()]
 ENTRIES += [(name, REFINEMENTS.get(name)) for name in REFINEMENTS.names()]
-FUNCTIONS = ("attention", "read", "pool", "refine", "change", "observe")
+FUNCTIONS = ("attention", "read", "read_twice", "pool", "refine", "change", "spread", "observe")
 
 
 def chosen(*texts: str, method: str = "maskclip", **options):

@@ -107,12 +107,19 @@ def _defaults(entry: Method | Refinement | Format) -> Iterator[tuple[str, Any]]:
     elif isinstance(entry, Format):
         functions = (entry.open,)
     else:
-        functions = (entry.attention, entry.read, entry.pool)
+        functions = (entry.attention, entry.read, entry.read_twice, entry.pool)
         yield "blocks", entry.blocks
         if entry.pyramid is not None:
             yield from dataclasses.asdict(entry.pyramid).items()
     for function in functions:
-        yield from (getattr(function, "__kwdefaults__", None) or {}).items()
+        yield from _keywords(function).items()
+
+
+def _keywords(function: Any) -> dict[str, Any]:
+    """Keyword arguments of a function with their defaults; those that a variant fixes are gone."""
+    if isinstance(function, functools.partial):
+        return {k: v for k, v in _keywords(function.func).items() if k not in function.keywords}
+    return getattr(function, "__kwdefaults__", None) or {}
 
 
 def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
@@ -122,9 +129,9 @@ def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
         UsageError: they do not go together.
     """
     changed: dict[str, Any] = {}
-    for part in ("attention", "read", "pool"):
+    for part in ("attention", "read", "read_twice", "pool"):
         function = getattr(method, part)
-        own = {k: v for k, v in values.items() if k in (getattr(function, "__kwdefaults__", None) or {})}
+        own = {k: v for k, v in values.items() if k in _keywords(function)}
         if own:
             changed[part] = functools.partial(function, **own)
     if "blocks" in values:

@@ -124,6 +124,7 @@ class Predictor:
             black=-mean / std,
             whole=self.steps.need("whole"),
             values=self.steps.need("values") and guide is None,
+            text_embeds=text_embeds,
         )
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)

@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 KEPT_BYTES = 512 << 20
 """Weights that are kept between steps; above, they are made again."""
 
-STRIP_BYTES = 8 << 20
-"""Scores of a strip of the image, which should stay in the cache of a CPU."""
+STRIP_BYTES, STRIP_WORDS = 256 << 10, 32
+"""Scores of so many words in a strip of the image, which should stay in the cache of a CPU."""
+
+ACCELERATOR_STRIP_BYTES = 64 << 20
 
 WORDS_BYTES = 512 << 20
 """Scores of the words that are solved for at once; at least one word is, however large the image."""
 
 WHITE = (0.95047, 1.0, 1.08883)
 """D65."""
+
+LEAST = 1e-20
+"""Weights below are 0: products of the smallest floats take a CPU ten times as long."""
 
 FAR = 1e4
 """Colour of what lies outside the image: unlike any other."""
@@ -85,16 +90,16 @@ class PixelGraph:
     def _sum(self, x: Tensor) -> Tensor:
         padded = F.pad(x, (self.reach,) * 4)
         found = torch.zeros_like(x)
-        for top, bottom in self._strips(len(x)):
+        for top, bottom in self._strips():
             strip = found[:, top:bottom]
             for weight, (row, column) in zip(self._weights(top, bottom), self._shifts, strict=True):
                 strip.addcmul_(weight, padded[:, top + row : bottom + row, column : column + self.size[1]])
         return found
 
-    def _strips(self, words: int) -> Iterator[tuple[int, int]]:
-        # The same strips whatever the number of words, so that kept weights fit; 32 words are usual.
-        del words
-        rows = max(1, STRIP_BYTES // (4 * 32 * self.size[1]))
+    def _strips(self) -> Iterator[tuple[int, int]]:
+        """Rows of the image, the same whatever the number of words, so that kept weights fit."""
+        room = STRIP_BYTES if self._colours.device.type == "cpu" else ACCELERATOR_STRIP_BYTES
+        rows = max(1, room // (4 * STRIP_WORDS * self.size[1]))
         for top in range(0, self.size[0], rows):
             yield top, min(self.size[0], top + rows)
 
@@ -108,6 +113,7 @@ class PixelGraph:
         for weight, (row, column) in zip(weights, self._shifts, strict=True):
             other = self._colours[:, top + row : bottom + row, column : column + width]
             torch.exp((other - own).square_().sum(dim=0).sqrt_() / -self.tau, out=weight)
+        weights[weights < LEAST] = 0
         if self._kept is not None:
             self._kept[top, bottom] = weights
         return weights

@@ -15,6 +15,8 @@ from clipseg_cli.types.dense import (
     Pyramid,
     Reader,
     ReadFn,
+    ReadTwiceFn,
+    Scene,
     Tokens,
 )
 from clipseg_cli.types.images import DecodedImage, ImageSource
@@ -43,10 +45,12 @@ __all__ = [
     "Positions",
     "Pyramid",
     "ReadFn",
+    "ReadTwiceFn",
     "Reader",
     "Refinement",
     "RunInfo",
     "Sample",
+    "Scene",
     "Scope",
     "Segmentation",
     "Tile",

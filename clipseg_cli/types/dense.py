@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -97,6 +97,27 @@ class ReadFn(Protocol):
         """
 
 
+class Scene(NamedTuple):
+    """What a method knows that reads with the words in sight.
+
+    Attributes:
+        image: [B, 3, H, W] normalised.
+        text_embeds: [Q, D] unit vectors of the words.
+        embed: patches [B, n, W] behind the last block -> [B, n, D] in the space of the words.
+    """
+
+    image: Tensor
+    text_embeds: Tensor
+    embed: Callable[[Tensor], Tensor]
+
+
+class ReadTwiceFn(Protocol):
+    """Reads the last blocks with the words in sight, in several passes."""
+
+    def __call__(self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], scene: Scene) -> Tokens:
+        """What replaces the output of the blocks; the first three arguments are those of `ReadFn`."""
+
+
 class PoolFn(Protocol):
     """Gathers features by what another network says of their patches."""
 
@@ -126,11 +147,12 @@ class Method:
     """One way to read dense features from the last blocks of a frozen tower.
 
     Attributes:
-        attention: what replaces the attention of the last block; None with `read`.
+        attention: what replaces the attention of the last block; None with `read` or `read_twice`.
         residual: keep the residual around the attention.
         mlp: keep the MLP of the last block with its residual.
         read: replaces the last blocks altogether.
-        blocks: how many of them `read` gets, as far as the tower has them.
+        read_twice: the same with the words in sight.
+        blocks: how many of them `read` or `read_twice` gets, as far as the tower has them.
         pool: what becomes of the features after the projection.
         pointwise: towers without attention are read in this way too, position by position.
         pyramid: the picture is not read densely, but patch by patch with whole-image CLIP.
@@ -139,7 +161,7 @@ class Method:
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
             right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
             picture, but cut to it where the padding is "around".
-        ranges: hyper-parameter -> (least, most). They are keyword arguments of `attention`, `read` and `pool` with
+        ranges: hyper-parameter -> (least, most). They are keyword arguments of these functions with
             defaults, the fields of a pyramid, or "blocks".
         cost: time of a picture relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
             ViT-B-16, CPU).
@@ -152,6 +174,7 @@ class Method:
     residual: bool = True
     mlp: bool = True
     read: ReadFn | None = None
+    read_twice: ReadTwiceFn | None = None
     blocks: int = 1
     pool: PoolFn | None = None
     pointwise: bool = False
@@ -251,6 +274,7 @@ class DenseModel(Protocol):
         black: Tensor | None = None,
         whole: bool = False,
         values: bool = False,
+        text_embeds: Tensor | None = None,
     ) -> Reader:
         """How its features are read; the arguments concern a CLIP and are refused by a student.
 
@@ -262,4 +286,5 @@ class DenseModel(Protocol):
             black: [3] what a black pixel becomes by normalisation.
             whole: hand out the embedding of the picture as well.
             values: hand out the values of the last block.
+            text_embeds: [Q, D] the words, for a method that reads with them in sight.
         """

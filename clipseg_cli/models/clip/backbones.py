@@ -84,6 +84,7 @@ class Backbone:
         black: Tensor | None = None,
         whole: bool = False,
         values: bool = False,
+        text_embeds: Tensor | None = None,
     ) -> DenseTransformer | DenseResNet | DenseConv | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
@@ -107,6 +108,7 @@ class Backbone:
             black=black,
             whole=whole,
             values=values,
+            text_embeds=text_embeds,
         )
 
 

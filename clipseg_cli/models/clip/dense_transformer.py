@@ -21,7 +21,7 @@ from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadabl
 from clipseg_cli.ops.attention import merge_heads, to_grid
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
-from clipseg_cli.types import DenseFeatures, Tokens
+from clipseg_cli.types import DenseFeatures, Scene, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,7 @@ class DenseTransformer:
         black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
         whole: hand out the embedding of the picture as well; costs the replaced blocks once more.
         values: hand out the values of the last block as it was trained.
+        text_embeds: [Q, D] the words, for a method that reads with them in sight.
 
     Raises:
         ModelError: the guide looks into a block that the method replaces.
@@ -58,8 +59,9 @@ class DenseTransformer:
         black: Tensor | None = None,
         whole: bool = False,
         values: bool = False,
+        text_embeds: Tensor | None = None,
     ) -> None:
-        self.values = values
+        self.values, self.text_embeds = values, text_embeds
         self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
         self.tap = _tapped(guide, tower.depth, method.blocks)
         self.keys = keys
@@ -70,6 +72,7 @@ class DenseTransformer:
 
         What happens to sides that are no multiple of the patch is the method's (`Method.padding`).
         """
+        picture = image
         image, overhang = self._fit(image)
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
         prefix = self.tower.prefix
@@ -83,7 +86,12 @@ class DenseTransformer:
             x = block(x)
         seen = image if inner is None else inner
         guide = None if self.guide is None else self.guide(seen)
-        if self.method.read is not None:
+        if self.method.read_twice is not None:
+            if self.text_embeds is None:
+                raise ModelError("this method reads with the words in sight, and there are none")
+            scene = Scene(picture, self.text_embeds, lambda patches: self.tower.ending(patches)[1])
+            found = self.method.read_twice(blocks[behind:], x, grid, scene)
+        elif self.method.read is not None:
             found = self.method.read(blocks[behind:], x, grid, guide)
         else:
             found = self._last_block(blocks[-1], x, grid)
@@ -118,7 +126,7 @@ class DenseTransformer:
     def _aside(
         self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What the replaced blocks would say as they were trained: keys and values [B, W, h, w], the embedding [B, D]."""
+        """What the replaced blocks say as they were trained: keys and values [B, W, h, w], the embedding [B, D]."""
         if not (self.keys or self.pooled or self.values):
             return None, None, None
         for block in blocks[:-1]:
@@ -191,6 +199,7 @@ def dense_reader(
     black: Tensor | None = None,
     whole: bool = False,
     values: bool = False,
+    text_embeds: Tensor | None = None,
 ) -> DenseTransformer | DenseResNet | DenseConv:
     """The reader that fits the tower.
 
@@ -199,7 +208,7 @@ def dense_reader(
         method: how its last block is read.
         activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
         keys: hand out keys, where the tower has any.
-        guide, black, whole, values: see `DenseTransformer`.
+        guide, black, whole, values, text_embeds: see `DenseTransformer`.
 
     Raises:
         ModelError: no reader fits; the message says why.
@@ -216,7 +225,14 @@ def dense_reader(
     if is_convolutional(visual):
         return DenseConv(visual, method, keys=keys, guide=guide, whole=whole, values=values)
     return DenseTransformer(
-        tower_of(visual), method, keys=keys, guide=guide, black=black, whole=whole, values=values
+        tower_of(visual),
+        method,
+        keys=keys,
+        guide=guide,
+        black=black,
+        whole=whole,
+        values=values,
+        text_embeds=text_embeds,
     )
 
 

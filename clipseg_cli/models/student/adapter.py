@@ -97,9 +97,10 @@ class StudentModel:
         black: Tensor | None = None,
         whole: bool = False,
         values: bool = False,
+        text_embeds: Tensor | None = None,
     ) -> StudentReader:
         """How its features are read; all options are about a CLIP and must be left out."""
-        del black
+        del black, text_embeds
         if (
             whole
             or values
