@@ -46,7 +46,7 @@ class DenseTransformer:
         text_embeds: [Q, D] the words, for a method that reads with them in sight.
 
     Raises:
-        ModelError: the guide looks into a block that the method replaces.
+        ModelError: the guide looks into a block that the method replaces, or the method lacks the words.
     """
 
     def __init__(
@@ -63,6 +63,10 @@ class DenseTransformer:
     ) -> None:
         self.values, self.text_embeds = values, text_embeds
         self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
+        if method.read_twice is not None and text_embeds is None:
+            raise ModelError(
+                "this method reads with the words in sight, and there are none", hint="choose another --method"
+            )
         self.tap = _tapped(guide, tower.depth, method.blocks)
         self.keys = keys
         self.patch = tower.patch
@@ -87,8 +91,7 @@ class DenseTransformer:
         seen = image if inner is None else inner
         guide = None if self.guide is None else self.guide(seen)
         if self.method.read_twice is not None:
-            if self.text_embeds is None:
-                raise ModelError("this method reads with the words in sight, and there are none")
+            assert self.text_embeds is not None  # or else this was not made
             scene = Scene(picture, self.text_embeds, lambda patches: self.tower.ending(patches)[1])
             found = self.method.read_twice(blocks[behind:], x, grid, scene)
         elif self.method.read is not None:
