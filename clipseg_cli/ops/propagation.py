@@ -156,7 +156,9 @@ def _normalised_sparse(index: Tensor, weight: Tensor) -> Tensor:
     value = value * inverse[row] * inverse[column]
     # Both directions of every edge: coalescing adds up those that are there twice.
     both = torch.stack([torch.cat([row, column]), torch.cat([column, row])])
-    return torch.sparse_coo_tensor(both, torch.cat([value, value]), (count, count)).coalesce()
+    return torch.sparse_coo_tensor(
+        both, torch.cat([value, value]), (count, count), check_invariants=False
+    ).coalesce()
 
 
 def _inverse_root(total: Tensor) -> Tensor:

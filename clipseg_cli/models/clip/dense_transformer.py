@@ -65,7 +65,8 @@ class DenseTransformer:
         self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
         if method.read_twice is not None and text_embeds is None:
             raise ModelError(
-                "this method reads with the words in sight, and there are none", hint="choose another --method"
+                "this method reads with the words in sight, and there are none",
+                hint="choose another --method",
             )
         self.tap = _tapped(guide, tower.depth, method.blocks)
         self.keys = keys
