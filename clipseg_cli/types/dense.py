@@ -203,6 +203,8 @@ class DenseFeatures(NamedTuple):
         values: [B, W, h, w] values of the last block as it was trained, of a tower without attention its last map;
             None unless asked for.
         guide: [B, Dg, hg, wg] what a guide says of the picture; None without one.
+        attention: [B, Nh, n, n] what patches attend to, in the mean of all blocks but the last, as they were trained;
+            None unless asked for.
     """
 
     features: Tensor
@@ -214,6 +216,7 @@ class DenseFeatures(NamedTuple):
     whole: Tensor | None = None
     values: Tensor | None = None
     guide: Tensor | None = None
+    attention: Tensor | None = None
 
 
 class Reader(Protocol):

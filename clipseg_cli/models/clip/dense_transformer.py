@@ -44,6 +44,7 @@ class DenseTransformer:
         whole: hand out the embedding of the picture as well; costs the replaced blocks once more.
         values: hand out the values of the last block as it was trained.
         text_embeds: [Q, D] the words, for a method that reads with them in sight.
+        attention: hand out what patches attend to in all blocks but the last.
 
     Raises:
         ModelError: the guide looks into a block that the method replaces, or the method lacks the words.
@@ -60,8 +61,9 @@ class DenseTransformer:
         whole: bool = False,
         values: bool = False,
         text_embeds: Tensor | None = None,
+        attention: bool = False,
     ) -> None:
-        self.values, self.text_embeds = values, text_embeds
+        self.values, self.text_embeds, self.attention = values, text_embeds, attention
         self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
         if method.read_twice is not None and text_embeds is None:
             raise ModelError(
@@ -82,7 +84,7 @@ class DenseTransformer:
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
         prefix = self.tower.prefix
         x = self.tower.embed(image, grid, self.method.positions)
-        blocks = self.tower.blocks(grid)
+        start, blocks = x, self.tower.blocks(grid)
         behind = max(0, len(blocks) - self.method.blocks)
         inner = None
         for i, block in enumerate(blocks[:behind]):
@@ -114,6 +116,7 @@ class DenseTransformer:
             whole,
             values,
             guide,
+            self._attention(start, grid) if self.attention else None,
         )
 
     logits = staticmethod(cosine_logits)
@@ -126,6 +129,18 @@ class DenseTransformer:
             q, k, v = block.qkv(block.normed(x))
             x = block.feed(x + block.scaled(block.project(F.scaled_dot_product_attention(q, k, v))))
         return self.tower.pooled(x)
+
+    def _attention(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What patches attend to, in the mean of all blocks but the last, as they were trained: [B, Nh, n, n]."""
+        prefix, total, blocks = self.tower.prefix, None, self.tower.blocks(grid)[:-1]
+        for block in blocks:
+            q, k, _ = block.qkv(block.normed(x))
+            weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)[:, :, prefix:, prefix:]
+            total = weights if total is None else total + weights
+            x = block(x)
+        if total is None:
+            raise ModelError("a tower of one block has no attention in front of the last")
+        return total / len(blocks)
 
     def _aside(
         self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]
@@ -204,6 +219,7 @@ def dense_reader(
     whole: bool = False,
     values: bool = False,
     text_embeds: Tensor | None = None,
+    attention: bool = False,
 ) -> DenseTransformer | DenseResNet | DenseConv:
     """The reader that fits the tower.
 
@@ -212,7 +228,7 @@ def dense_reader(
         method: how its last block is read.
         activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
         keys: hand out keys, where the tower has any.
-        guide, black, whole, values, text_embeds: see `DenseTransformer`.
+        guide, black, whole, values, text_embeds, attention: see `DenseTransformer`.
 
     Raises:
         ModelError: no reader fits; the message says why.
@@ -237,6 +253,7 @@ def dense_reader(
         whole=whole,
         values=values,
         text_embeds=text_embeds,
+        attention=attention,
     )
 
 
