@@ -263,7 +263,7 @@ def check_resclip_strategies(case: Case, given: Tensors) -> Tensors:
 
 
 def freecp_method(kind: str) -> Method:
-    """The readings of FreeCP; those of MaskCLIP and SCLIP drop the residual around the attention, unlike the originals."""
+    """The readings of FreeCP; those of MaskCLIP and SCLIP drop the residual around the attention here."""
     if kind == "GEM":
         return METHODS.get("gem")
     attention = METHODS.get(kind.lower()).attention

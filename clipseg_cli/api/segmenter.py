@@ -101,7 +101,8 @@ class Segmenter:
         saliency: str | os.PathLike[str] = InferenceConfig.saliency,
         prompt_denoising: float = InferenceConfig.prompt_denoising,
         key_smoothing: float = InferenceConfig.key_smoothing,
-        presence: bool = InferenceConfig.presence,
+        propagate: str = InferenceConfig.propagate,
+        presence: bool | str = InferenceConfig.presence,
         pamr: int = InferenceConfig.pamr,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
@@ -125,14 +126,13 @@ class Segmenter:
             saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO"; "auto"
                 is "found" for "clip_diy" with a model that has a head for it, else "none".
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
-            presence: drop classes that are nowhere in the picture.
+            propagate, presence: let scores flow: "lposs", "lposs+", "pearl"; drop absent classes: True, "freecp".
             pamr: steps of pixel-adaptive refinement; 0 is off.
             hyperparameters: of methods and refinements, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
-            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            precision: "auto" (bf16 on CUDA, else fp32), "fp32" or "bf16".
+            device, precision: "auto", "cpu", "cuda:1", "mps"; "auto" (bf16 on CUDA, else fp32), "fp32", "bf16".
             short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
             window, stride: of the sliding window, in pixels; window 0 is the whole picture.
             batch_size: windows in one forward pass.

@@ -184,11 +184,15 @@ class InferenceConfig:
         metavar="T",
         within=PROBABILITY,
     )
-    presence: bool = option(
-        False,
-        "Drop classes that are nowhere in the image: no coherent part of it, and no window as a whole.",
+    presence: str = option(
+        "",
+        "Drop classes that are nowhere in the image. Alone, or evidence: no coherent part of it, and no window as a "
+        "whole; freecp: their maps do not hold together, or a crop looks like another class.",
         panel=METHOD,
-        flags=("--presence",),
+        metavar="[KIND]",
+        choices=("evidence", "freecp"),
+        bare="evidence",
+        kind="kind of presence",
     )
     pamr: int = option(
         0,

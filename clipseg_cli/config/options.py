@@ -34,6 +34,7 @@ class Option:
         choices: all values that there are; none for any.
         read: text -> value, where neither text nor number is meant.
         shown: the default as a user would type it; None for the value itself, "" to say nothing of it.
+        bare: of `choices`, its value where the flag stands alone.
         kind: what it names, for messages and completion ("protocol", "model").
     """
 
@@ -45,6 +46,7 @@ class Option:
     choices: tuple[str, ...] = ()
     read: Callable[[str], Any] | None = None
     shown: str | None = None
+    bare: str = ""
     kind: str = ""
 
     def flag(self, name: str) -> str:

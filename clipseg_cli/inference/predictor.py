@@ -125,6 +125,7 @@ class Predictor:
             whole=self.steps.need("whole"),
             values=self.steps.need("values") and guide is None,
             text_embeds=text_embeds,
+            attention=self.steps.need("attention"),
         )
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
@@ -251,7 +252,8 @@ class Predictor:
         whole = None
         if dense.whole is not None:
             whole = self.reader.logits(dense.whole[:, :, None, None], self.text_embeds)[:, :, 0, 0]
-        windows = WindowBatch(logits, dense, whole)
+        embed = getattr(self.reader, "whole", None)
+        windows = WindowBatch(logits, dense, whole, images, embed if callable(embed) else None)
         for step in self.steps.window:
             windows = dataclasses.replace(windows, logits=step.change(windows, self.words))
         observed = {step.name: step.observe(windows, self.words) for step in self.steps.observing}

@@ -139,6 +139,7 @@ def values_of(
     for name in REFINEMENTS.names():
         option, *values = REFINEMENTS.get(name).chosen_by or (name,)
         value = getattr(config, option, None)
+        value = values[0] if values and value is True else value  # as older records have it
         own[name] = value if not values or value in values else None
     return {
         **own,
@@ -188,7 +189,7 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"--set {name}=... and {option} say the same", hint="leave out one of them")
     for name in chosen.values:
-        needs = {"keys", "values", "whole"} & set(REFINEMENTS.get(name).needs)
+        needs = {"keys", "values", "whole", "attention"} & set(REFINEMENTS.get(name).needs)
         if not method and (needs or name in OF_A_CLIP):
             raise UsageError(
                 f"--set {name}=... is about a CLIP; a student is used as it was trained",
@@ -207,6 +208,11 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
         raise UsageError(
             f"--method {method} has no patches for --propagate {config.propagate}: it sees crops of several sizes",
             hint="take --propagate pearl, or choose another --method",
+        )
+    if "freecp" in on and method and (find_method(method).pyramid or find_method(method).guided):
+        raise UsageError(
+            f"--method {method} has no patches of its own for --presence freecp",
+            hint="take --presence alone, or choose another --method",
         )
     require_used(chosen, method, (*on, *format_names(config.format_texts)))
     return chosen

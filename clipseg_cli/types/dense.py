@@ -278,6 +278,7 @@ class DenseModel(Protocol):
         whole: bool = False,
         values: bool = False,
         text_embeds: Tensor | None = None,
+        attention: bool = False,
     ) -> Reader:
         """How its features are read; the arguments concern a CLIP and are refused by a student.
 
@@ -290,4 +291,5 @@ class DenseModel(Protocol):
             whole: hand out the embedding of the picture as well.
             values: hand out the values of the last block.
             text_embeds: [Q, D] the words, for a method that reads with them in sight.
+            attention: hand out what patches attend to in all blocks but the last.
         """

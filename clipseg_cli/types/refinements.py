@@ -50,11 +50,15 @@ class WindowBatch:
         logits: [B, Q, h, w] cosines.
         dense: the features that they come from.
         whole: [B, Q] cosines of the windows as wholes; None unless a refinement needs them.
+        images: [B, 3, H, W] normalised.
+        embed: images [n, 3, H, W] -> embeddings [n, D] as CLIP was trained to give them; None where there are none.
     """
 
     logits: Tensor
     dense: DenseFeatures
     whole: Tensor | None = None
+    images: Tensor | None = None
+    embed: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,8 @@ class Refinement:
         observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
             are hyper-parameters.
         chosen_by: name of the option that turns it on, and the values that do; empty for an option of its own name.
-        needs: of "keys", "values" and "whole", what the network has to hand out for it; of "background", that a class
-            is it; any other name is that of an auxiliary network.
+        needs: of "keys", "values", "whole" and "attention", what the network has to hand out for it; of "background",
+            that a class is it; any other name is that of an auxiliary network.
         ranges: hyper-parameter -> (least, most).
         summary: one line for help texts.
         paper: arXiv id.

@@ -85,6 +85,7 @@ class Backbone:
         whole: bool = False,
         values: bool = False,
         text_embeds: Tensor | None = None,
+        attention: bool = False,
     ) -> DenseTransformer | DenseResNet | DenseConv | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
@@ -109,6 +110,7 @@ class Backbone:
             whole=whole,
             values=values,
             text_embeds=text_embeds,
+            attention=attention,
         )
 
 

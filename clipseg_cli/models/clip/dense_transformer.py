@@ -140,7 +140,8 @@ class DenseTransformer:
             x = block(x)
         if total is None:
             raise ModelError("a tower of one block has no attention in front of the last")
-        return total / len(blocks)
+        mean: Tensor = total / len(blocks)
+        return mean
 
     def _aside(
         self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]
@@ -238,6 +239,11 @@ def dense_reader(
         raise ModelError(
             f"cannot read this image tower densely: {reason}",
             hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
+        )
+    if attention and (type(visual).__name__ == "ModifiedResNet" or is_convolutional(visual)):
+        raise ModelError(
+            "this step looks at attention between patches, and this tower has no blocks with it",
+            hint="leave out --presence freecp, or choose a model such as ViT-B-16",
         )
     if type(visual).__name__ == "ModifiedResNet":
         return DenseResNet(visual, method, keys=keys, guide=guide, whole=whole, values=values)

@@ -98,12 +98,14 @@ class StudentModel:
         whole: bool = False,
         values: bool = False,
         text_embeds: Tensor | None = None,
+        attention: bool = False,
     ) -> StudentReader:
         """How its features are read; all options are about a CLIP and must be left out."""
         del black, text_embeds
         if (
             whole
             or values
+            or attention
             or guide is not None
             or method is not None
             or activation is not None
