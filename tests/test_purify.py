@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from clipseg_cli.cli.options import with_values
+from clipseg_cli.models.clip.text_classifier import cache_folder
 from clipseg_cli.ops.experts import choose_experts, chosen_of, expert_embeddings, fuse_experts, surprise
 from clipseg_cli.ops.purify import affinity, boxes_of, components, consistency, settled
 from clipseg_cli.ops.similarity import average_prompts
-
 
 MODEL = ("--model", "emoji")
 
@@ -129,3 +129,68 @@ def test_what_does_not_go_together_is_told(cli, make_image, tmp_path, options, m
     )
     assert done.code in (1, 2)
     assert message in " ".join(done.err.replace("│", " ").split())
+
+
+@pytest.fixture
+def pictures(make_image, tmp_path):
+    for seed in range(3):
+        make_image(tmp_path / "few" / f"{seed}.png", seed=seed)
+    return tmp_path / "few"
+
+
+def test_templates_are_chosen_on_images_kept_and_recorded(cli, tiny_clip, make_image, pictures, tmp_path):
+    picture = make_image(tmp_path / "x.png", 72, 88, seed=9)
+    args = ("segment", picture, "-c", "cat,dog", *tiny_clip.options, "--background", "none", "--json")
+
+    def confidences(*options):
+        done = cli(*args, *options, "--out", tmp_path / "out")
+        assert done.code == 0, done.err
+        record = json.loads((tmp_path / "out" / "classes.json").read_text("utf-8"))["model"]["settings"]
+        return [one["confidence"] for one in json.loads(done.stdout)["images"][0]["classes"]], record
+
+    usual, record = confidences()
+    assert "experts" not in record
+    floss, record = confidences("--templates", f"floss:{pictures}")
+    assert floss != usual
+    assert record["experts"]["images"] == 3
+    assert all(len(own) <= 4 for own in record["experts"]["templates"])
+    assert any(record["experts"]["templates"])
+    (kept,) = (cache_folder() / "experts").glob("*.safetensors")
+    again, _ = confidences("--templates", f"floss:{pictures}")
+    assert again == floss
+    make_image(pictures / "more.png", seed=7)  # another choice, since there is more to choose on
+    confidences("--templates", f"floss:{pictures}")
+    assert len(list(kept.parent.glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"no tensors"])
+def test_a_damaged_choice_is_made_anew(cli, tiny_clip, make_image, pictures, tmp_path, damage, monkeypatch):
+    monkeypatch.setenv("CLIPSEG_CACHE", str(tmp_path / "cache"))
+    args = ("segment", make_image(tmp_path / "x.png"), "-c", "cat,dog", *tiny_clip.options)
+    options = ("--templates", f"floss:{pictures}", "--quiet", "--out", tmp_path / "out")
+    assert cli(*args, *options).code == 0
+    (kept,) = (cache_folder() / "experts").glob("*.safetensors")
+    kept.write_bytes(damage)
+    assert cli(*args, *options).code == 0
+    assert len(kept.read_bytes()) > len(damage)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--templates", "floss:nowhere"), "no such folder"),
+        (("--templates", "floss:.", "--method", "clip_diy"), "which this method does not work with"),
+        (("--templates", "floss:.", "--method", "resclip"), "which this method does not work with"),
+    ],
+)
+def test_what_experts_do_not_go_with_is_told(cli, make_image, tmp_path, options, message):
+    done = cli("segment", make_image(tmp_path / "x.png"), "-c", "cat", *MODEL, *options)
+    assert done.code == 2
+    assert message in done.err and "Hint:" in done.err
+
+
+def test_a_folder_without_images_is_told(cli, tiny_clip, make_image, tmp_path):
+    (tmp_path / "none").mkdir()
+    args = ("segment", make_image(tmp_path / "x.png"), "-c", "cat", *tiny_clip.options)
+    done = cli(*args, "--templates", f"floss:{tmp_path / 'none'}", "--out", tmp_path / "out")
+    assert done.code == 1 and "none" in done.err and "Traceback" not in done.err

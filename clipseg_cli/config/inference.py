@@ -113,7 +113,8 @@ class InferenceConfig:
     )
     templates: str | None = option(
         None,
-        "Prompt templates around each word: imagenet (80), maskclip (85), single, clip-diy, name, or a text file. "
+        "Prompt templates around each word: imagenet (80), maskclip (85), single, clip-diy, name, a text file, or "
+        "floss:FOLDER (for each class those of the 80 that are surest of it on unlabelled images). "
         "Default: the protocol's, usually imagenet.",
         panel=WORDS,
         metavar="SET",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedViT
     from clipseg_cli.models.clip.backbones import Backbone
-    from clipseg_cli.types import Guide, Method
+    from clipseg_cli.types import ClassList, Guide, Method
 
 FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6854faff1b5d4be300d54cad6f277/data/weights/decoder_weights.pt"
 """The commit in it fixes the content."""
@@ -124,6 +124,20 @@ def _two_files(text: str) -> tuple[str, str]:
 
 def _dino(file: str, device: torch.device) -> SelfSupervisedViT:
     return load_self_supervised(f"dino={file}" if file else "dino", device)
+
+
+def require_background(config: InferenceConfig, classes: ClassList) -> None:
+    """Saliency decides what is background, so that one of the classes has to be it.
+
+    Raises:
+        UsageError: none is.
+    """
+    asked = config.saliency_name(classes.background is not None) != NO_SALIENCY
+    if asked and classes.background is None:
+        raise UsageError(
+            f"--saliency {config.saliency} decides what is background, and there is none among the classes",
+            hint="name some with --background, or leave --saliency out",
+        )
 
 
 def saliency_folder(config: InferenceConfig) -> Path | None:

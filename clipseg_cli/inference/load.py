@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from clipseg_cli.data.prompts import build_prompts, load_templates
-from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency
+from clipseg_cli.data.prompts import build_prompts, experts_folder, load_templates
+from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency, require_background
+from clipseg_cli.inference.experts import check_experts, find_experts
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
-from clipseg_cli.inference.predictor import Predictor, require_background
+from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.settings import check_window
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.inference.students import StudentPlan, plan_student
@@ -103,7 +104,7 @@ class ModelPlan:
             fingerprint=backbone.fingerprint,
             device=self.device,
         )
-        return Predictor(
+        predictor = Predictor(
             backbone,
             self.method,
             classes,
@@ -117,6 +118,17 @@ class ModelPlan:
             saliency=saliency,
             chosen=self.chosen,
         )
+        folder = experts_folder(self.config.templates)
+        if folder is not None:
+            predictor.experts = find_experts(
+                predictor,
+                backbone,
+                build_prompts(classes.queries, self.templates),
+                folder,
+                method=f"{self.config.method_name} {self.chosen.of(self.config.method_name)}",
+                max_megapixels=self.config.max_megapixels,
+            )
+        return predictor
 
 
 def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | StudentPlan:
@@ -138,6 +150,10 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     chosen = read_chosen(config, protocol, config.method_name)
     method = chosen_method(config.method_name, chosen)
+    folder = experts_folder(config.templates)
+    if folder is not None:
+        crops, sight = method.pyramid is not None, method.read_twice is not None
+        check_experts(folder, words_in_sight=sight, crops=crops)
     check_guides(config, method)
     check_window(config, protocol)
     device = pick_device(config.device)

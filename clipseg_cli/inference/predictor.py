@@ -16,8 +16,7 @@ import torch
 
 from clipseg_cli.config import NO_SALIENCY, Protocol, ignore_value
 from clipseg_cli.data.images import resize_nearest
-from clipseg_cli.errors import UsageError
-from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.auxiliary import require_background, saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
 from clipseg_cli.inference.hyperparameters import Chosen
 from clipseg_cli.inference.prepare import Prepared, prepare
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.decide import Decision
+    from clipseg_cli.inference.expert_classifier import Experts
     from clipseg_cli.inference.tiling import Overhang, Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.ops.windows import Window
@@ -84,6 +84,7 @@ class Predictor:
     Attributes:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
+        experts: classifiers that speak for single classes, or None.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Predictor:
         self.classes, self.text_embeds = classes, text_embeds
         self.device, self.dtype = device, dtype
         self.batch_size = config.batch_size
+        self.experts: Experts | None = None
         self.class_scores = class_scores
         self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
 
@@ -248,7 +250,10 @@ class Predictor:
         """One batch [B, 3, H, W] through the network, and the steps right behind it."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             dense = self.reader(images)
-        logits = self.reader.logits(dense.features, self.text_embeds)
+        if self.experts is None:
+            logits = self.reader.logits(dense.features, self.text_embeds)
+        else:
+            logits = self.experts.cosines(dense.features, self.reader, self.words)
         whole = None
         if dense.whole is not None:
             whole = self.reader.logits(dense.whole[:, :, None, None], self.text_embeds)[:, :, 0, 0]
@@ -314,18 +319,6 @@ class Predictor:
         prints = {name: network.fingerprint for name, network in networks.items() if network is not None}
         settings = dataclasses.asdict(self.settings)
         settings["refinements"] = [step.describe() for step in self.steps]
+        if self.experts is not None:
+            settings["experts"] = self.experts.describe()
         return {**settings, **({"auxiliary": prints} if prints else {})}
-
-
-def require_background(config: InferenceConfig, classes: ClassList) -> None:
-    """Saliency decides what is background, so that one of the classes has to be it.
-
-    Raises:
-        UsageError: none is.
-    """
-    asked = config.saliency_name(classes.background is not None) != NO_SALIENCY
-    if asked and classes.background is None:
-        raise UsageError(
-            f"--saliency {config.saliency} decides what is background, and there is none among the classes",
-            hint="name some with --background, or leave --saliency out",
-        )
