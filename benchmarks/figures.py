@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from clipseg_cli import Segmentation, Segmenter
+from clipseg_cli.outputs._canvas import tint
 from clipseg_cli.outputs._colors import class_colors
-from clipseg_cli.outputs.overlay import tint
 
 RESULTS = Path("samples/results")
 DATA = "samples/emoji-voc"

@@ -66,7 +66,7 @@ def main() -> None:
         table.add_column(column, justify="left" if column in ("saliency", "split") else "right")
     for kind in args.saliency.split(","):
         config = EvalConfig(dataset=args.dataset, model=args.model, saliency=kind)
-        saliency = load_saliency(config, backbone, torch.device("cpu"))
+        saliency = load_saliency(config, backbone, torch.device("cpu"), torch.float32)
         if saliency is None:
             parser.error(f"--saliency {kind} finds nothing")
         for split in args.splits.split(","):

@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=SegmentConfig.batch_size)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", help="auto, fp32 or bf16")
     parser.add_argument("--threads", type=int, default=None, help="of torch; default: all cores")
     parser.add_argument("--templates", default="single", help="more only make the start longer")
     parser.add_argument("--no-memory", action="store_true")
@@ -129,6 +130,7 @@ def memories(options: argparse.Namespace, console: Console) -> None:
                 row.append(f"not run: needs about {need / MIB:,.0f}, {free / MIB:,.0f} are free")
                 continue
             arguments = ["--arch", options.arch, "--device", options.device, "--peak", kind]
+            arguments += ["--precision", options.precision]
             arguments += ["--batch-size", str(options.batch_size), "--templates", options.templates]
             arguments += ["--large"] if case is LARGE else []
             arguments += ["--threads", str(options.threads)] if options.threads else []
@@ -181,6 +183,7 @@ def make_run(
         templates=options.templates,
         out=folder / "out",
         device=options.device,
+        precision=options.precision,
         batch_size=options.batch_size,
     )
     return prepare_segmentation(config), files

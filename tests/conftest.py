@@ -54,7 +54,16 @@ class TinyClip:
     @property
     def options(self) -> tuple[str, ...]:
         """What makes a command use it."""
-        return ("--model", self.name, "--pretrained", str(self.weights), "--device", "cpu")
+        return (
+            "--model",
+            self.name,
+            "--pretrained",
+            str(self.weights),
+            "--device",
+            "cpu",
+            "--precision",
+            "fp32",
+        )
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,20 @@ def reader_of(name: str) -> Any:
     method = METHODS.get(name)
     guide = Colors() if method.guided else None
     beside = {"whole": True, "values": True, "text_embeds": words()}
-    return dense_reader(tower(), method, keys=True, guide=guide, **beside)
+    return with_regions(dense_reader(tower(), method, keys=True, guide=guide, **beside), method)
+
+
+def with_regions(reader: Any, method: Any) -> Any:
+    """The reader, with squares of 16 pixels as regions where the method asks for some; the first is in none."""
+    if method.read_regions is None:
+        return reader
+
+    def read(image: torch.Tensor) -> Any:
+        rows, columns = (torch.arange(side) // 16 for side in image.shape[2:])
+        squares = rows[:, None] * 100 + columns
+        return reader(image, squares.expand(len(image), -1, -1))
+
+    return read
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -116,7 +129,7 @@ def test_one_feature_per_patch(name: str, size: tuple[int, int]) -> None:
     assert dense.keys.shape == (2, 32, *dense.features.shape[2:])  # every method can be smoothed by keys
     assert dense.whole.shape == (2, 16)
     assert dense.values.shape == (2, 32, *grid)
-    assert (dense.guide is not None) == method.guided
+    assert (dense.guide is not None) == bool(method.guided)
     assert dense.features.isfinite().all()
     over = (8 * up[0] - size[0], 8 * up[1] - size[1]) if method.padding == "around" else (0, 0)
     assert (sum(dense.overhang[:2]), sum(dense.overhang[2:])) == over
@@ -165,6 +178,7 @@ def test_the_embedding_beside_any_reading_is_that_of_open_clip(name: str) -> Non
             continue
         guide = Colors() if method.guided else None
         reader = dense_reader(visual, method, guide=guide, whole=True, text_embeds=words())
+        reader = with_regions(reader, method)
         batch = images(size, size)
         torch.testing.assert_close(reader(batch).whole, visual(batch), atol=1e-5, rtol=1e-4)
 

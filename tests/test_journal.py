@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from clipseg_cli.errors import OutputError, RunError
+from clipseg_cli.outputs import LabelRow
 from clipseg_cli.training.log import Journal, Step, Validation, read_log, read_validation
 from clipseg_cli.types import ClassList
 
@@ -228,20 +229,21 @@ def test_curves_of_any_short_run(tmp_path, rows):
         assert image.size == (1200, 450)
 
 
-def test_the_curves_show_where_the_stage_changes(tmp_path, monkeypatch):
+def test_the_curves_are_given_what_was_noted(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("clipseg_cli.training.log.draw_curves", lambda *a, **options: seen.append(options))
-    with Journal(tmp_path) as journal:
+    monkeypatch.setattr("clipseg_cli.training.log.draw_curves", lambda *given: seen.append(given))
+    fill(tmp_path, 1, 4)
+    with Journal(tmp_path, done=4) as journal:
         journal.draw()
-        for i in (1, 2, 3, 4):
-            journal.step(step(i))
-            journal.draw()
-    assert [options["switch"] for options in seen] == [None, None, None, 3, 3]
+    ((steps, scores, path),) = seen
+    assert steps == [(s.iteration, s.loss, s.rate, s.stage) for s in read_log(tmp_path)] != []
+    assert scores == [(v.iteration, v.miou) for v in read_validation(tmp_path)] != []
+    assert path == tmp_path / "curves.png"
 
 
 def test_sample_predictions_go_to_the_folder_and_to_tensorboard(tmp_path):
     labels = np.zeros((6, 8), np.int32)
-    rows = [("a", np.full((6, 8, 3), 90, np.uint8), None, labels, labels + 1)]
+    rows = [LabelRow("a", np.full((6, 8, 3), 90, np.uint8), (None, labels, labels + 1))]
     with Journal(tmp_path) as journal:
         path = journal.pictures(4, rows, CLASSES)
     assert path == tmp_path / "predictions.png"

@@ -9,6 +9,8 @@ import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,7 +22,7 @@ from clipseg_cli.outputs import FORMATS, Outputs, _canvas, _text, class_table_ro
 from clipseg_cli.outputs._colors import BACKGROUND_COLOR, class_colors, srgb_to_lab, voc_palette
 from clipseg_cli.outputs._names import safe_name
 from clipseg_cli.outputs.labels import encode_labels
-from clipseg_cli.outputs.overlay import draw_overlay, tint
+from clipseg_cli.outputs.overlay import draw_overlay
 from clipseg_cli.types import ClassList, DecodedImage, ImageSource, RunInfo, Segmentation
 
 HOSTILE = [
@@ -261,7 +263,7 @@ def test_legend_never_covers_the_picture():
     flat.labels[400:, 500:] = 1
     whole = np.asarray(draw_overlay(flat))
     colors = class_colors(3, 0)
-    assert np.array_equal(whole[:800, :1000], tint(flat.image.pixels, flat.labels, colors, 0))
+    assert np.array_equal(whole[:800, :1000], _canvas.tint(flat.image.pixels, flat.labels, colors, 0))
     assert whole.shape[0] * whole.shape[1] > 800 * 1000
 
 
@@ -270,13 +272,28 @@ def test_background_is_left_almost_as_it_was():
     result.labels[:] = 0
     result.labels[:32] = 1
     change = np.abs(
-        tint(result.image.pixels, result.labels, class_colors(3, 0), 0).astype(int) - result.image.pixels
+        _canvas.tint(result.image.pixels, result.labels, class_colors(3, 0), 0).astype(int)
+        - result.image.pixels
     )
     assert change[40:].mean() < 12 < 40 < change[:30].mean()
 
 
 def test_overlay_of_a_large_picture_is_capped():
     assert draw_overlay(segment((3000, 4000))).width <= _canvas.MAX_SIDE + 600
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 1)])
+def test_the_smallest_pictures_have_a_legend_of_their_own_width(shape):
+    """Every class of one pixel is named, and nothing of the picture is covered."""
+    result = segment(shape, ("cat", "dog", "cow"), None)
+    result.labels.flat = np.arange(result.labels.size)
+    whole = np.asarray(draw_overlay(result))
+    rows, columns = _canvas.show_size(*shape)
+    picture = whole[:rows, :columns]
+    for label in range(3):
+        color = class_colors(3)[label]
+        swatches = (whole == color).all(axis=2).sum() - (picture == color).all(axis=2).sum()
+        assert (swatches > 100) == (label < result.labels.size)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (640, 640), (224, 224), (3000, 4000), (30, 20000)])
@@ -286,24 +303,55 @@ def test_shown_size_keeps_the_aspect(shape):
     assert abs(rows - columns * shape[0] / shape[1]) <= 1
 
 
-def test_text_without_a_font_is_replaced_and_never_fails(monkeypatch):
-    monkeypatch.setattr(_text, "_SYSTEM_FONTS", ())
-    _text._fonts.cache_clear()
-    _text._font_for.cache_clear()
-    assert _text.drawable("cat", "class 1") == "cat"
-    assert _text.drawable("猫", "class 1") == "class 1"
-    assert _text.drawable("🐱", "class 1") == "(cat face)"
-    assert _text.drawable("a\n\u200db\ufe0f", "class 1") == "ab"
-    _text._fonts.cache_clear()
-    _text._font_for.cache_clear()
+@pytest.fixture
+def latin_only(monkeypatch):
+    """Without any font of the system."""
+
+    def forget():
+        for cached in (_text.drawable, _text._has, _text._font):
+            cached.cache_clear()
+
+    monkeypatch.setattr(_text, "_FONTS", _text._FONTS[:2])
+    forget()
+    yield
+    forget()
+
+
+def test_text_without_a_font_is_replaced_and_never_fails(latin_only):
+    for text, shown in {
+        "cat": "cat",
+        "猫": "class 1",
+        "🦄": "(unicorn face)",
+        "$5 → 🦄": "$5 → (unicorn face)",
+        "a\n\u200db\ufe0f": "a b",
+        "\u200d": "class 1",
+        "Straße, κουτί, кот": "Straße, κουτί, кот",
+    }.items():
+        words, font = _text.drawable(text, "class 1")
+        assert words == shown
+        assert isinstance(font.path, str) == any(ord(c) > 255 for c in shown)  # matplotlib's, or Pillow's own
 
 
 @pytest.mark.parametrize("width", [0, 30, 100, 400])
 def test_long_text_is_cut_to_its_width(width):
-    cut = _text.ellipsize("a very long class name " * 3, 20, width)
-    assert cut.endswith("…")
-    assert _text.text_width(cut, 20) <= max(width, _text.text_width("…", 20))
-    assert _text.ellipsize("cat", 20, 400) == "cat"
+    long = "a very long class name " * 3
+    cut = _text.Line.of(long, 20, width)
+    assert cut.text.endswith("…") and long.startswith(cut.text[:-1])
+    assert cut.width <= max(width, _text.Line.of("…", 20).width)
+    longer = _text.Line.of(long[: len(cut.text)].strip() + "mm…", 20)
+    assert longer.width > width
+    assert _text.Line.of("cat", 20, 400).text == "cat"
+
+
+def test_pictures_with_words_do_not_load_matplotlib():
+    """It takes long, and labelling pictures needs none of it."""
+    code = (
+        "import sys; from clipseg_cli.cli.main import app; from clipseg_cli.outputs import FORMATS\n"
+        "from clipseg_cli.outputs import *; [FORMATS.get(name) for name in FORMATS.names()]\n"
+        "from clipseg_cli.outputs._text import Line; Line.of('κ', 16)\n"
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 # --- heat maps -------------------------------------------------------------------------------------------

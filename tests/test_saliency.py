@@ -94,7 +94,7 @@ def test_a_guide_sees_the_picture_as_it_was() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.9, 0.8, 0.7)
     normalised = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(SelfSupervisedGuide(vit, mean, std)(normalised), vit.features(image))
-    values = SelfSupervisedGuide(vit, mean, std, values=True)(normalised)
+    values = SelfSupervisedGuide(vit, mean, std, reads="values")(normalised)
     torch.testing.assert_close(values, vit.last_block(image).v)
 
 
@@ -241,7 +241,7 @@ def test_the_cut_is_an_eigenvector_of_the_normalised_laplacian() -> None:
 def test_clip_cuts_its_own_patches(tiny_clip) -> None:
     reader = dense_reader(tiny_clip.model.visual, METHODS.get("maskclip"))
     side = 4 * reader.patch
-    found = ClipCut(reader, MEAN, STD)(pictures(side, side + reader.patch))
+    found = ClipCut(reader, reader.tower.visual, MEAN, STD)(pictures(side, side + reader.patch))
     assert found.shape == (2, 1, 4, 5)
     assert 0 <= found.min() <= found.max() <= 1
 
@@ -250,7 +250,7 @@ def test_clip_cuts_its_own_patches(tiny_clip) -> None:
 def test_very_large_pictures_are_seen_smaller(tiny_clip) -> None:
     """Or every patch would be compared with a hundred thousand others."""
     reader = dense_reader(tiny_clip.model.visual, METHODS.get("maskclip"))
-    found = ClipCut(reader, MEAN, STD)(pictures(400, 640, batch=1))
+    found = ClipCut(reader, reader.tower.visual, MEAN, STD)(pictures(400, 640, batch=1))
     assert 900 < found.shape[2] * found.shape[3] <= MOST_PATCHES
     assert abs(found.shape[3] / found.shape[2] - 1.6) < 0.1
     assert bounded(pictures(40, 64), 40 * 64).shape == (2, 3, 40, 64)

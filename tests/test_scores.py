@@ -1,4 +1,4 @@
-"""The files of an evaluation: exact in JSON and CSV, a picture that can be read."""
+"""The files of an evaluation: exact in JSON and CSV."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from clipseg_cli.data.classes import load_classes
 from clipseg_cli.errors import OutputError, ShapeError
 from clipseg_cli.ops.metrics import score
-from clipseg_cli.outputs import class_rows, draw_confusion, write_scores
-from clipseg_cli.outputs._colors import srgb_to_lab
-from clipseg_cli.outputs._confusion import _LARGEST, _SMALLEST, _WHITE_FROM, _colorize, _Layout, _Table
+from clipseg_cli.outputs import class_rows, write_scores
 from clipseg_cli.types import ClassList
 
 # a: 60 of 80 found; b: missed altogether; c: invented; d: nowhere.
@@ -131,95 +127,3 @@ def test_the_matrix_is_not_changed_and_may_be_read_only(tmp_path):
     table.flags.writeable = False
     write_scores({}, table, listed("a", "b", "c", "d"), tmp_path)
     assert np.array_equal(table, TABLE)
-
-
-# --- confusion.png ---------------------------------------------------------------------------------------
-
-
-def shown(table: np.ndarray, classes: ClassList) -> tuple[_Table, _Layout]:
-    found = _Table.of(table, score(torch.tensor(table)).iou.numpy(), classes)
-    return found, _Layout.of(found, "title")
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 21, 60, 171, 350])
-def test_every_number_of_classes(count):
-    classes, table = numbered(count), random_table(count)
-    found, layout = shown(table, classes)
-    image = draw_confusion(table, classes, "title")
-    assert image.size == (layout.width, layout.height)
-    assert _SMALLEST <= layout.cell <= _LARGEST
-    assert max(image.size) < 6000
-    assert np.allclose(found.shares.sum(axis=1), 1)
-    pixels = np.asarray(image)
-    for row, column in ((0, 0), (len(found.rows) - 1, 0), (0, len(found.columns) - 1)):
-        # A corner of the cell, where neither number nor line nor frame is.
-        y, x = layout.top + row * layout.cell + 4, layout.left + column * layout.cell + 4
-        assert pixels[y, x].tolist() == _colorize(found.shares[row, column]).tolist()
-
-
-def test_the_picture_of_a_large_benchmark_is_a_small_file(tmp_path):
-    classes = load_classes("coco-stuff")
-    path = write_scores(RECORD, random_table(len(classes)), classes, tmp_path)[2]
-    assert path.stat().st_size < 1_000_000
-    with Image.open(path) as image:
-        image.load()
-
-
-def test_no_class_gets_a_column_only_if_it_has_pixels():
-    table = TABLE.copy()
-    assert shown(table, numbered(4))[0].columns[4:] == ("no class",)
-    table[:, -1] = 0
-    assert shown(table, numbered(4))[0].columns[4:] == ()
-
-
-def test_classes_nobody_labelled_are_grey_and_their_iou_is_said():
-    found, layout = shown(TABLE, numbered(4))
-    assert found.iou == ("66.7", "0.0", "0.0", "–")
-    assert np.isnan(found.shares).all(axis=1).tolist() == [False, False, True, True]
-    pixels = np.asarray(draw_confusion(TABLE, numbered(4), "title"))
-    cell = pixels[layout.top + 2 * layout.cell + 9, layout.left + 9]
-    assert cell.tolist() == [232, 232, 232]
-
-
-def test_of_too_many_classes_the_most_frequent_are_shown():
-    table = random_table(400)
-    table[17] *= 1000
-    found, _ = shown(table, numbered(400))
-    assert len(found.rows) == 300
-    assert "thing 17" in found.rows
-    assert found.columns[300:] == ("other classes", "no class")
-    order = [int(name.split()[1]) for name in found.rows]
-    assert order == sorted(order)
-    assert table[order].sum(axis=1).min() >= np.delete(table, order, axis=0).sum(axis=1).max()
-
-
-def test_an_empty_matrix_can_be_drawn(tmp_path):
-    assert write_scores({}, np.zeros((3, 4), np.int64), numbered(3), tmp_path)
-
-
-def test_a_long_title_is_cut_and_a_short_matrix_widened():
-    short = draw_confusion(TABLE, numbered(4), "x")
-    long = draw_confusion(TABLE, numbered(4), "a very long title " * 50)
-    assert short.width < long.width < 2000
-
-
-def test_the_scale_is_even_and_lighter_is_always_less():
-    lab = srgb_to_lab(_colorize(np.linspace(0, 1, 33) ** 2))
-    steps = np.linalg.norm(np.diff(lab, axis=0), axis=-1)
-    assert (np.diff(lab[:, 0]) < 0).all()
-    assert steps.max() < 1.5 * steps.min()
-    assert _colorize(np.zeros(1)).tolist() == [[255, 255, 255]]
-
-
-def test_numbers_can_be_read_on_their_cells():
-    """WCAG contrast of large text: 3 to 1, for every share and the ink that is chosen for it."""
-
-    def luminance(rgb: np.ndarray) -> np.ndarray:
-        v = rgb / 255
-        return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-    shares = np.linspace(0, 1, 101)
-    paper = luminance(_colorize(shares))
-    ink = np.where(shares > _WHITE_FROM, 1.0, luminance(np.array([0x1B] * 3)))
-    light, dark = np.maximum(ink, paper), np.minimum(ink, paper)
-    assert ((light + 0.05) / (dark + 0.05)).min() > 3

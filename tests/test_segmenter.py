@@ -32,7 +32,7 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 def tiny(clip, **options) -> Segmenter:
     return Segmenter.from_pretrained(
-        clip.name, clip.weights, device="cpu", **{"templates": "single"} | options
+        clip.name, clip.weights, device="cpu", **{"templates": "single", "precision": "fp32"} | options
     )
 
 

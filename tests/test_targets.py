@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_golden import CASES, compare, inputs_of, tower
+from golden_cases import CASES, compare
 from training_trees import (  # noqa: F401
     BACKGROUND,
     DOG,
@@ -41,13 +41,13 @@ from clipseg_cli.training.targets import BOTH, GUIDED, SELF, TRUTH, Targets, Tea
 from clipseg_cli.types import ClassList
 
 IGNORE = 255
-GOLDEN = [name for name, case in CASES.items() if case["method"] == "maskclip_plus_pseudo_label"]
+GOLDEN = [name for name, case in CASES.items() if case.method == "maskclip_plus_pseudo_label"]
 
 
 def golden_teacher(case, text, class_ids):
     """A teacher with the random tower of a case, which gives the classes of these ids."""
     backbone = Backbone(
-        model=SimpleNamespace(visual=tower(case)),
+        model=SimpleNamespace(visual=case.tower()),
         tokenizer=lambda words: pytest.fail("the words are given"),
         name="golden",
         pretrained="random",
@@ -62,8 +62,8 @@ def golden_teacher(case, text, class_ids):
     config = InferenceConfig(
         protocol="maskclip",
         window=0,
-        prompt_denoising=case["options"]["pd_thresh"],
-        key_smoothing=case["options"]["ks_thresh"],
+        prompt_denoising=case.options["pd_thresh"],
+        key_smoothing=case.options["ks_thresh"],
     )
     predictor = Predictor(
         backbone,
@@ -81,7 +81,7 @@ def golden_teacher(case, text, class_ids):
 def golden(request):
     """Case, its teacher, images [1, 3, 96, 96] as they were before normalisation, labels and expected labels."""
     case = CASES[request.param]
-    given, expected = inputs_of(case)
+    given, expected = case.load()
     teacher = golden_teacher(case, given["text"], given["unlabelled_classes"].tolist())
     images = given["image"] * teacher.predictor.std + teacher.predictor.mean
     return case, teacher, images, given["gt"][:, 0].int(), expected["labels"]
@@ -112,7 +112,7 @@ def read(monkeypatch):
 
 
 def test_the_golden_cases_are_with_and_without_refinements():
-    refined = {bool(CASES[name]["options"]["pd_thresh"]) for name in GOLDEN}
+    refined = {bool(CASES[name].options["pd_thresh"]) for name in GOLDEN}
     assert refined == {True, False} or "CLIPSEG_GOLDEN_DIR" in os.environ
 
 
@@ -120,7 +120,7 @@ def test_the_teacher_fills_as_the_published_code(golden):
     case, teacher, images, labels, expected = golden
     filled = teacher.fill(images, labels)
     assert (labels == UNLABELLED).any() and filled.dtype == torch.int32
-    compare(f"{case['name']}: filled", filled, expected, case["tensors"]["out.labels"])
+    compare(f"{case.name}: filled", filled, expected, case.tensors["out.labels"])
 
 
 def test_the_teacher_changes_no_given_label_and_not_its_input(golden):

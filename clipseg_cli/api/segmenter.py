@@ -14,7 +14,7 @@ from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.auxiliary import maps_by_name
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
@@ -104,6 +104,8 @@ class Segmenter:
         propagate: str = InferenceConfig.propagate,
         presence: bool | str = InferenceConfig.presence,
         pamr: int = InferenceConfig.pamr,
+        regions: str = InferenceConfig.regions,
+        region_vote: bool = InferenceConfig.region_vote,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
@@ -125,18 +127,16 @@ class Segmenter:
             guide: another network, for methods that ask for one: "dino", "dino-b8", "dinov2", a ViT of timm, NAME=FILE.
             saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO"; "auto"
                 is "found" for "clip_diy" with a model that has a head for it, else "none".
-            prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
+            prompt_denoising, key_smoothing, pamr: thresholds in [0, 1], steps of pixel-adaptive refinement; 0 is off.
             propagate, presence: let scores flow: "lposs", "lposs+", "pearl"; drop absent classes: True, "freecp".
-            pamr: steps of pixel-adaptive refinement; 0 is off.
-            hyperparameters: of methods and refinements, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
+            regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; one label a region.
+            hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
-            device, precision: "auto", "cpu", "cuda:1", "mps"; "auto" (bf16 on CUDA, else fp32), "fp32", "bf16".
-            short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
-            window, stride: of the sliding window, in pixels; window 0 is the whole picture.
-            batch_size: windows in one forward pass.
-            max_megapixels: larger pictures are refused before they are decoded.
+            device, precision: "auto", "cpu", "cuda:1", "mps"; "auto" (bf16 where it is fast), "fp32", "bf16".
+            short_side, window, stride: pixels; a short side of 0 keeps the size, a window of 0 is the whole picture.
+            batch_size, max_megapixels: windows in one pass; larger pictures are refused before they are decoded.
 
         Raises:
             ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.
@@ -146,10 +146,10 @@ class Segmenter:
         options |= {"hyperparameters": checked_settings(hyperparameters), "device": str(device)}
         config = checked_config(**options)
         plan = plan_clip(config, find_protocol(config.protocol))
-        if saliency_folder(config):
+        if option := maps_by_name(config):
             raise UsageError(
-                "maps of saliency are found by the names of files, and pictures in memory have none",
-                hint='use "clip", "dino" or "found", or the command line',
+                f"maps of {option.strip('-')} are found by the names of files, and pictures in memory have none",
+                hint="name a network or an algorithm, or use the command line",
             )
         backbone = plan.backbone()
         beside = plan.second_networks(backbone)

@@ -111,7 +111,7 @@ class PseudolabelRun:
     ) -> None:
         self.config, self.dataset, self.folder, self.share = config, dataset, folder, share
         self.predictor, self.notes = predictor, notes
-        self.device = describe_device(predictor.device)
+        self.device = describe_device(predictor.device, predictor.dtype)
         self.model = f"{backbone.name} / {backbone.pretrained}"
         self.done = 0
         self.failures: dict[str, str] = {}

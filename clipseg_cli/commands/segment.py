@@ -137,7 +137,7 @@ class SegmentRun:
         self.config, self.predictor = config, predictor
         self.sources, self.failures = sources, failures
         self.total = len(sources) + len(failures)
-        self.device = describe_device(predictor.device)
+        self.device = describe_device(predictor.device, predictor.dtype)
         self.model = f"{backbone.name} / {backbone.pretrained}"
         self.classes: ClassList = predictor.classes
         self.finished: list[str] = []

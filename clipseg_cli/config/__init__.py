@@ -1,9 +1,11 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
+from clipseg_cli.config.best import BEST, NO_SALIENCY
 from clipseg_cli.config.constants import (
     BACKGROUND_WORDS,
     BUNDLED_BACKBONE,
     BUNDLED_MODEL,
+    GRAPHS,
     IGNORE_INDEX,
     IGNORE_INDEX_16,
     PLAIN_BACKGROUND,
@@ -13,9 +15,6 @@ from clipseg_cli.config.constants import (
 )
 from clipseg_cli.config.data import DataConfig, EvalConfig, PseudolabelConfig
 from clipseg_cli.config.inference import (
-    BEST,
-    GRAPHS,
-    NO_SALIENCY,
     OF_A_CLIP,
     REFINEMENTS,
     TEACHING,

@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_BACKGROUND, SALIENCY_HEADS
+from clipseg_cli.config.best import BEST, NO_SALIENCY, best_method, best_saliency
+from clipseg_cli.config.constants import BACKGROUND_WORDS, PLAIN_BACKGROUND, PROPAGATIONS
 from clipseg_cli.config.options import INFERENCE, MAIN, METHOD, MODEL, OUTPUT, WORDS, folder, option
 from clipseg_cli.config.protocols import PROTOCOLS
 
 REFINEMENTS = (
-    "guide",
-    "saliency",
-    "propagate",
-    "prompt_denoising",
-    "key_smoothing",
-    "presence",
-    "pamr",
+    *("guide", "saliency", "propagate", "prompt_denoising", "key_smoothing", "presence", "pamr"),
+    *("regions", "region_vote"),
 )
 """Options that make other labels of what a method reads."""
+
+OF_PIXELS = ("pamr", "regions", "region_vote")
+"""Those of them that look at pixels, whoever labels."""
 
 OF_A_CLIP = (
     "model",
@@ -27,52 +26,12 @@ OF_A_CLIP = (
     "method",
     "protocol",
     "templates",
-    *(name for name in REFINEMENTS if name != "pamr"),
+    *(name for name in REFINEMENTS if name not in OF_PIXELS),
 )
-"""Options that mean nothing for a student, which is used as it was trained; PAMR looks at pixels, whoever labels."""
+"""Options that mean nothing for a student, which is used as it was trained."""
 
 TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
 """How a CLIP labels, beside its weights; a student remembers it of its teacher."""
-
-BEST = "auto"
-"""Instead of a method: the best that asks no second network, judged by published averages (README) and, for the
-bundled model, by what it scores on drawn scenes. Instead of a kind of saliency: the one with which CLIP-DIY was
-published, where the model has a head for it."""
-
-NO_SALIENCY = "none"
-
-
-def best_method(model: str, protocol: str) -> str:
-    """What `--method auto` means.
-
-    Args:
-        model: an architecture; towers that are not called "ViT-" after CLIP's own have no published comparison, and the
-            plainest reading fits them all.
-        protocol: its publication may be about a method of its own.
-    """
-    own = PROTOCOLS[protocol].method if protocol in PROTOCOLS else ""
-    if own or model == BUNDLED_MODEL:
-        return own or "vanilla"
-    return "sc_clip" if model.startswith("ViT-") and "SigLIP" not in model else "maskclip"
-
-
-def best_saliency(model: str, pretrained: str | None, method: str, protocol: str) -> str:
-    """What `--saliency auto` means.
-
-    Args:
-        model: only those in the package have heads of their own, which fit the weights in the package.
-        pretrained: other weights for it.
-        method: CLIP-DIY is published with FOUND; all others do without.
-        protocol: a publication fixes its settings, and none of them is about our models.
-    """
-    fits = model in SALIENCY_HEADS and pretrained in (None, "bundled")
-    diy = method.replace("-", "_") == "clip_diy" and protocol == InferenceConfig.protocol
-    return "found" if fits and diy else NO_SALIENCY
-
-
-PROPAGATIONS = ("lposs", "lposs+", "pearl")
-GRAPHS = PROPAGATIONS[:2]
-"""Those that look at patches, and may ask a guide."""
 
 PROBABILITY = (0, 1)
 SIDE = 16_384
@@ -141,8 +100,8 @@ class InferenceConfig:
     )
     guide: str = option(
         "",
-        "The auxiliary network of proxyclip, dinoiser and --propagate lposs: dino, dino-b8, dinov2, a ViT of timm, "
-        "NAME=FILE, or a head of CLIP-DINOiser.",
+        "The auxiliary network of proxyclip, dinoiser, corrclip and --propagate lposs: dino, dino-b8, dinov2, a ViT of "
+        "timm, NAME=FILE, or a head of CLIP-DINOiser.",
         panel=METHOD,
         metavar="NAME",
     )
@@ -203,10 +162,25 @@ class InferenceConfig:
         metavar="STEPS",
         within=(0, 100),
     )
+    regions: str = option(
+        "",
+        "Where masks of regions come from: superpixels (no weights), folder=DIR (id maps by the names of the images), "
+        "eomt, mask2former or sam2 (networks; =WEIGHTS names others, on the hub or in a folder). clipseg models "
+        "--regions lists them.",
+        panel=METHOD,
+        metavar="NAME",
+        kind="source of regions",
+    )
+    region_vote: bool = option(
+        False,
+        "All pixels of a region take the label that most of them have; needs --regions.",
+        panel=METHOD,
+        flags=("--region-vote",),
+    )
     hyperparameters: tuple[str, ...] = option(
         (),
-        "A hyper-parameter of a method or refinement: naclip.std=3, pamr.dilations=8,16. Repeat for more; clipseg "
-        "models --methods lists them.",
+        "A hyper-parameter of a method, refinement or source of regions: naclip.std=3, pamr.dilations=8,16. Repeat for "
+        "more; clipseg models --methods lists them.",
         panel=METHOD,
         metavar="NAME=VALUE",
         flags=("--set",),
@@ -242,7 +216,7 @@ class InferenceConfig:
     )
     precision: str = option(
         "auto",
-        "auto (bf16 on CUDA, else fp32), fp32 or bf16.",
+        "auto (bf16 where the device has units for it, else fp32), fp32 or bf16.",
         panel=INFERENCE,
         metavar="NAME",
         choices=("auto", "fp32", "bf16"),

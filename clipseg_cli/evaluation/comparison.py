@@ -24,7 +24,7 @@ from clipseg_cli.evaluation.scoring import size_to_score
 from clipseg_cli.inference.dataset import cut_into_groups, list_hash
 from clipseg_cli.methods import find_method
 from clipseg_cli.ops.metrics import confusion_matrix, score
-from clipseg_cli.outputs import json_safe, write_label_sheet
+from clipseg_cli.outputs import LabelRow, json_safe, write_label_sheet
 from clipseg_cli.runs.provenance import describe_model, versions
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import write_bytes, write_json
@@ -134,7 +134,7 @@ class Comparison:
         self.notes, self.failures = (*dataset.notes, *notes), dict[str, str]()
         self.total = len(dataset.samples)
         self._shown: list[Picture] = []
-        self.device = describe_device(candidates[0].predictor.device)
+        self.device = describe_device(candidates[0].predictor.device, candidates[0].predictor.dtype)
 
     def __iter__(self) -> Generator[int, None, None]:
         """Some groups at a time: read once, then each candidate in turn; the next ones are read meanwhile."""
@@ -274,7 +274,6 @@ class Comparison:
             height, width = picture.size
             image = resize_image(picture.image.pixels, (height, width), antialias=True)
             maps = [np.where(picture.truth < 0, len(self.dataset.classes), picture.truth)]
-            rows.append(
-                (str(picture.image.source.relative), image, [*maps, *(one.shown[i] for one in ranked)])
-            )
+            maps += [one.shown[i] for one in ranked]
+            rows.append(LabelRow(str(picture.image.source.relative), image, maps))
         return [write_label_sheet(rows, columns, self.dataset.classes, self.out / SHEET)] if rows else []

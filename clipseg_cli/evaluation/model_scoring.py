@@ -73,7 +73,7 @@ class ModelScoring(Scoring):
             out=out,
         )
         self.templates, self.backbone, self.predictor = templates, backbone, predictor
-        self.device = describe_device(predictor.device)
+        self.device = describe_device(predictor.device, predictor.dtype)
         self.model = f"{backbone.name} / {backbone.pretrained}"
         groups = cut_into_groups(dataset.samples, config.batch_size)
         self._groups = share.of(

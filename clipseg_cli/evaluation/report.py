@@ -12,7 +12,7 @@ from clipseg_cli.evaluation.model_scoring import ModelScoring
 from clipseg_cli.evaluation.protocol_sheet import fingerprint, protocol_settings, protocol_title
 from clipseg_cli.evaluation.scoring import mean_corrupted
 from clipseg_cli.inference.dataset import list_hash
-from clipseg_cli.outputs import class_rows, write_corruption_grid, write_scores
+from clipseg_cli.outputs import class_rows, write_scores, write_sheet
 from clipseg_cli.runs.provenance import describe_model, versions
 from clipseg_cli.utils.distributed import wait_for_all
 
@@ -176,7 +176,8 @@ def _corruptions(
         rows = evaluation.corrupted_examples()
         captions = [[clean, *(f"mIoU {100 * value:.1f}" for value in table[name])] for name, _ in rows]
         columns = ("clean", *(f"severity {severity}" for severity in severities))
-        write_corruption_grid(rows, columns, sheet, captions)
+        names, pictures = [name for name, _ in rows], [row for _, row in rows]
+        write_sheet(sheet, pictures, names=names, columns=columns, captions=captions)
     values = [value for row in table.values() for value in row]
     return Corruptions(severities, table, mean_corrupted(values), sheet)
 

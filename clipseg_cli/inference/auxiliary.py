@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.config import BEST, GRAPHS, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.inference.regions import reads_names
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 from clipseg_cli.models.auxiliary.saliency import ClipCut, Found, LeastAttended
@@ -43,7 +44,7 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
     Raises:
         UsageError: a guide that is missing or not asked for, or an unknown kind of saliency.
     """
-    if method.guided and not config.guide:
+    if method.guided is True and not config.guide:
         raise UsageError(
             f"--method {config.method_name} needs another network",
             hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
@@ -51,79 +52,13 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
     if config.guide and not _asks(config, method):
         raise UsageError(
             f"--method {config.method_name} asks no other network",
-            hint="leave out --guide, or use --method proxyclip or --propagate lposs",
+            hint="leave out --guide, or use --method proxyclip or corrclip, or --propagate lposs",
         )
     kind = config.saliency.partition("=")[0]
     if kind not in KINDS and not _folder(config.saliency).is_dir():
         raise UsageError(
             f"unknown saliency '{config.saliency}'", hint=f"{', '.join(KINDS)}, or a folder of maps"
         )
-
-
-def load_guide(
-    config: InferenceConfig, method: Method, backbone: Backbone, protocol: Protocol, device: torch.device
-) -> Guide | None:
-    """The other network of a method or a propagation, or None where none is asked for.
-
-    Raises:
-        ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
-    """
-    if not config.guide or not _asks(config, method):
-        return None
-    if method.pool is not None and _folder(config.guide).is_file():
-        tensors = read_checkpoint(_folder(config.guide)).tensors
-        if "obj_proj.weight" not in tensors:
-            raise ModelError(
-                f"{config.guide} is no head of CLIP-DINOiser", hint="name a network with --guide NAME=FILE"
-            )
-        return DinoiserHead.of(tensors).to(device)
-    mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
-    vit = load_self_supervised(config.guide, device)
-    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None or not method.guided)
-
-
-def _asks(config: InferenceConfig, method: Method) -> bool:
-    """Whether the method or the propagation looks at a guide."""
-    return method.guided or config.propagate in GRAPHS
-
-
-def load_saliency(config: InferenceConfig, backbone: Backbone, device: torch.device) -> Saliency | None:
-    """The network that finds the foreground, or None where none does, or where a folder holds its maps.
-
-    Raises:
-        ClipsegError: its weights cannot be downloaded, read or loaded, or CLIP gives no dense features.
-    """
-    kind, _, files = config.saliency_name().partition("=")
-    if kind == "clip":
-        reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
-        return ClipCut(reader, backbone.mean, backbone.std)
-    if kind not in ("dino", "found"):
-        return None
-    if kind == "dino":
-        return LeastAttended(_dino(files, device))
-    if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
-        return Found.own(backbone)
-    head, dino = _two_files(files)
-    try:
-        vit = _dino(dino, device)
-        path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
-    except ModelError as error:
-        raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
-    return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
-
-
-def _two_files(text: str) -> tuple[str, str]:
-    """HEAD and DINO of "HEAD,DINO", either of which may be left out; paths may hold commas themselves."""
-    commas = [i for i, char in enumerate(text) if char == ","]
-    if not commas or _folder(text).is_file():
-        return text, ""
-    pairs = [(text[:i], text[i + 1 :]) for i in commas]
-    there = [pair for pair in pairs if all(not part or _folder(part).exists() for part in pair)]
-    return (there or pairs)[0]
-
-
-def _dino(file: str, device: torch.device) -> SelfSupervisedViT:
-    return load_self_supervised(f"dino={file}" if file else "dino", device)
 
 
 def require_background(config: InferenceConfig, classes: ClassList) -> None:
@@ -140,11 +75,91 @@ def require_background(config: InferenceConfig, classes: ClassList) -> None:
         )
 
 
+def load_guide(
+    config: InferenceConfig,
+    method: Method,
+    backbone: Backbone,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Guide | None:
+    """The network that a method or a propagation asks, computing in `dtype`, or None where none is asked.
+
+    Raises:
+        ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
+    """
+    if not config.guide or not _asks(config, method):
+        return None
+    if method.pool is not None and _folder(config.guide).is_file():
+        tensors = read_checkpoint(_folder(config.guide)).tensors
+        if "obj_proj.weight" not in tensors:
+            raise ModelError(
+                f"{config.guide} is no head of CLIP-DINOiser", hint="name a network with --guide NAME=FILE"
+            )
+        return DinoiserHead.of(tensors).to(device)
+    mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
+    vit = load_self_supervised(config.guide, device, dtype)
+    return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads if method.guided else "values")
+
+
+def _asks(config: InferenceConfig, method: Method) -> bool:
+    """Whether the method or the propagation looks at a guide."""
+    return bool(method.guided) or config.propagate in GRAPHS
+
+
+def load_saliency(
+    config: InferenceConfig, backbone: Backbone, device: torch.device, dtype: torch.dtype
+) -> Saliency | None:
+    """What finds the foreground, computing in `dtype`, or None where nothing does, or where a folder holds its maps.
+
+    Raises:
+        ClipsegError: its weights cannot be downloaded, read or loaded, or CLIP gives no dense features.
+    """
+    kind, _, files = config.saliency_name().partition("=")
+    if kind == "clip":
+        reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
+        return ClipCut(reader, backbone.model.visual, backbone.mean, backbone.std)
+    if kind not in ("dino", "found"):
+        return None
+    if kind == "dino":
+        return LeastAttended(_dino(files, device, dtype))
+    if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
+        return Found.own(backbone)
+    head, dino = _two_files(files)
+    try:
+        vit = _dino(dino, device, dtype)
+        path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
+    except ModelError as error:
+        raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
+    return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
+
+
+def _two_files(text: str) -> tuple[str, str]:
+    """HEAD and DINO of "HEAD,DINO", either of which may be left out; paths may hold commas themselves."""
+    commas = [i for i, char in enumerate(text) if char == ","]
+    if not commas or _folder(text).is_file():
+        return text, ""
+    pairs = [(text[:i], text[i + 1 :]) for i in commas]
+    there = [pair for pair in pairs if all(not part or _folder(part).exists() for part in pair)]
+    return (there or pairs)[0]
+
+
+def _dino(file: str, device: torch.device, dtype: torch.dtype) -> SelfSupervisedViT:
+    return load_self_supervised(f"dino={file}" if file else "dino", device, dtype)
+
+
 def saliency_folder(config: InferenceConfig) -> Path | None:
     """The folder of `--saliency DIR`, or None."""
     folder = _folder(config.saliency)
     known = config.saliency.partition("=")[0] in KINDS
     return None if known or not folder.is_dir() else folder
+
+
+def maps_by_name(config: InferenceConfig) -> str:
+    """The option whose maps are found by the names of images, as in "--saliency"; empty where there is none."""
+    if saliency_folder(config):
+        return "--saliency"
+    return "--regions" if reads_names(config.regions) else ""
 
 
 def _folder(text: str) -> Path:

@@ -10,28 +10,32 @@ from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_salie
 from clipseg_cli.inference.experts import check_experts, find_experts
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
 from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import check_window
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.inference.students import StudentPlan, plan_student
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.catalogue import require_readable
 from clipseg_cli.models.clip.text_classifier import embed_words
+from clipseg_cli.models.weights.precision import hold_weights_in
 from clipseg_cli.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
     import torch
 
     from clipseg_cli.config import InferenceConfig, Protocol
+    from clipseg_cli.inference.regions import Regions
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.types import ClassList, Guide, Method
 
 
 class SecondNetworks(NamedTuple):
-    """Networks beside CLIP: what a method asks, and what finds the foreground."""
+    """Beside CLIP: what a method asks, what finds the foreground, and where regions come from."""
 
     guide: Guide | None
     saliency: Saliency | None
+    regions: Regions | None
 
 
 @dataclass(frozen=True)
@@ -68,23 +72,26 @@ class ModelPlan:
         return backbone, self.predictor(backbone, classes, class_scores=class_scores)
 
     def backbone(self) -> Backbone:
-        """The weights of the CLIP.
+        """The weights of the CLIP, the image tower in the type that it computes in.
 
         Raises:
             ModelError: they cannot be downloaded, read or loaded, or the tower gives no dense features.
         """
         require_readable(self.config.model)
-        return load_backbone(self.config.model, self.config.pretrained, self.device)
+        backbone = load_backbone(self.config.model, self.config.pretrained, self.device)
+        hold_weights_in(backbone.model.visual, self.dtype)  # of the words each is read once, and then kept
+        return backbone
 
     def second_networks(self, backbone: Backbone) -> SecondNetworks:
-        """What the method and `--saliency` ask beside CLIP.
+        """What the method, `--saliency` and `--regions` ask beside CLIP.
 
         Raises:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
         return SecondNetworks(
-            load_guide(self.config, self.method, backbone, self.protocol, self.device),
-            load_saliency(self.config, backbone, self.device),
+            load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
+            load_saliency(self.config, backbone, self.device, self.dtype),
+            load_regions(self.config, self.chosen, self.device, self.dtype),
         )
 
     def predictor(
@@ -96,7 +103,7 @@ class ModelPlan:
         beside: SecondNetworks | None = None,
     ) -> Predictor:
         """A predictor on a model that is loaded already; `beside` saves loading other networks once more."""
-        guide, saliency = beside or self.second_networks(backbone)
+        guide, saliency, regions = beside or self.second_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -116,6 +123,7 @@ class ModelPlan:
             class_scores=class_scores,
             guide=guide,
             saliency=saliency,
+            regions=regions,
             chosen=self.chosen,
         )
         folder = experts_folder(self.config.templates)

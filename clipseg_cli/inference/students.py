@@ -20,12 +20,14 @@ from clipseg_cli.config import (
 from clipseg_cli.data.prompts import build_prompts
 from clipseg_cli.errors import ModelError, RunError, UsageError
 from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import STUDENT_PROTOCOL
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.text_classifier import cached_words, embed_words
 from clipseg_cli.models.student.adapter import StudentModel
 from clipseg_cli.models.student.files import CARD, read_card, read_student
+from clipseg_cli.models.weights.precision import hold_weights_in
 from clipseg_cli.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class StudentPlan:
             ModelError: damaged files; or words that it was not trained with, and no text tower to read them.
         """
         student, card = read_student(self.folder, self.device)
+        hold_weights_in(student, self.dtype)
         model = StudentModel(student, card, str(self.folder))
         return model, self.predictor(model, classes, class_scores=class_scores)
 
@@ -125,6 +128,7 @@ class StudentPlan:
             dtype=self.dtype,
             protocol=self.protocol,
             class_scores=class_scores,
+            regions=load_regions(self.config, self.chosen, self.device, self.dtype),
             chosen=self.chosen,
         )
 

@@ -1,14 +1,10 @@
 """One file = one output format; the folder is the registry. Files with an underscore serve them."""
 
 from clipseg_cli.outputs._colors import class_colors, hex_color, voc_palette
-from clipseg_cli.outputs._confusion import draw_confusion
-from clipseg_cli.outputs._contact import write_contact_sheet
 from clipseg_cli.outputs._curves import draw_curves
-from clipseg_cli.outputs._grid import thumbnail, write_corruption_grid
 from clipseg_cli.outputs._names import safe_name
 from clipseg_cli.outputs._open import FORMATS, Outputs, format_names
 from clipseg_cli.outputs._own import refuse_strangers
-from clipseg_cli.outputs._predictions import PredictionRow, write_label_sheet, write_predictions
 from clipseg_cli.outputs._run import (
     check_class_list,
     class_table_rows,
@@ -17,16 +13,22 @@ from clipseg_cli.outputs._run import (
     write_run_info,
 )
 from clipseg_cli.outputs._scores import class_rows, write_scores
+from clipseg_cli.outputs._sheet import (
+    LabelRow,
+    thumbnail,
+    write_contact_sheet,
+    write_label_sheet,
+    write_sheet,
+)
 
 __all__ = [
     "FORMATS",
+    "LabelRow",
     "Outputs",
-    "PredictionRow",
     "check_class_list",
     "class_colors",
     "class_rows",
     "class_table_rows",
-    "draw_confusion",
     "draw_curves",
     "folder_for",
     "format_names",
@@ -37,9 +39,8 @@ __all__ = [
     "thumbnail",
     "voc_palette",
     "write_contact_sheet",
-    "write_corruption_grid",
     "write_label_sheet",
-    "write_predictions",
     "write_run_info",
     "write_scores",
+    "write_sheet",
 ]

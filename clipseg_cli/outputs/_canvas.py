@@ -1,4 +1,4 @@
-"""What overlays and heat maps share: a picture at a size worth looking at, and JPEG bytes."""
+"""What pictures share: a size worth looking at, class colours over them, and JPEG bytes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ MAX_SIDE = 2048
 
 MIN_SIDE = 640
 """Smaller pictures are enlarged by a whole factor, so that the words beside them do not dwarf them."""
+
+OPACITY = 140 / 256
+"""Of class colours over the picture."""
+
+_BACKGROUND = 30 / 140  # of that
 
 Pixels = TypeVar("Pixels", np.uint8, np.float32)
 
@@ -50,6 +55,42 @@ def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
         return labels
     shown: Labels = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
     return shown
+
+
+def tint(
+    pixels: NDArray[np.uint8],
+    labels: Labels,
+    colors: NDArray[np.uint8],
+    background: int | None,
+    opacity: float = OPACITY,
+) -> NDArray[np.uint8]:
+    """Blend class colours into a picture, with contours in the full colour of the class inside them.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        labels: [H, W].
+        colors: uint8 [C, 3].
+        background: id that is left almost as it is, without contour; or None.
+        opacity: of the colours, from 0 to 1.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    painted = np.take(colors, labels, axis=0)  # [H, W, 3]
+    tinted = _blend(pixels, painted, opacity)
+    line = 1 + max(labels.shape) // 900  # pixels on either side
+    kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
+    edge = (cv2.dilate(labels, kernel) != labels) | (cv2.erode(labels, kernel) != labels)
+    cv2.copyTo(painted, edge.view(np.uint8), tinted)
+    if background is not None:
+        quiet = _blend(pixels, painted, opacity * _BACKGROUND)
+        cv2.copyTo(quiet, (labels == background).view(np.uint8), tinted)
+    return tinted
+
+
+def _blend(under: NDArray[np.uint8], over: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """A mixture with so much of `over`: uint8 [H, W, 3]."""
+    return np.asarray(cv2.addWeighted(under, 1 - share, over, share, 0), np.uint8)
 
 
 def font_size(height: int, width: int) -> int:

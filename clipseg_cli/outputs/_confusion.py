@@ -1,273 +1,161 @@
-"""The confusion matrix as a picture: which classes are taken for which others."""
+"""The confusion matrix as a chart: which classes are taken for which others, and the IoU of each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from clipseg_cli.outputs import _text
+from clipseg_cli.outputs._chart import DPI, GRID, new_figure, quiet, set_words
+from clipseg_cli.outputs._text import FAINT, INK, drawable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from clipseg_cli.types import ClassList
 
-# White to navy in steps of equal CIE Lab distance and falling lightness: lighter is always less, for colour-blind
-# people and on grey paper too.
-_RAMP = np.array(
-    [
-        (255, 255, 255),
-        (203, 237, 247),
-        (149, 216, 241),
-        (90, 193, 235),
-        (0, 164, 223),
-        (0, 131, 200),
-        (0, 98, 164),
-        (33, 69, 123),
-        (39, 46, 82),
-    ]
-)
-_TICKS = (0, 1, 5, 10, 25, 50, 100)  # per cent
-_PAPER, _INK, _FAINT, _GRID, _GROUP = "white", "#1b1b1b", "#6b6b6b", "#e4e4e4", "#8c8c8c"
-_ABSENT, _RIGHT = (
-    np.array((232, 232, 232), np.uint8),
-    "#d55e00",
-)  # Okabe & Ito's vermilion stands out on every blue
-
-_MAX_SHOWN = 300
+MOST = 300
 """More classes make a picture that no viewer opens; those with the most labelled pixels are shown."""
 
-_SMALLEST, _LARGEST, _WISHED = 14, 112, 1080  # pixels: a cell, a cell, the whole matrix
-_NUMBERS = 25  # a cell that holds a number
-_DECIMALS = 44  # and one with a decimal
-_WHITE_FROM = 0.28  # share from which on white is read more easily; WCAG would wait longer, the eye does not
+SMALLEST, LARGEST, _WISHED = 14, 112, 1080  # pixels: a cell, a cell, the whole matrix
+_NUMBERS, _DECIMALS = 25, 44  # cells that hold a number, and one with a decimal
+_LONGEST = 28  # characters of a name
+_WHITE_FROM = 35  # per cent from which on white letters are read more easily
+_ABSENT, _RIGHT, _BAR, _LINE = "#ececec", "#d55e00", "#c6dbef", "#b4b4b4"
 
 
-def draw_confusion(confusion: NDArray[np.int64], classes: ClassList, title: str) -> Image.Image:
-    """Rows are the truth and sum to 100 %, columns are the prediction; the IoU of each class is on the right.
+def confusion_figure(
+    confusion: NDArray[np.int64], iou: Sequence[float | None], classes: ClassList, title: str
+) -> Figure:
+    """Rows are the truth and sum to 100 %, columns are the prediction; bars on the right are the IoU of each class.
 
     Args:
         confusion: [C, C + 1] pixels, row = truth, last column = predicted as no class; it gets a column only
             if it has a pixel.
+        iou: [C] in [0, 1]; None for classes that are neither labelled nor predicted.
         classes: names of the C classes, at least one.
-        title: one line, cut where it is too long.
+        title: long ones are broken into lines.
+
+    Returns:
+        A figure of the matrix alone; names, title and bars lie outside, for `write_chart(tight=True)`.
     """
-    import torch  # not for `--help`
+    shown, names, percent = _table(confusion, classes)
+    rows, columns = percent.shape
+    cell = min(LARGEST, max(SMALLEST, _WISHED // max(rows, 4)))
+    figure = new_figure(columns * cell, rows * cell)
+    axes = figure.add_axes((0, 0, 1, 1))
+    letters = min(15, cell - 1) * 72 / DPI
+    _draw_matrix(axes, percent, cell, letters)
+    _draw_names(axes, names, np.isnan(percent[:, 0]), cell, letters)
 
-    from clipseg_cli.ops.metrics import score
+    head = max(13.0, columns * cell / 110)
+    said = "% of the pixels with that label"
+    if rows < len(classes):
+        said = f"the {rows} most frequent of {len(classes)} classes; {said}"
+    if np.isnan(percent).any():
+        said += "; grey: no pixel has it"
+    axes.set_xlabel(f"prediction, in {said}", color=FAINT, fontsize=0.8 * head, loc="left", labelpad=10)
+    axes.set_ylabel("truth", color=FAINT, fontsize=0.8 * head, loc="top")
+    wide = max(60, round(columns * cell / head))
+    heading = axes.set_title("", color=INK, fontsize=head, loc="left", pad=12)
+    set_words(heading, title, "confusion matrix")
+    heading.set_text(textwrap.fill(heading.get_text(), wide, max_lines=4, placeholder=" …"))
+    _draw_iou(figure, axes, [iou[i] for i in shown], cell, letters)
+    return figure
 
-    iou = score(torch.tensor(confusion)).iou.numpy()
-    table = _Table.of(confusion, iou, classes)
-    layout = _Layout.of(table, title)
-    image = Image.new("RGB", (layout.width, layout.height), _PAPER)
-    draw = ImageDraw.Draw(image)
-    _draw_head(image, draw, table, layout, title)
-    image.paste(_cells(table.shares, layout.cell), (layout.left, layout.top))
-    _draw_lines(draw, table, layout)
-    _draw_numbers(draw, table.shares, layout)
-    _draw_names(image, draw, table, layout)
-    return image
 
+def _table(
+    confusion: NDArray[np.int64], classes: ClassList
+) -> tuple[NDArray[np.intp], list[str], NDArray[np.float64]]:
+    """Ids of the R rows, names of the K columns, the first R of which are the rows, and per cent [R, K].
 
-@dataclass(frozen=True)
-class _Table:
-    """What is shown.
-
-    Attributes:
-        shares: [R, K] of each row in [0, 1]; NaN in the rows of classes that nobody labelled.
-        rows, columns: [R] and [K] names; the first R columns are the classes of the rows.
-        iou: [R] as printed.
-        total: number of classes, of which R are shown.
+    The rows of classes that nobody labelled are NaN.
     """
-
-    shares: NDArray[np.float64]
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    iou: tuple[str, ...]
-    total: int
-
-    @classmethod
-    def of(cls, confusion: NDArray[np.int64], iou: NDArray[np.float64], classes: ClassList) -> _Table:
-        total = len(classes)
-        labelled = confusion.sum(axis=1)
-        shown = np.sort(np.argsort(-labelled, kind="stable")[:_MAX_SHOWN])
-        names = [_text.drawable(classes.names[i], f"class {i}") for i in shown]
-        columns, extra = [confusion[np.ix_(shown, shown)]], []
-        others = np.setdiff1d(np.arange(total), shown)
-        for name, ids in (("other classes", others), ("no class", np.array([total]))):
-            pixels = confusion[np.ix_(shown, ids)].sum(axis=1, keepdims=True)
-            if pixels.any():
-                columns.append(pixels)
-                extra.append(name)
-        with np.errstate(invalid="ignore"):
-            shares = np.concatenate(columns, axis=1) / labelled[shown, None]
-        printed = ("–" if np.isnan(value) else f"{100 * value:.1f}" for value in iou[shown])
-        return cls(shares, tuple(names), (*names, *extra), tuple(printed), total)
+    labelled = confusion.sum(axis=1)
+    shown = np.sort(np.argsort(-labelled, kind="stable")[:MOST])
+    inside = confusion[:, shown]
+    others = confusion[:, :-1].sum(axis=1) - inside.sum(axis=1)
+    pixels = np.column_stack([inside, others, confusion[:, -1]])[shown]
+    kept = np.r_[np.full(len(shown), True), pixels[:, -2:].any(axis=0)]
+    names = [drawable(classes.names[i], f"class {i}")[0] for i in shown] + ["other classes", "no class"]
+    with np.errstate(invalid="ignore"):
+        percent = 100 * pixels[:, kept] / labelled[shown, None]
+    return shown, [name for name, keep in zip(names, kept, strict=True) if keep], percent
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Measures in pixels.
+def _draw_matrix(axes: Axes, percent: NDArray[np.float64], cell: int, letters: float) -> None:
+    """Cells, numbers where they are large enough (none where they would round to nothing), and the diagonal."""
+    import matplotlib as mpl
+    from matplotlib.collections import PatchCollection
+    from matplotlib.colors import PowerNorm
+    from matplotlib.patches import Rectangle
 
-    Attributes:
-        cell: side of a cell.
-        size, head: of the letters of the names and of the head.
-        names: longest name.
-        upright: column names fit over their columns and need not be turned.
-        above: height of the names over the matrix; the same below it if `below`.
-        below: the names of the columns are repeated under a matrix that is too tall to see at once.
-        left, top, right, bottom: edges of the matrix.
-        width, height: of the picture.
-    """
-
-    cell: int
-    size: int
-    head: int
-    names: int
-    upright: bool
-    above: int
-    below: bool
-    left: int
-    top: int
-    right: int
-    bottom: int
-    width: int
-    height: int
-
-    @classmethod
-    def of(cls, table: _Table, title: str) -> _Layout:
-        rows, columns = table.shares.shape
-        cell = min(_LARGEST, max(_SMALLEST, _WISHED // max(rows, 4)))
-        size = min(18, cell - 1)
-        names = min(16 * size, max(_text.text_width(name, size) for name in table.columns))
-        upright = names + size // 2 <= cell
-        below = cell < _NUMBERS
-        head = max(16, columns * cell // 100)
-        pad, gap = head + 8, size // 2
-        above = (size if upright else names) + 2 * gap
-        left, top = pad + names + gap, pad + round(6.4 * head) + above
-        right, bottom = left + columns * cell, top + rows * cell
-        beside = gap + max(_text.text_width("100.0", size), _text.text_width("IoU %", size))
-        least = min(_text.text_width(title, round(1.4 * head)), 60 * head)  # of the title that is always read
-        width = max(right + beside, pad + least, pad + 40 * head) + pad
-        height = bottom + (above if below else 0) + pad
-        return cls(cell, size, head, names, upright, above, below, left, top, right, bottom, width, height)
-
-
-def _cells(shares: NDArray[np.float64], cell: int) -> Image.Image:
-    colors = np.where(np.isnan(shares)[..., None], _ABSENT, _colorize(np.nan_to_num(shares)))
-    return Image.fromarray(colors.repeat(cell, axis=0).repeat(cell, axis=1))
-
-
-def _colorize(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """RGB [..., 3] of shares in [0, 1]. The root keeps confusions of a few per cent visible."""
-    level = np.sqrt(shares)
-    stops = np.linspace(0, 1, len(_RAMP))
-    channels = [np.interp(level, stops, _RAMP[:, c]) for c in range(3)]
-    return np.asarray(np.stack(channels, axis=-1).round(), np.uint8)
-
-
-def _draw_head(
-    image: Image.Image, draw: ImageDraw.ImageDraw, table: _Table, layout: _Layout, title: str
-) -> None:
-    """Title, what is seen, and the scale."""
-    head, pad = layout.head, layout.head + 8
-    large = round(1.4 * head)
-    text = _text.ellipsize(_text.drawable(title, "confusion matrix"), large, layout.width - 2 * pad)
-    _text.draw_text(draw, pad, pad + large // 2, text, large, _INK)
-    said = "rows: truth, columns: prediction, in % of the pixels with that label"
-    if len(table.rows) < table.total:
-        said = f"the {len(table.rows)} most frequent of {table.total} classes; {said}"
-    _text.draw_text(draw, pad, pad + round(2.3 * head), said, head, _FAINT)
-
-    x, y, width = pad, pad + round(3.4 * head), 18 * head
-    ramp = _colorize(np.linspace(0, 1, width) ** 2)[None]  # even colours: `_colorize` takes the root again
-    image.paste(Image.fromarray(ramp.repeat(head, axis=0)), (x, y))
-    draw.rectangle((x - 1, y - 1, x + width, y + head), outline=_GROUP)
-    for tick in _TICKS:
-        at, text = x + round(width * (tick / 100) ** 0.5), f"{tick}%" if tick == 100 else str(tick)
-        draw.line((at, y + head, at, y + head + head // 4), fill=_GROUP)
-        left = at - _text.text_width(str(tick), head) // 2
-        _text.draw_text(draw, left, y + round(1.9 * head), text, head, _FAINT)
-    x += width + 3 * head
-    for words, fill, outline in (
-        ("correct", None, _RIGHT),
-        ("no pixel has this label", tuple(_ABSENT.tolist()), _GROUP),
-    ):
-        if fill is not None and not np.isnan(table.shares).any():
-            continue
-        draw.rectangle((x, y, x + head, y + head), fill=fill, outline=outline, width=max(1, head // 8))
-        _text.draw_text(draw, x + round(1.5 * head), y + head // 2, words, head, _FAINT)
-        x += 3 * head + _text.text_width(words, head)
-
-
-def _draw_lines(draw: ImageDraw.ImageDraw, table: _Table, layout: _Layout) -> None:
-    """Thin lines between cells, thicker ones every ten classes of many, and a frame on the diagonal."""
-    rows, columns = table.shares.shape
-    cell, left, top, right, bottom = layout.cell, layout.left, layout.top, layout.right, layout.bottom
-    for strong in (False, True):
-        color = _GROUP if strong else _GRID
-        for i in range(columns + 1):
-            edge = i in (0, rows, columns) or (i % 10 == 0 and rows > 30)
-            if edge == strong:
-                draw.line((left + i * cell, top, left + i * cell, bottom), fill=color)
-                if i <= rows:
-                    draw.line((left, top + i * cell, right, top + i * cell), fill=color)
-    for i in range(rows):
-        x, y = left + i * cell, top + i * cell
-        draw.rectangle((x, y, x + cell, y + cell), outline=_RIGHT, width=1 + cell // 40)
-
-
-def _draw_numbers(draw: ImageDraw.ImageDraw, shares: NDArray[np.float64], layout: _Layout) -> None:
-    """Per cent in the cells, where they are large enough; none where it would round to nothing."""
-    cell = layout.cell
+    rows, columns = percent.shape
+    axes.pcolormesh(
+        np.ma.masked_invalid(percent),
+        cmap=mpl.colormaps["Blues"].with_extremes(bad=_ABSENT),
+        norm=PowerNorm(0.5, 0, 100),  # the root keeps confusions of a few per cent visible
+        edgecolors=GRID,
+        linewidth=0.6,
+    )
+    axes.set(xlim=(0, columns), ylim=(rows, 0))  # the first class at the top
+    frames = [Rectangle((i, i), 1, 1) for i in range(rows)]
+    axes.add_collection(
+        PatchCollection(frames, facecolor="none", edgecolor=_RIGHT, linewidth=0.6 + cell / 100, clip_on=False)
+    )
+    for at in range(10, rows if rows > 30 else 0, 10):
+        axes.axhline(at, color=_LINE, linewidth=0.6)
+        axes.axvline(at, color=_LINE, linewidth=0.6)
     if cell < _NUMBERS:
         return
-    decimals = 1 if cell >= _DECIMALS else 0
-    size = min(20, round((0.33 if decimals else 0.42) * cell))
-    for row, column in np.argwhere(np.nan_to_num(shares) >= 0.5 * 10.0 ** -(2 + decimals)).tolist():
-        share = shares[row, column]
-        text = f"{100 * share:.{decimals}f}"
-        x = layout.left + column * cell + (cell - _text.text_width(text, size)) // 2
-        y = layout.top + row * cell + cell // 2
-        _text.draw_text(draw, x + 1, y, text, size, "white" if share > _WHITE_FROM else _INK)
+    decimals = int(cell >= _DECIMALS)
+    for row, column in np.argwhere(np.nan_to_num(percent) >= 0.5 * 10.0**-decimals).tolist():
+        value = percent[row, column]
+        text = axes.text(column + 0.5, row + 0.5, f"{value:.{decimals}f}", fontsize=0.9 * letters)
+        text.set(color="white" if value > _WHITE_FROM else INK, ha="center", va="center_baseline")
 
 
-def _draw_names(image: Image.Image, draw: ImageDraw.ImageDraw, table: _Table, layout: _Layout) -> None:
-    """Names on both axes, and the IoU on the right."""
-    cell, size, gap = layout.cell, layout.size, layout.size // 2
-    absent = np.isnan(table.shares[:, 0]).tolist()
-    inks = [_FAINT if gone else _INK for gone in absent] + [_FAINT] * len(table.columns)
-    names = [_text.ellipsize(name, size, layout.names) for name in table.columns]
-    widths = [_text.text_width(name, size) for name in names]
-    for i, value in enumerate(table.iou):
-        y = layout.top + i * cell + cell // 2
-        _text.draw_text(draw, layout.left - gap - widths[i], y, names[i], size, inks[i])
-        end = layout.right + gap + _text.text_width("100.0", size)
-        _text.draw_text(draw, end - _text.text_width(value, size), y, value, size, inks[i])
-    _text.draw_text(draw, layout.right + gap, layout.top - gap - size // 2, "IoU %", size, _FAINT)
-    if layout.upright:
-        for i, (name, width) in enumerate(zip(names, widths, strict=True)):
-            x = layout.left + i * cell + (cell - width) // 2
-            _text.draw_text(draw, x, layout.top - gap - size // 2, name, size, inks[i])
-        return
-    starts = [0] * len(names)
-    image.paste(_turned(names, starts, inks, layout), (layout.left, layout.top - gap - layout.names))
-    if layout.below:
-        starts = [layout.names - width for width in widths]
-        image.paste(_turned(names, starts, inks, layout), (layout.left, layout.bottom + gap))
+def _draw_names(axes: Axes, names: list[str], absent: NDArray[np.bool_], cell: int, letters: float) -> None:
+    """Names on both axes, and a second time below a matrix that is too tall to see at once."""
+    quiet(axes)
+    short = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1].rstrip()}…" for name in names]
+    upright = max(map(len, short)) * letters < 1.1 * cell
+    at = np.arange(len(names)) + 0.5
+    axes.set_xticks(at, short, rotation=0 if upright else 90, fontsize=letters)
+    axes.set_yticks(at[: len(absent)], short[: len(absent)], fontsize=letters)
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(axis="x", labeltop=True, labelbottom=cell < _NUMBERS, pad=4)
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        for i, label in enumerate(labels):
+            place = i % len(at)
+            set_words(label, label.get_text())
+            label.set_color(FAINT if place >= len(absent) or absent[place] else INK)
 
 
-def _turned(names: Sequence[str], starts: Sequence[int], inks: Sequence[str], layout: _Layout) -> Image.Image:
-    """Names that are read from below to above, one for each column; `starts` is where, from below."""
-    strip = Image.new("RGB", (layout.names, len(names) * layout.cell), _PAPER)
-    draw = ImageDraw.Draw(strip)
-    for i, name in enumerate(names):
-        y = i * layout.cell + layout.cell // 2
-        _text.draw_text(draw, starts[i], y, name, layout.size, inks[i])
-    return strip.transpose(Image.Transpose.ROTATE_90)
+def _draw_iou(figure: Figure, axes: Axes, iou: Sequence[float | None], cell: int, letters: float) -> None:
+    """Bars to the right of the matrix, and for cells without numbers its scale."""
+    width, height = figure.get_size_inches() * DPI
+    bar = max(120, width / 12)
+    beside = figure.add_axes(((width + 30) / width, 0, bar / width, 1), sharey=axes)
+    quiet(beside)
+    beside.set(xlim=(0, 100), xticks=[])
+    beside.tick_params(labelleft=False)
+    for side in ("top", "bottom", "right"):
+        beside.spines[side].set_visible(False)
+    bars = beside.barh(
+        np.arange(len(iou)) + 0.5, [100 * (value or 0) for value in iou], height=0.7, color=_BAR
+    )
+    values = ["–" if value is None else f"{100 * value:.1f}" for value in iou]
+    beside.bar_label(bars, values, padding=3, color=INK, fontsize=letters)
+    beside.set_title("IoU, %", color=FAINT, fontsize=letters, loc="left", pad=4)
+    if cell < _NUMBERS:
+        tall = min(320.0, height)
+        left = width + bar + 110
+        scale = figure.add_axes((left / width, 1 - tall / height, 22 / width, tall / height))
+        figure.colorbar(axes.collections[0], cax=scale, ticks=[0, 1, 5, 10, 25, 50, 100], format="%g %%")
+        quiet(scale)

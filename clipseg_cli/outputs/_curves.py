@@ -2,232 +2,129 @@
 
 from __future__ import annotations
 
-import io
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
-from clipseg_cli.outputs._legend import FAINT, INK, PAPER
-from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.outputs._chart import GRID, new_figure, quiet, set_words, write_chart
+from clipseg_cli.outputs._text import FAINT, INK, PAPER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from matplotlib.transforms import Transform
-    from numpy.typing import NDArray
+    from matplotlib.figure import Figure
 
-_LOSS, _SCORE, _MARK = "#0072b2", "#009e73", "#d55e00"  # Okabe & Ito
-_GRID, _RATE = "#ececec", "#b4b4b4"
-_WIDTH, _HEIGHT, _DPI = 1200, 450, 100
+    Steps = Sequence[tuple[int, float, float, str]]
+
+_LOSS, _RATE, _SCORE, _MARK = "#0072b2", "#6b6b6b", "#009e73", "#d55e00"  # three of Okabe & Ito's, and grey
+_BOX = {"boxstyle": "square,pad=0.15", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.75}
 _MAX_POINTS = 3000  # more are one blot, and take long
 _LOGARITHMIC = 30  # a mean loss that changes by more than this factor
 
 
-class StepLike(Protocol):
-    """What is drawn of an iteration."""
-
-    @property
-    def iteration(self) -> int:
-        """How many are done."""
-
-    @property
-    def loss(self) -> float:
-        """May be NaN."""
-
-    @property
-    def rate(self) -> float:
-        """Learning rate."""
-
-    @property
-    def stage(self) -> str:
-        """Where the labels came from."""
-
-
-class ValidationLike(Protocol):
-    """What is drawn of a validation."""
-
-    @property
-    def iteration(self) -> int:
-        """How many were done."""
-
-    @property
-    def miou(self) -> float:
-        """In [0, 1]; may be NaN."""
-
-
-def draw_curves(
-    steps: Sequence[StepLike],
-    validations: Sequence[ValidationLike],
-    path: Path,
-    *,
-    switch: int | None,
-) -> None:
-    """Write the curves as PNG of 1200 x 450 pixels; equal input makes equal bytes.
-
-    On the left stands the loss of each step with its running mean, which does not look across a change of stage, and
-    faintly the learning rate; on the right the mIoU of each validation.
-
-    Args:
-        steps, validations: in order of their iterations; either may be empty.
-        path: of the file.
-        switch: first iteration of the second stage, or None.
+def draw_curves(steps: Steps, scores: Sequence[tuple[int, float]], path: Path) -> Path:
+    """Write `curves_figure` as PNG of 1200 x 450 pixels; equal input makes equal bytes.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((_WIDTH / _DPI, _HEIGHT / _DPI), _DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)  # becomes the canvas of this figure; pyplot would change that of the process
-    figure.subplots_adjust(left=0.055, right=0.985, bottom=0.125, top=0.915, wspace=0.2)
-    left, right = figure.subplots(1, 2)
-    last = max([1, *(s.iteration for s in steps), *(v.iteration for v in validations)])
-    for axes in (left, right):
-        _prepare(axes, last)
-        if switch is not None:
-            axes.axvline(switch - 0.5, color=_RATE, linestyle=(0, (1, 2)), linewidth=1.5)
-    _draw_loss(left, steps)
-    _draw_rate(left, steps)
-    _draw_miou(right, validations)
-    stage = next((s.stage for s in steps if switch is not None and s.iteration >= switch), None)
-    if switch is not None and stage:
-        _note(left, (switch - 0.5, 0.04), stage, FAINT, left.get_xaxis_transform(), (6, 0))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor=PAPER, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    return write_chart(curves_figure(steps, scores), path)
 
 
-def _prepare(axes: Axes, last: int) -> None:
-    """Every colour is set, since a user's own style may be for dark paper."""
+def curves_figure(steps: Steps, scores: Sequence[tuple[int, float]]) -> Figure:
+    """The loss of each step with its running mean, the learning rate, and the mIoU of each validation.
+
+    A dotted line stands where the stage changes, with the name of the new one; the mean does not look across it.
+
+    Args:
+        steps: iteration (how many are done), loss, learning rate and stage (where the labels came from) of each.
+        scores: iteration and mIoU in [0, 1] of each validation. Both are in order and may be empty; losses that are
+            not finite are counted.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel("iteration", color=FAINT)
-    axes.set_xlim(0, 1.03 * last)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
-    axes.grid(color=_GRID)
-    axes.set_axisbelow(True)
-    _plain(axes)
+    figure = new_figure(1200, 450)
+    figure.set_layout_engine("constrained", wspace=0.03, h_pad=0.12, w_pad=0.12)
+    panels = figure.subplots(1, 3, width_ratios=[6, 2.5, 6])
+    stages = [list(group) for _, group in groupby(steps, key=lambda step: step[3])]
+    last = max([1, *(step[0] for step in steps), *(score[0] for score in scores)])
+    titles = (("loss", _LOSS), ("learning rate", _RATE), ("mIoU on the validation pictures, %", _SCORE))
+    for axes, (title, color) in zip(panels, titles, strict=True):
+        axes.set_title(title, loc="left", color=color)
+        axes.set_xlabel("iteration", color=FAINT)
+        axes.set_xlim(0, 1.03 * last)
+        bins = 3 if axes is panels[1] else 8
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=bins, integer=True, steps=[1, 2, 5, 10]))
+        axes.grid(color=GRID)
+        axes.set_axisbelow(True)
+        for stage in stages[1:]:
+            axes.axvline(stage[0][0] - 0.5, color="#b4b4b4", linestyle=(0, (1, 2)), linewidth=1.5)
+    _draw_loss(panels[0], stages)
+    _draw_rate(panels[1], steps)
+    _draw_miou(panels[2], scores)
+    for stage in stages[1:]:
+        place = panels[0].get_xaxis_transform()
+        name = panels[0].text(stage[0][0] + 0.01 * last, 0.03, "", color=FAINT, transform=place, bbox=_BOX)
+        set_words(name, stage[0][3])
+    for axes in panels:
+        quiet(axes)
+    return figure
 
 
-def _plain(axes: Axes) -> None:
-    axes.set_facecolor(PAPER)
-    axes.tick_params(axis="both", which="both", length=0, labelcolor=FAINT)
-    for spine in axes.spines.values():
-        spine.set_color(_GRID)
-
-
-def _draw_loss(axes: Axes, steps: Sequence[StepLike]) -> None:
-    axes.set_title("loss", loc="left", color=_LOSS)
-    loss = np.array([s.loss for s in steps], np.float64)
-    finite = np.isfinite(loss)
-    if not finite.any():
-        _empty(axes, "no finite loss" if len(steps) else "no iteration yet")
+def _draw_loss(axes: Axes, stages: Sequence[Steps]) -> None:
+    total = sum(map(len, stages))
+    finite = [np.array([step[:2] for step in stage if np.isfinite(step[1])]) for stage in stages]
+    finite = [points for points in finite if len(points)]
+    if not finite:
+        _empty(axes, "no finite loss" if total else "no iteration yet")
         return
-    thin, reach = -(-len(steps) // _MAX_POINTS), len(steps) // 50
-    x = np.array([s.iteration for s in steps])
-    size, alpha = (5, 0.22) if len(steps) > 100 else (9, 0.5)
-    axes.plot(x[::thin], loss[::thin], ".", color=_LOSS, alpha=alpha, markersize=size, markeredgewidth=0)
-    means = []
-    for _, group in groupby(range(len(steps)), key=lambda i: steps[i].stage):
-        part = list(group)
-        means.append(_running_mean(loss[part], reach))
-        marker = "." if len(part) == 1 else ""
-        axes.plot(x[part], means[-1], color=_LOSS, linewidth=1.8, solid_capstyle="round", marker=marker)
+    x, y = np.concatenate(finite)[:: -(-total // _MAX_POINTS)].T
+    size, alpha = (5, 0.22) if total > 100 else (9, 0.5)
+    axes.plot(x, y, ".", color=_LOSS, alpha=alpha, markersize=size, markeredgewidth=0)
+    wide = 2 * (total // 50) + 1
+    means = [cv2.blur(points[:, 1][None], (wide, 1))[0] for points in finite]
+    for points, mean in zip(finite, means, strict=True):
+        marker = "." if len(points) == 1 else ""
+        axes.plot(points[:, 0], mean, color=_LOSS, linewidth=1.8, solid_capstyle="round", marker=marker)
     mean = np.concatenate(means)
-    mean = mean[np.isfinite(mean)]
-    if mean.min() > 0 and mean.max() > _LOGARITHMIC * mean.min():
+    if 1e-99 < mean.min() < mean.max() / _LOGARITHMIC < 1e99:  # matplotlib's margin of 600 decades overflows
         axes.set_yscale("log")
-    _plain(axes)
-    if missing := int((~finite).sum()):
-        text = f"{missing} of {len(steps)} are not finite"
-        _note(axes, (0.985, 0.96), text, _MARK, axes.transAxes, ha="right", va="top")
+    if missing := total - sum(map(len, finite)):
+        text = f"{missing} of {total} are not finite"
+        axes.text(0.985, 0.96, text, color=_MARK, ha="right", va="top", transform=axes.transAxes, bbox=_BOX)
 
 
-def _draw_rate(axes: Axes, steps: Sequence[StepLike]) -> None:
-    """On an axis of its own at the right, behind the loss."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    if not any(np.isfinite(s.rate) and s.rate > 0 for s in steps):
+def _draw_rate(axes: Axes, steps: Steps) -> None:
+    rates = np.array([step[2] for step in steps])
+    if not np.isfinite(rates).any():
+        _empty(axes, "")
         return
-    behind = axes.twinx()
-    behind.set_zorder(axes.get_zorder() - 1)
-    axes.patch.set_visible(False)
-    marker = "." if len(steps) == 1 else ""
-    behind.plot(
-        [s.iteration for s in steps], [s.rate for s in steps], color=_RATE, linewidth=1, marker=marker
-    )
-    behind.set_ylim(0, 1.05 * max(s.rate for s in steps if np.isfinite(s.rate)))
-    behind.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    behind.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    behind.set_title("learning rate", loc="right", color=_RATE)
-    _plain(behind)
-    behind.tick_params(labelcolor=_RATE)
+    axes.plot([step[0] for step in steps], rates, color=_RATE, marker="." if len(steps) == 1 else "")
+    axes.set_ylim(0, 1.1 * np.nanmax(rates, where=np.isfinite(rates), initial=1e-12))
+    axes.locator_params(axis="y", nbins=5, steps=[1, 2, 2.5, 5, 10])
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
-def _draw_miou(axes: Axes, validations: Sequence[ValidationLike]) -> None:
-    axes.set_title("mIoU on the validation pictures, %", loc="left", color=_SCORE)
-    scored = [(v.iteration, 100 * v.miou) for v in validations if np.isfinite(v.miou)]
-    if not scored:
-        _empty(axes, "no score" if len(validations) else "no validation yet")
+def _draw_miou(axes: Axes, scores: Sequence[tuple[int, float]]) -> None:
+    """The best one is a larger dot with its number."""
+    finite = [(iteration, 100 * miou) for iteration, miou in scores if np.isfinite(miou)]
+    if not finite:
+        _empty(axes, "no score" if scores else "no validation yet")
         return
-    x, y = zip(*scored, strict=True)
+    x, y = zip(*finite, strict=True)
     axes.plot(x, y, "o-", color=_SCORE, linewidth=1.8, markersize=5)
     room = max(1.0, 0.12 * (max(y) - min(y)))  # for the number above the highest point
     axes.set_ylim(max(0.0, min(y) - room), max(y) + 1.6 * room)
-    best = int(np.argmax(y))
-    axes.plot(x[best], y[best], "o", color=_SCORE, markersize=9)
-    above, text = (x[best], y[best]), f"{y[best]:.1f}"
-    _note(axes, above, text, INK, axes.transData, (0, 13), ha="center", weight="bold")
+    best = max(finite, key=lambda score: score[1])
+    axes.plot(*best, "o", color=_SCORE, markersize=9)
+    above = best[0], best[1] + 0.4 * room
+    axes.text(*above, f"{best[1]:.1f}", color=INK, fontweight="bold", ha="center", bbox=_BOX)
 
 
 def _empty(axes: Axes, text: str) -> None:
     axes.set_yticks([])
     axes.text(0.5, 0.5, text, color=FAINT, ha="center", va="center", transform=axes.transAxes)
-
-
-def _note(
-    axes: Axes,
-    at: tuple[float, float],
-    text: str,
-    color: str,
-    transform: Transform,
-    offset: tuple[int, int] = (0, 0),
-    *,
-    ha: Literal["left", "center", "right"] = "left",
-    va: Literal["center", "top"] = "center",
-    weight: str = "normal",
-) -> None:
-    """Words beside a point, `offset` in points from it, on a piece of paper that keeps them readable."""
-    axes.annotate(
-        text,
-        at,
-        offset,
-        xycoords=transform,
-        textcoords="offset points",
-        color=color,
-        ha=ha,
-        va=va,
-        fontsize=10,
-        fontweight=weight,
-        bbox={"boxstyle": "square,pad=0.15", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.75},
-    )
-
-
-def _running_mean(values: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """Mean of the finite values at most `reach` places away: [N]; NaN where there is none.
-
-    Near the ends it reaches less far, about as far to the left as to the right: a slope is not flattened there.
-    """
-    finite = np.isfinite(values)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(finite)])
-    at = np.arange(len(values))
-    reaches = np.clip(np.minimum(at, at[::-1]), reach // 3, reach)
-    first, end = np.maximum(at - reaches, 0), np.minimum(at + reaches + 1, len(values))
-    with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = (sums[end] - sums[first]) / (counts[end] - counts[first])
-    return mean

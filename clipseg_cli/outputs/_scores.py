@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.errors import ShapeError
-from clipseg_cli.outputs import _text
-from clipseg_cli.outputs._confusion import draw_confusion
+from clipseg_cli.outputs._chart import write_chart
+from clipseg_cli.outputs._confusion import confusion_figure
 from clipseg_cli.outputs._run import json_safe
+from clipseg_cli.outputs._text import drawable
 from clipseg_cli.utils.files import write_bytes
 
 if TYPE_CHECKING:
@@ -61,16 +62,15 @@ def write_scores(
     """
     unseen = tuple(record.get("unseen") or ())
     rows = class_rows(confusion, classes, unseen)
-    parts = [_text.drawable(name, key) for key in _IN_TITLE if (name := _name(record.get(key)))]
-    ious = [row["iou"] for row in rows if row["iou"] is not None]
-    if ious:
+    parts = [drawable(name, key)[0] for key in _IN_TITLE if (name := _name(record.get(key)))]
+    iou = [row["iou"] for row in rows]
+    if ious := [value for value in iou if value is not None]:
         parts.append(f"mIoU {100 * sum(ious) / len(ious):.1f} %")
-    picture = io.BytesIO()
-    draw_confusion(confusion, classes, "  ·  ".join(parts)).save(picture, "PNG", optimize=True)
+    figure = confusion_figure(confusion, iou, classes, "  ·  ".join(parts))
     return [
         write_bytes(out / "results.json", _json({**record, "classes": rows}, confusion)),
         write_bytes(out / "results.csv", _csv(rows)),
-        write_bytes(out / "confusion.png", picture.getvalue()),
+        write_chart(figure, out / "confusion.png", tight=True),
     ]
 
 

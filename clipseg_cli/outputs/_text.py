@@ -1,122 +1,103 @@
-"""Text on pictures in whatever script a class is named: each character in the first font that has it."""
+"""One line of text on a picture or a chart, in the first font that has all of its characters."""
 
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect
 from functools import lru_cache
-from itertools import groupby
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import ImageFont
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from PIL import ImageDraw
 
-# Looked for only when Pillow's own font (Latin) lacks a character; Pillow searches the system's folders.
-_SYSTEM_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "NotoSansSC-Regular.otf",
-    "wqy-microhei.ttc",
-    "DroidSansFallbackFull.ttf",
-    "PingFang.ttc",
-    "Hiragino Sans GB.ttc",
-    "Arial Unicode.ttf",
-    "msyh.ttc",
-    "YuGothM.ttc",
-    "malgun.ttf",
-    "seguiemj.ttf",
-    "seguisym.ttf",
-    "NotoEmoji-Regular.ttf",
-    "Symbola.ttf",
+INK, FAINT, PAPER = "#1b1b1b", "#6b6b6b", "white"
+
+_OWN = ""  # Pillow's font, which has Latin only
+_PLOTS = Path(getattr(find_spec("matplotlib"), "origin", None) or "")  # found, since importing it takes long
+_FONTS = (
+    _OWN,
+    str(_PLOTS.parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"),
+    # Pillow looks for these in the system's folders.
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf"),
+    *("wqy-microhei.ttc", "DroidSansFallbackFull.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc"),
+    *("Arial Unicode.ttf", "msyh.ttc", "YuGothM.ttc", "malgun.ttf"),
+    *("seguiemj.ttf", "seguisym.ttf", "NotoEmoji-Regular.ttf", "Symbola.ttf"),
 )
 _MISSING = "\U0010fffe"  # a noncharacter, which no font has
 
 
-def drawable(text: str, fallback: str) -> str:
-    """`text` with only characters that some font here can draw.
+class Line(NamedTuple):
+    """Words and the font that draws them."""
 
-    A symbol or emoji without a font is spelled out by its Unicode name, "(cat face)"; if letters are missing,
-    `fallback` is returned, since a row of boxes tells nothing.
+    text: str
+    font: ImageFont.FreeTypeFont
+
+    @classmethod
+    def of(cls, text: str, size: int, width: int | None = None, fallback: str = "?") -> Line:
+        """The drawable words of a text, cut with an ellipsis where they are wider than `width` pixels."""
+        words, font = drawable(text, fallback, size)
+        if width is not None and font.getlength(words) > width:
+            starts = [words[:n].rstrip() + "…" for n in range(len(words))]
+            words = starts[max(0, bisect(starts, width, key=lambda start: round(font.getlength(start))) - 1)]
+        return cls(words, font)
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return round(self.font.getlength(self.text))
+
+    def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int, fill: str) -> None:
+        """`x` is the left end and `y` the middle of the capitals, which are about 0.72 of the size in all fonts."""
+        draw.text((x, y + round(self.font.size * 0.36)), self.text, font=self.font, fill=fill, anchor="ls")
+
+
+@lru_cache(maxsize=8192)
+def drawable(text: str, fallback: str = "?", size: int = 16) -> tuple[str, ImageFont.FreeTypeFont]:
+    """What can be drawn of a text, and the font that has every character of it.
+
+    What is invisible is left out. Where no font has all, a symbol or emoji is spelled by its Unicode name, "(cat
+    face)"; if letters are missing too it is `fallback`, since a row of boxes tells nothing.
     """
-    parts = []
-    for c in text:
-        category = unicodedata.category(c)
-        if (
-            category[0] == "C" or "\ufe00" <= c <= "\ufe0f"
-        ):  # controls, joiners, lone surrogates, emoji variants
-            continue
-        if _font_for(c, 16) is not None:
-            parts.append(c)
-        elif category[0] == "S":
-            parts.append(f"({unicodedata.name(c, 'symbol').lower()})")
-        else:
-            return fallback
-    return "".join(parts).strip() or fallback
+    seen = "".join(c for c in text if c.isspace() or not _is_invisible(c))
+    plain = " ".join(seen.split())
+    for words in (plain, "".join(map(_spelled, plain)), fallback):
+        for name in _FONTS if words else ():
+            if all(_has(name, c) for c in words) and (font := _font(name, size)):
+                return words, font
+    raise ValueError(f"'{fallback}' is not of Latin letters")
 
 
-def text_width(text: str, size: int) -> int:
-    """Pixels from the first to the last character of one line."""
-    return round(sum(font.getlength(part) for part, font in _runs(text, size)))
+def _is_invisible(c: str) -> bool:
+    """Controls, joiners, lone surrogates, variants of emoji."""
+    return unicodedata.category(c)[0] == "C" or "\ufe00" <= c <= "\ufe0f"
 
 
-def ellipsize(text: str, size: int, width: int) -> str:
-    """`text`, cut with an ellipsis if it is wider than `width` pixels."""
-    if text_width(text, size) <= width:
-        return text
-    low, high = 0, len(text)  # the longest start that fits is in [low, high)
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = text_width(text[:middle].rstrip() + "…", size) <= width
-        low, high = (middle, high) if fits else (low, middle)
-    return text[:low].rstrip() + "…"
-
-
-def draw_text(draw: ImageDraw.ImageDraw, x: int, y: int, text: str, size: int, fill: str) -> None:
-    """One line of text, `x` its left end and `y` the middle of its capitals."""
-    position = float(x)
-    baseline = y + round(size * 0.36)  # capitals are about 0.72 of the size in all these fonts
-    for part, font in _runs(text, size):
-        draw.text((position, baseline), part, font=font, fill=fill, anchor="ls")
-        position += font.getlength(part)
-
-
-def _runs(text: str, size: int) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
-    fonts = ((c, _font_for(c, size) or _fonts(size)[0]) for c in text)
-    for _, group in groupby(fonts, key=lambda item: id(item[1])):
-        run = list(group)
-        yield "".join(c for c, _ in run), run[0][1]
+def _spelled(c: str) -> str:
+    if unicodedata.category(c)[0] != "S" or any(_has(name, c) for name in _FONTS[:2]):
+        return c
+    return f"({unicodedata.name(c, 'symbol').lower()})"
 
 
 @lru_cache(maxsize=16384)
-def _font_for(character: str, size: int) -> ImageFont.FreeTypeFont | None:
-    own = _fonts(size)[0]
-    if character.isspace() or _has(own, character):
-        return own
-    return next((font for font in _fonts(size, system=True) if _has(font, character)), None)
-
-
-@lru_cache(maxsize=64)
-def _fonts(size: int, system: bool = False) -> tuple[ImageFont.FreeTypeFont, ...]:
-    if system:
-        return tuple(font for name in _SYSTEM_FONTS if (font := _system_font(name, size)) is not None)
-    own = ImageFont.load_default(size)
-    if not isinstance(own, ImageFont.FreeTypeFont):
-        raise TypeError("this Pillow was built without FreeType")
-    return (own,)
-
-
-def _system_font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
-    try:
-        return ImageFont.truetype(name, size)
-    except OSError:  # not installed, or a bitmap font without this size
-        return None
-
-
-def _has(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    # Pillow does not tell which characters a font has, but draws all it lacks alike.
+def _has(name: str, character: str) -> bool:
+    """Pillow does not tell which characters a font has, but without shaping it draws all that are missing alike."""
+    if (font := _font(name, 16, ImageFont.Layout.BASIC)) is None:
+        return False
     mask, missing = font.getmask(character), font.getmask(_MISSING)
-    return mask.size != missing.size or bytes(mask) != bytes(missing)
+    return character == " " or mask.size != missing.size or bytes(mask) != bytes(missing)
+
+
+@lru_cache(maxsize=256)
+def _font(name: str, size: int, layout: ImageFont.Layout | None = None) -> ImageFont.FreeTypeFont | None:
+    """A font by its file's name; None if it is not installed, or has only bitmaps of other sizes."""
+    try:
+        font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    except OSError:
+        return None
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise TypeError("this Pillow was built without FreeType")
+    return font if layout is None else font.font_variant(layout_engine=layout)

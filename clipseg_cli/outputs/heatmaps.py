@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from clipseg_cli.outputs import _canvas as canvas
-from clipseg_cli.outputs import _text
 from clipseg_cli.outputs._each import each
 from clipseg_cli.outputs._names import safe_name
 from clipseg_cli.outputs._own import write_own
+from clipseg_cli.outputs._text import Line, drawable
 from clipseg_cli.types import Format, Segmentation
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
         peak = float(scores.max())
         if not share.pixels and peak < _MIN_PEAK:
             continue
-        title = f"{_text.drawable(share.name, f'class {share.id}')}   peak {peak:.2f}"
+        title = f"{drawable(share.name, f'class {share.id}')[0]}  ·  peak {peak:.2f}"
         image = draw_heatmap(canvas.resize_smooth(scores, size), grey, title)
         path = folder / f"{share.id:0{digits}}_{safe_name(share.name)}.jpg"
         written.append(write_own(path, canvas.jpeg_bytes(image)))
@@ -67,18 +67,17 @@ def draw_heatmap(scores: NDArray[np.float32], grey: NDArray[np.uint8], title: st
     picture = Image.fromarray(_blend(scores, grey))
     size = canvas.font_size(*scores.shape)
     strip, pad = round(2.2 * size), round(0.7 * size)
-    digit, bar = _text.text_width("0", size), 7 * size
-    scale = bar + 2 * digit + 2 * (size // 3)
+    zero, one, bar, gap = Line.of("0", size), Line.of("1", size), 7 * size, size // 3
     whole = Image.new("RGB", (max(picture.width, 20 * size), picture.height + strip), _PAPER)
     whole.paste(picture, (0, strip))
     draw = ImageDraw.Draw(whole)
-    left, middle = whole.width - pad - scale, strip // 2
-    text = _text.ellipsize(title, size, left - 2 * pad)
-    _text.draw_text(draw, pad, middle, text, size, _INK)
-    _text.draw_text(draw, left, middle, "0", size, _INK)
-    _text.draw_text(draw, whole.width - pad - digit, middle, "1", size, _INK)
+    right, middle = whole.width - pad - one.width - gap, strip // 2  # where the scale ends
+    left = right - bar - gap - zero.width
+    Line.of(title, size, left - 2 * pad).draw(draw, pad, middle, _INK)
+    zero.draw(draw, left, middle, _INK)
+    one.draw(draw, right + gap, middle, _INK)
     ramp = np.tile(np.linspace(0, 1, bar, dtype=np.float32), (size, 1))
-    whole.paste(Image.fromarray(_colorize(ramp)), (left + digit + size // 3, middle - size // 2))
+    whole.paste(Image.fromarray(_colorize(ramp)), (right - bar, middle - size // 2))
     return whole
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import RunError, UsageError
-from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.auxiliary import maps_by_name
 from clipseg_cli.inference.dataset import list_hash, unseen_ids
 from clipseg_cli.outputs import class_table_rows
 from clipseg_cli.runs.find import GOES_ON
@@ -38,9 +38,9 @@ def check_sources(config: TrainConfig) -> None:
             "--labels and --teacher both say who labels",
             hint="--labels RUN reads what was written, --teacher labels each crop anew",
         )
-    if config.teacher and saliency_folder(config):
+    if config.teacher and maps_by_name(config):
         raise UsageError(
-            "maps of --saliency are of whole pictures, and --teacher labels crops",
+            f"maps of {maps_by_name(config)} are of whole pictures, and --teacher labels crops",
             hint="label whole pictures with clipseg pseudolabel, and learn from that run",
         )
     if config.targets == "features" and not config.teacher:

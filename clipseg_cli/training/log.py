@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from clipseg_cli.errors import RunError
-from clipseg_cli.outputs import draw_curves, write_predictions
+from clipseg_cli.outputs import draw_curves, write_label_sheet
 from clipseg_cli.utils.files import output_errors, write_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch.utils.tensorboard import SummaryWriter
 
-    from clipseg_cli.outputs import PredictionRow
+    from clipseg_cli.outputs import LabelRow
     from clipseg_cli.types import ClassList
 
 LOG, VALIDATION = "log.csv", "validation.csv"
@@ -150,22 +150,24 @@ class Journal:
             OutputError: it cannot be written.
             RunError: another program changed one of the files.
         """
-        steps, path = read_log(self.folder), self.folder / CURVES
-        switch = next((s.iteration for s in steps if s.stage != steps[0].stage), None)
-        draw_curves(steps, read_validation(self.folder), path, switch=switch)
+        path = self.folder / CURVES
+        steps = [(step.iteration, step.loss, step.rate, step.stage) for step in read_log(self.folder)]
+        draw_curves(steps, [(v.iteration, v.miou) for v in read_validation(self.folder)], path)
         return path
 
-    def pictures(self, iteration: int, rows: Sequence[PredictionRow], classes: ClassList) -> Path:
+    def pictures(self, iteration: int, rows: Sequence[LabelRow], classes: ClassList) -> Path:
         """Write `predictions.png`, and show it in TensorBoard.
 
         Args:
             iteration: how many are done.
-            rows, classes: as `outputs.write_predictions` takes them.
+            rows: with maps of what was taught, of the prediction and of the ground truth.
+            classes: what the labels mean.
 
         Raises:
             OutputError: it cannot be written.
         """
-        path = write_predictions(rows, classes, self.folder / PREDICTIONS)
+        columns = ("taught", "prediction", "ground truth")
+        path = write_label_sheet(rows, columns, classes, self.folder / PREDICTIONS)
         with Image.open(path) as sheet:
             pixels = np.asarray(sheet.convert("RGB"))
         with output_errors(self.folder / TENSORBOARD):

@@ -89,7 +89,7 @@ class TrainingRun:
     ) -> None:
         self.config, self.lesson, self.numbers, self.student = config, lesson, numbers, student
         self.folder, self.share, self.device, self.dtype, self.notes = folder, share, device, dtype, notes
-        self.device_name = describe_device(device)
+        self.device_name = describe_device(device, dtype)
         self.state, self._kept = state, state.iteration
         self.failures: dict[str, str] = dict(state.failures)
         self._optimiser, self._card, self._identity = optimiser, card, identity

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.models.student.files import StudentCard
     from clipseg_cli.models.student.network import Student
-    from clipseg_cli.outputs import PredictionRow
+    from clipseg_cli.outputs import LabelRow
     from clipseg_cli.training.samples import Pictures
     from clipseg_cli.types import Dataset, Sample
 
@@ -52,7 +52,7 @@ class Sheet:
         self._device, self._dtype = device, dtype
         self._taught: list[tuple[Sample, NDArray[np.int32] | None]] | None = None
 
-    def rows(self, student: Student) -> list[PredictionRow]:
+    def rows(self, student: Student) -> list[LabelRow]:
         """The rows of the sheet, with what the student says now."""
         if self._taught is None:
             count = len(self._pictures)

@@ -15,7 +15,7 @@ from clipseg_cli.evaluation.scoring import CLEAN
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.students import student_protocol
 from clipseg_cli.models.student.adapter import StudentModel
-from clipseg_cli.outputs import PredictionRow
+from clipseg_cli.outputs import LabelRow
 from clipseg_cli.training.log import Validation
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def sample_rows(
     predictor: Predictor,
     taught: Sequence[tuple[Sample, NDArray[np.int32] | None]],
     validation: Dataset | None,
-) -> list[PredictionRow]:
+) -> list[LabelRow]:
     """Some pictures with what the student says of them.
 
     Args:
@@ -128,7 +128,7 @@ def sample_rows(
         taught: training pictures, each with the labels that it was taught, if they are known.
         validation: pictures with ground truth.
     """
-    rows: list[PredictionRow] = []
+    rows: list[LabelRow] = []
     scored = () if validation is None else validation.samples
     shown = [scored[i * len(scored) // SHOWN] for i in range(SHOWN)] if len(scored) >= SHOWN else list(scored)
     with _evaluating(student):
@@ -144,12 +144,13 @@ def _row(
     sample: Sample,
     taught: NDArray[np.int32] | None,
     truth: Callable[[Sample], NDArray[np.int32] | None],
-) -> list[PredictionRow]:
+) -> list[LabelRow]:
     """One row, or none where the picture cannot be read: that is said elsewhere."""
     try:
         image = read_image(sample.source)
         (found,) = predictor.predict([predictor.prepare(image)])
-        return [PredictionRow(str(sample.source.relative), image.pixels, taught, found.labels, truth(sample))]
+        maps = (taught, found.labels, truth(sample))
+        return [LabelRow(str(sample.source.relative), image.pixels, maps)]
     except ClipsegError:
         return []
 

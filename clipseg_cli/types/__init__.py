@@ -8,6 +8,7 @@ from clipseg_cli.types.dense import (
     DenseFeatures,
     DenseModel,
     Guide,
+    GuideReads,
     Method,
     Padding,
     PoolFn,
@@ -15,6 +16,7 @@ from clipseg_cli.types.dense import (
     Pyramid,
     Reader,
     ReadFn,
+    ReadRegionsFn,
     ReadTwiceFn,
     Scene,
     Tokens,
@@ -22,6 +24,7 @@ from clipseg_cli.types.dense import (
 from clipseg_cli.types.images import DecodedImage, ImageSource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
+from clipseg_cli.types.regions import RegionMaker, RegionMap, RegionSource, RegionTools
 from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "DenseModel",
     "Format",
     "Guide",
+    "GuideReads",
     "ImageSource",
     "LogitMaps",
     "Method",
@@ -45,9 +49,14 @@ __all__ = [
     "Positions",
     "Pyramid",
     "ReadFn",
+    "ReadRegionsFn",
     "ReadTwiceFn",
     "Reader",
     "Refinement",
+    "RegionMaker",
+    "RegionMap",
+    "RegionSource",
+    "RegionTools",
     "RunInfo",
     "Sample",
     "Scene",

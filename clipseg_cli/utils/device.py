@@ -36,8 +36,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def pick_precision(name: str, device: torch.device, *, cpu_bf16: bool = False) -> torch.dtype:
-    """`auto` is bf16 on a CUDA device that computes in it, else fp32.
+def pick_precision(name: str, device: torch.device, *, cpu_bf16: bool = True) -> torch.dtype:
+    """`auto` is bf16 where the device computes in it (CUDA; CPUs with AVX512-BF16 or AMX), else fp32.
 
     Args:
         name: "auto" or one of `PRECISIONS`.
@@ -65,8 +65,13 @@ def _cpu_computes_bf16() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
-def describe_device(device: torch.device) -> str:
-    """A name for people: "NVIDIA H200 (cuda)" or "CPU, 8 threads"."""
+def describe_device(device: torch.device, dtype: torch.dtype) -> str:
+    """A name for people: "NVIDIA H200 (cuda), bf16" or "CPU, 8 threads, fp32"."""
+    short = next((name for name, known in PRECISIONS.items() if known == dtype), str(dtype))
+    return f"{_describe(device)}, {short}"
+
+
+def _describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
     if device.type == "mps":

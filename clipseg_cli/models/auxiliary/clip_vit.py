@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from clipseg_cli.models.auxiliary.self_supervised import LastBlock
 from clipseg_cli.models.clip.towers import tower_of
-from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.fingerprints import tower_fingerprint
+from clipseg_cli.models.weights.precision import computing_as_held
 from clipseg_cli.ops.attention import merge_heads, to_grid
 
 if TYPE_CHECKING:
@@ -23,12 +24,17 @@ class ClipViT:
     Args:
         visual: the image tower, in eval mode, with a class token.
         mean, std: of pictures in [0, 1], for this CLIP.
+        known: its fingerprint, where its weights may not be as they were loaded any more.
     """
 
     def __init__(
-        self, visual: Any, mean: tuple[float, float, float], std: tuple[float, float, float]
+        self,
+        visual: Any,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        known: str = "",
     ) -> None:
-        self.visual, self.tower = visual, tower_of(visual)
+        self.visual, self.tower, self._known = visual, tower_of(visual), known
         self.patch, self.width = self.tower.patch, self.tower.width
         device = next(visual.parameters()).device
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
@@ -36,10 +42,14 @@ class ClipViT:
     @cached_property
     def fingerprint(self) -> str:
         """Equal for equal weights of the image tower, whatever the words."""
-        return fingerprint(self.visual, {"kind": type(self.visual).__name__})
+        return self._known or tower_fingerprint(self.visual)
 
     def last_block(self, image: Tensor) -> LastBlock:
         """Pictures [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
+        with computing_as_held(self.visual):
+            return self._last_block(image)
+
+    def _last_block(self, image: Tensor) -> LastBlock:
         x = (image - self._mean) / self._std
         x = F.pad(x, (0, -x.shape[3] % self.patch, 0, -x.shape[2] % self.patch))
         grid, prefix = (x.shape[2] // self.patch, x.shape[3] // self.patch), self.tower.prefix

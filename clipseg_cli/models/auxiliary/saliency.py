@@ -12,6 +12,7 @@ from clipseg_cli.errors import ModelError
 from clipseg_cli.models.auxiliary.clip_vit import ClipViT
 from clipseg_cli.models.clip.architectures import bundled_file
 from clipseg_cli.models.weights.checkpoints import read_checkpoint, read_metadata
+from clipseg_cli.models.weights.precision import computing_as_held
 from clipseg_cli.ops.saliency import least_attended_background, saliency_map
 from clipseg_cli.ops.spectral import foreground
 
@@ -99,7 +100,7 @@ class Found:
             tensors, facts = read_checkpoint(path).tensors, read_metadata(path)
         except ModelError as error:
             raise ModelError(error.message, hint=again) from error
-        vit = ClipViT(backbone.model.visual, backbone.mean, backbone.std)
+        vit = ClipViT(backbone.model.visual, backbone.mean, backbone.std, backbone.tower)
         reads, tower = facts.get("reads", ""), facts.get("tower", "none")
         if not reads or set(reads) - set("qkv"):
             raise ModelError(f"{path} does not say which features it reads", hint=again)
@@ -159,6 +160,7 @@ class ClipCut:
 
     Args:
         reader: of CLIP; `tokens` are what is compared.
+        visual: the tower that it reads.
         mean, std: of pictures in [0, 1], for CLIP.
         threshold: cosine from which patches count as alike, once the mean of the picture is taken off.
     """
@@ -166,18 +168,21 @@ class ClipCut:
     def __init__(
         self,
         reader: Any,
+        visual: Any,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         threshold: float = 0.2,
     ) -> None:
-        self.reader, self.threshold = reader, threshold
+        self.reader, self.visual, self.threshold = reader, visual, threshold
         self.fingerprint = "clip"  # that of CLIP stands in every record anyway
         self._mean, self._std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
 
     def __call__(self, image: Tensor) -> Tensor:
         """On the grid of CLIP, of at most `MOST_PATCHES` patches."""
         image = bounded(image, MOST_PATCHES * self.reader.patch**2, self.reader.patch)
-        tokens = self.reader((image - self._mean.to(image)) / self._std.to(image)).tokens.float()
+        with computing_as_held(self.visual):
+            tokens = self.reader((image - self._mean.to(image)) / self._std.to(image)).tokens
+        tokens = tokens.float()
         centred = tokens - tokens.mean(dim=(2, 3), keepdim=True)
         return torch.stack([foreground(one, self.threshold) for one in centred])[:, None]
 

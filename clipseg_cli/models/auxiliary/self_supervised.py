@@ -15,10 +15,13 @@ from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
 from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.precision import computing_as_held, hold_weights_in
 from clipseg_cli.ops.saliency import qkv_maps
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from clipseg_cli.types import GuideReads
 
 SHORT_NAMES = {
     "dino": "vit_small_patch8_224.dino",
@@ -75,11 +78,16 @@ class SelfSupervisedViT:
     def features(self, image: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] -> patches behind the last LayerNorm, [B, W, ceil(H / p), ceil(W / p)]."""
         x, grid = self._fit(image)
-        tokens = self.net.forward_features(x)[:, self.net.num_prefix_tokens :]  # [B, h*w, W]
+        with computing_as_held(self.net):
+            tokens = self.net.forward_features(x)[:, self.net.num_prefix_tokens :]  # [B, h*w, W]
         return tokens.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-any-return]
 
     def last_block(self, image: Tensor) -> LastBlock:
         """Pictures [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
+        with computing_as_held(self.net):
+            return self._last_block(image)
+
+    def _last_block(self, image: Tensor) -> LastBlock:
         x, grid = self._fit(image)
         net = self.net
         x = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(x))))
@@ -106,7 +114,8 @@ class SelfSupervisedGuide:
     Args:
         vit: the other network.
         mean, std: by which the pictures that it gets were normalised, for CLIP; of pictures in [0, 1].
-        values: hand out the values of the last attention (CLIP-DINOiser) instead of the last tokens (ProxyCLIP).
+        reads: what it hands out: the last tokens (ProxyCLIP), or of the last attention the values (CLIP-DINOiser) or
+            the queries plus keys (CorrCLIP).
     """
 
     inner = None
@@ -117,9 +126,9 @@ class SelfSupervisedGuide:
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         *,
-        values: bool = False,
+        reads: GuideReads = "tokens",
     ) -> None:
-        self.vit, self.values = vit, values
+        self.vit, self.reads = vit, reads
         device = vit._mean.device
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
 
@@ -131,18 +140,24 @@ class SelfSupervisedGuide:
     def __call__(self, x: Tensor) -> Tensor:
         """Pictures normalised for CLIP [B, 3, H, W] -> [B, W, h, w]."""
         image = x * self._std + self._mean
-        return self.vit.last_block(image).v if self.values else self.vit.features(image)
+        if self.reads == "tokens":
+            return self.vit.features(image)
+        last = self.vit.last_block(image)
+        return last.v if self.reads == "values" else last.q + last.k
 
     def objectness(self, x: Tensor) -> None:
         """It has no opinion."""
 
 
-def load_self_supervised(text: str, device: torch.device) -> SelfSupervisedViT:
+def load_self_supervised(
+    text: str, device: torch.device, dtype: torch.dtype = torch.float32
+) -> SelfSupervisedViT:
     """A network by name, with the weights that timm publishes or those of a file.
 
     Args:
         text: a name of `SHORT_NAMES` or of timm, or NAME=FILE.
         device: where it goes.
+        dtype: that it computes in.
 
     Raises:
         UsageError: there is no such network.
@@ -162,7 +177,10 @@ def load_self_supervised(text: str, device: torch.device) -> SelfSupervisedViT:
     path = _file(file) if file else _published(name, config)
     _fit(net, read_checkpoint(path).tensors, short, file or name)
     net = net.eval().requires_grad_(False).to(device)
-    return SelfSupervisedViT(net, tuple(config["mean"]), tuple(config["std"]))
+    vit = SelfSupervisedViT(net, tuple(config["mean"]), tuple(config["std"]))
+    _ = vit.fingerprint  # of the weights as they were loaded
+    hold_weights_in(net, dtype)
+    return vit
 
 
 def _published(name: str, config: dict[str, Any]) -> Path:

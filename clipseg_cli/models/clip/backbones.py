@@ -22,7 +22,7 @@ from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.models.clip.whole_image import WholeReader
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
-from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.fingerprints import fingerprint, tower_fingerprint
 from clipseg_cli.models.weights.fitting import fit_weights
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Backbone:
         short_side: side to which dense reading resizes by default, in whole patches.
         logit_scale: factor on cosines before the softmax, at most 100.
         words: what the bundled model was trained on; None for any other.
+        tower: fingerprint of the image tower by itself, where a head in the package belongs to it; else empty.
     """
 
     model: nn.Module
@@ -72,6 +73,7 @@ class Backbone:
     short_side: int
     logit_scale: float
     words: frozenset[str] | None = None
+    tower: str = ""
 
     def reader(
         self,
@@ -168,6 +170,7 @@ def load_backbone(model: str, pretrained: str | None, device: torch.device) -> B
         short_side=image_size if name == BUNDLED_MODEL else _dense_side(net, image_size),
         logit_scale=min(float(net.logit_scale.detach().float().exp().mean()), MAX_LOGIT_SCALE),
         words=source.words,
+        tower=tower_fingerprint(net.visual) if name == BUNDLED_MODEL else "",
     )
 
 

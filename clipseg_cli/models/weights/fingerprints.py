@@ -24,3 +24,8 @@ def fingerprint(model: nn.Module, config: Mapping[str, Any]) -> str:
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
     return digest.hexdigest()[:16]
+
+
+def tower_fingerprint(visual: nn.Module) -> str:
+    """That of an image tower by itself, whatever the words."""
+    return fingerprint(visual, {"kind": type(visual).__name__})

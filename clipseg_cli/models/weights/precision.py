@@ -1,0 +1,40 @@
+"""Frozen weights in the type they are computed in, cast once and not in every forward pass."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+MATRICES = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+"""Layers that are products of matrices: nearly all of the time, and all that half precision makes faster."""
+
+
+def hold_weights_in(module: Any, dtype: torch.dtype) -> None:
+    """Cast the weights of all matrix products of a frozen network, in place; float32 leaves them as they are.
+
+    Norms, positions, class tokens and what else is added stay in float32: they cost nothing, and autocast, under which
+    the network still runs, brings the types together.
+
+    Args:
+        module: a network in eval mode; weights that several modules share stay shared.
+        dtype: that `torch.autocast` computes in.
+    """
+    if dtype == torch.float32:
+        return
+    for layer in module.modules():
+        if isinstance(layer, MATRICES):
+            for parameter in layer.parameters():
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(dtype)
+
+
+def computing_as_held(module: nn.Module) -> AbstractContextManager[object]:
+    """Autocast to the type that a network's weights were cast to; nothing where they are float32."""
+    held = next((p for p in module.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
+    return nullcontext() if held is None else torch.autocast(held.device.type, held.dtype)
