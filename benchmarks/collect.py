@@ -40,7 +40,9 @@ def rows_of(folder: Path, column: str) -> dict[str, dict[str, Any]]:
     several = folder / "methods.json"
     if several.exists():
         data = json.loads(several.read_text(encoding="utf-8"))
-        found = {row["method"].replace("-", "_"): (row["miou"], row["pixel_accuracy"]) for row in data["rows"]}
+        found = {
+            row["method"].replace("-", "_"): (row["miou"], row["pixel_accuracy"]) for row in data["rows"]
+        }
         model = next(iter(data["models"].values()))
     else:
         data = json.loads((folder / "results.json").read_text(encoding="utf-8"))

@@ -84,7 +84,7 @@ def report(run: TrainingRun, iterations: int, turns: int) -> None:
                 torch.cuda.synchronize()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    n = run.numbers
+    n = run.hparams
     images = n.batch_size * iterations
     rates = {name: images / statistics.median(values) for name, values in seconds.items()}
     print(
@@ -98,10 +98,10 @@ def report(run: TrainingRun, iterations: int, turns: int) -> None:
 
 def bare_step(run: TrainingRun) -> Callable[[], None]:
     """Forward and backward of the run's own network on a batch that does not change."""
-    n = run.numbers
+    n = run.hparams
     size = (n.batch_size // n.accumulate, 3, n.crop, n.crop)
     image = torch.randn(size, device=run.device).contiguous(memory_format=torch.channels_last)
-    classes = len(run.lesson.classes)
+    classes = len(run.task.classes)
     labels = torch.randint(classes, (size[0], n.crop, n.crop), device=run.device)
     network = run.network
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 class ClipsegError(Exception):
@@ -69,6 +70,16 @@ class DiskFullError(OutputError):
 
 class ShapeError(ClipsegError):
     """Tensors handed to a function of the core do not fit each other."""
+
+
+@contextmanager
+def hinting(hint: str) -> Iterator[None]:
+    """Errors in the block say this as what to do next."""
+    try:
+        yield
+    except ClipsegError as error:
+        error.hint = hint
+        raise
 
 
 def is_out_of_memory(error: BaseException) -> bool:

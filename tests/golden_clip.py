@@ -28,6 +28,7 @@ from clipseg_cli.ops.similarity import cosine_logits, merge_aliases
 from clipseg_cli.ops.windows import plan_windows, stitch
 from clipseg_cli.refinements.area_threshold import small_classes
 from clipseg_cli.refinements.tlp import spread
+from clipseg_cli.types import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -276,9 +277,7 @@ def check_freecp(case: Case, given: Tensors) -> Tensors:
     o, image, text = case.options, given["image"], given["text"]
     background, method = o["background_words"], freecp_method(o["model_type"])
     assert o["last_layers_left_out"] == 1
-    reader = dense_reader(
-        case.tower(), method, activation=o["activation"], ln_eps=o["ln_eps"], attention=True
-    )
+    reader = dense_reader(case.tower(), method, Reading(o["activation"], o["ln_eps"], attention=True))
     dense = reader(image)
     assert dense.attention is not None
     attention = dense.attention[0, 0] if o["model_type"] == "GEM" else dense.attention[0].mean(dim=0)

@@ -29,6 +29,7 @@ from clipseg_cli.refinements.objectness import doubtful_patches
 from clipseg_cli.refinements.pamr import PixelAdaptive
 from clipseg_cli.refinements.prompt_denoising import absent_classes
 from clipseg_cli.refinements.saliency import SaliencyFusion
+from clipseg_cli.types import Reading
 
 if TYPE_CHECKING:
     from clipseg_cli.types import DenseFeatures, Method, Tokens
@@ -40,9 +41,7 @@ def read(case: Case, image: torch.Tensor) -> DenseFeatures:
     reader = dense_reader(
         case.tower(),
         method,
-        activation=options.get("activation"),
-        ln_eps=options.get("ln_eps"),
-        keys=True,
+        Reading(options.get("activation"), options.get("ln_eps"), keys=True),
     )
     return reader(image)
 
@@ -99,7 +98,7 @@ def check_pseudo_label(case: Case, given: Tensors) -> Tensors:
 def read_by(case: Case, method: Method, image: torch.Tensor, **options: Any) -> DenseFeatures:
     known = case.options
     return dense_reader(
-        case.tower(), method, activation=known.get("activation"), ln_eps=known.get("ln_eps"), **options
+        case.tower(), method, Reading(known.get("activation"), known.get("ln_eps"), **options)
     )(image)
 
 
@@ -333,7 +332,7 @@ def check_clip_diy(case: Case, given: Tensors) -> Tensors:
         case.weights_entry["constructor_kwargs"]["image_size"],
     )
     net = dense_reader(
-        case.tower(), METHODS.get("vanilla"), activation=o["activation"], ln_eps=o["ln_eps"]
+        case.tower(), METHODS.get("vanilla"), Reading(o["activation"], o["ln_eps"])
     ).tower.visual
     maps, found = [], {}
     for scale, (patch, stride) in enumerate(zip(o["patch_sizes"], strides_of(o), strict=True)):

@@ -16,6 +16,7 @@ from clipseg_cli.ops.reduce import reduce_maps
 from clipseg_cli.ops.region_attention import merge_alike, scoped_attention
 from clipseg_cli.ops.regions import id_map_by_area, id_map_by_score, nearest_ids, vote
 from clipseg_cli.ops.similarity import cosine_logits, merge_aliases
+from clipseg_cli.types import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,9 @@ def check_corrclip(case: Case, given: Tensors) -> Tensors:
 
     method = replace(corrclip.METHOD, read_regions=read)
     proxy = Proxy(given["proxy"])
-    reader = dense_reader(visual, method, activation=o["activation"], ln_eps=o["ln_eps"], guide=proxy)
+    reader = dense_reader(
+        visual, method, Reading(activation=o["activation"], ln_eps=o["ln_eps"], guide=proxy)
+    )
     regions = given["regions"].int()
     regions -= regions.min()
     dense = reader(given["image"], regions[None])

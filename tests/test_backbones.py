@@ -406,11 +406,26 @@ def test_a_tokenizer_from_the_hub_says_the_same(monkeypatch, weights):
     assert said == [{"local_files_only": True}]
 
 
+def test_a_text_tower_whose_configuration_is_cached_is_built_without_network(cache, tmp_path):
+    pytest.importorskip("transformers")
+    from clipseg_cli.models.clip.backbones import _build
+
+    text = {"hf_model_name": "some/bert", "hf_model_pretrained": False, "hf_proj_type": "linear"}
+    config = {**copy.deepcopy(CONFIG), "text_cfg": {**text, "hf_pooler_type": "mean_pooler"}}
+    with pytest.raises(ModelError, match="the text tower of tiny / other is not on this machine"):
+        _build(config, "tiny / other")
+    cache("some/bert", "config.json", {"unused": torch.zeros(1)})
+    size = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    (path,) = tmp_path.glob("hub/**/config.json")
+    path.write_text(json.dumps({"model_type": "bert", "vocab_size": 9, **size}))
+    assert _build(config, "tiny / other").text.transformer.config.hidden_size == 8
+
+
 def test_a_package_missing_behind_the_tokenizer_is_named():
-    def local():
+    def local(only):
         raise ImportError("needs sentencepiece")
 
-    said = message(hub.with_cache_first, local, local, "the tokenizer")
+    said = message(hub.with_cache_first, local, "the tokenizer")
     assert said.startswith("the tokenizer cannot be loaded: needs sentencepiece")
 
 

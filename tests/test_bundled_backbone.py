@@ -31,7 +31,7 @@ from clipseg_cli.models.student import backbones as student_backbones
 from clipseg_cli.models.student.backbones import BUNDLED_WEIGHTS, SCALE
 from clipseg_cli.models.student.heads import DeepLabV2Head
 from clipseg_cli.runs.manifest import read_manifest
-from clipseg_cli.training.hyperparameters import resolve_numbers
+from clipseg_cli.training.hyperparameters import resolve_hyperparameters
 from clipseg_cli.utils import device
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def test_labels_of_another_model_ask_for_imagenet(here, label_run, cli):
     ],
 )
 def test_preset_and_first_weights_follow_who_labels_and_options_win(options, preset, init):
-    numbers = resolve_numbers(TrainConfig(**options), "voc21")
+    numbers = resolve_hyperparameters(TrainConfig(**options), "voc21")
     assert (numbers.preset, numbers.init) == (preset, init)
 
 

@@ -79,9 +79,9 @@ def test_the_table_lies_in_files_beside_its_settings(evaluate, voc, tmp_path):
 
 
 def test_pictures_that_wait_are_bounded_by_their_size_from_the_first_on(evaluate, voc, monkeypatch):
-    """However many lanes there are; two groups of a picture each are in hand, one compared and one read."""
+    """However many threads there are; two groups of a picture each are in hand, one compared and one read."""
     monkeypatch.setattr(comparison, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(comparison, "lane_count", lambda device: 64)
+    monkeypatch.setattr(comparison, "pool_size", lambda device: 64)
     compete, chunks = comparison.Comparison._compete, []
     monkeypatch.setattr(
         comparison.Comparison,

@@ -14,6 +14,7 @@ from torch import nn
 from clipseg_cli.errors import ModelError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.clip.dense_transformer import DenseTransformer, dense_reader
+from clipseg_cli.types import Reading
 
 TINY = {
     "image_size": 32,
@@ -98,8 +99,8 @@ def words() -> torch.Tensor:
 def reader_of(name: str) -> Any:
     method = METHODS.get(name)
     guide = Colors() if method.guided else None
-    beside = {"whole": True, "values": True, "text_embeds": words()}
-    return with_regions(dense_reader(tower(), method, keys=True, guide=guide, **beside), method)
+    reading = Reading(keys=True, guide=guide, whole=True, values=True, text_embeds=words())
+    return with_regions(dense_reader(tower(), method, reading), method)
 
 
 def with_regions(reader: Any, method: Any) -> Any:
@@ -164,7 +165,7 @@ def test_resnet_grid(name: str, size: tuple[int, int]) -> None:
         with pytest.raises(ModelError, match="reads the blocks of a transformer"):
             dense_reader(resnet(), method)
         return
-    dense = dense_reader(resnet(), method, guide=Colors() if method.guided else None)(images(*size))
+    dense = dense_reader(resnet(), method, Reading(guide=Colors() if method.guided else None))(images(*size))
     cell = 4 if method.guided else 32
     assert dense.features.shape == (2, 16, size[0] // cell, size[1] // cell)
 
@@ -177,8 +178,8 @@ def test_the_embedding_beside_any_reading_is_that_of_open_clip(name: str) -> Non
         if method.attention is None and not hasattr(visual, "transformer"):
             continue
         guide = Colors() if method.guided else None
-        reader = dense_reader(visual, method, guide=guide, whole=True, text_embeds=words())
-        reader = with_regions(reader, method)
+        reading = Reading(guide=guide, whole=True, text_embeds=words())
+        reader = with_regions(dense_reader(visual, method, reading), method)
         batch = images(size, size)
         torch.testing.assert_close(reader(batch).whole, visual(batch), atol=1e-5, rtol=1e-4)
 
@@ -224,7 +225,7 @@ def test_bf16_stays_near_fp32() -> None:
 @torch.inference_mode()
 def test_overrides_work_on_a_copy() -> None:
     visual = tower(act_layer=QuickGELU)
-    reader = dense_reader(visual, METHODS.get("maskclip"), activation="gelu", ln_eps=1e-6)
+    reader = dense_reader(visual, METHODS.get("maskclip"), Reading("gelu", 1e-6))
     assert isinstance(reader, DenseTransformer)
     own, changed = visual.transformer.resblocks[0], reader.tower.visual.transformer.resblocks[0]
     assert isinstance(own.mlp.gelu, QuickGELU)

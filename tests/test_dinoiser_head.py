@@ -25,9 +25,9 @@ def test_a_missing_tensor_is_named(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("bkg_decoder.weight", torch.zeros(1, 9, 1, 1), "has the shape"),
+        ("bkg_decoder.weight", torch.zeros(1, 9, 1, 1), r"weight is \[1, 9, 1, 1\]"),
         ("bkg_decoder.bias", torch.tensor([float("nan")]), "NaN or infinity"),
-        ("obj_proj.bias", torch.zeros(5), "has the shape"),
+        ("obj_proj.bias", torch.zeros(5), r"obj_proj.bias is \[5\]"),
         ("obj_proj.weight", torch.zeros(4), "obj_proj.weight of four dimensions"),
     ],
 )

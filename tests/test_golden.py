@@ -22,7 +22,7 @@ from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.methods import METHODS, clip_diy
 from clipseg_cli.models.clip.backbones import Backbone
 from clipseg_cli.models.clip.dense_transformer import dense_reader
-from clipseg_cli.types import ClassList, DecodedImage, ImageSource
+from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Reading
 
 CHECKS = {
     **golden_papers.CHECKS,
@@ -87,9 +87,7 @@ def test_protocol_clip_diy_repeats_the_published_code(name: str, tmp_path: Path)
     o, pixels = case.options, given["image"][0].permute(1, 2, 0).numpy()
     side, classes = pixels.shape[0], len(given["text"])
     np.save(tmp_path / "picture.npy", given["saliency"][0, 0].numpy())
-    net = dense_reader(
-        case.tower(), METHODS.get("vanilla"), activation=o["activation"], ln_eps=o["ln_eps"]
-    ).tower
+    net = dense_reader(case.tower(), METHODS.get("vanilla"), Reading(o["activation"], o["ln_eps"])).tower
     backbone = Backbone(
         model=SimpleNamespace(visual=net.visual, encode_image=net.visual),
         tokenizer=lambda words: pytest.fail("the words are given"),

@@ -55,7 +55,7 @@ def test_models_loaded_in_two_threads_leave_the_hub_as_it_was(monkeypatch: pytes
     inside = threading.Event()
     failures: list[str] = []
 
-    def missing() -> str:
+    def missing(local: bool) -> str:
         inside.set()
         threading.Event().wait(0.1)
         raise FileNotFoundError("not here")
@@ -64,7 +64,7 @@ def test_models_loaded_in_two_threads_leave_the_hub_as_it_was(monkeypatch: pytes
         if wait:
             inside.wait(10)
         with pytest.raises(ModelError) as caught:
-            hub.with_cache_first(missing, lambda: "", "weights")
+            hub.with_cache_first(missing, "weights")
         failures.append(caught.value.message)
 
     both = [threading.Thread(target=load, args=(wait,)) for wait in (False, True)]

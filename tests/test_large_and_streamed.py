@@ -176,7 +176,7 @@ def test_no_thread_is_started_while_there_is_work(segment, make_image, tmp_path,
     monkeypatch.setattr(Thread, "start", note_start)
     monkeypatch.setattr(Outputs, "write", slowly)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # images in batches, not in lanes
+    torch.set_num_threads(1)  # images in batches, not beside each other
     try:
         assert segment("in", "--workers", 3, "--batch-size", 1).code == 0
     finally:

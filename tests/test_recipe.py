@@ -9,7 +9,7 @@ import pytest
 from clipseg_cli.config import RECIPES, TrainConfig
 from clipseg_cli.data.classes import benchmark_names
 from clipseg_cli.errors import UsageError
-from clipseg_cli.training.hyperparameters import find_recipe, resolve_numbers
+from clipseg_cli.training.hyperparameters import find_recipe, resolve_hyperparameters
 
 ZERO_SHOT = {"setting": "zero-shot", "unseen": "preset"}
 BENCHMARKS = {
@@ -20,7 +20,7 @@ BENCHMARKS = {
 
 
 def numbers(benchmark=None, ranks=1, **options):
-    return resolve_numbers(TrainConfig(**options), benchmark, ranks)
+    return resolve_hyperparameters(TrainConfig(**options), benchmark, ranks)
 
 
 def refused(*args, **options):

@@ -19,8 +19,8 @@ from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig, SegmentConfig, Tr
 from clipseg_cli.errors import UsageError
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.auxiliary import self_supervised
-from clipseg_cli.training.checks import check_sources
 from clipseg_cli.training.targets import Teacher
+from clipseg_cli.training.task import check_sources
 from clipseg_cli.types import DecodedImage, ImageSource
 
 EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu")
@@ -255,5 +255,5 @@ def test_a_teacher_refines_crops_as_segment_refines_pictures(tiny_clip):
 
 def test_maps_of_whole_pictures_cannot_teach_crops(tmp_path):
     config = TrainConfig(teacher=True, dataset="anywhere", saliency=str(tmp_path))
-    with pytest.raises(UsageError, match="maps of --saliency are of whole pictures"):
+    with pytest.raises(UsageError, match="maps of --saliency are of whole images"):
         check_sources(config)

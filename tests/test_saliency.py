@@ -127,11 +127,11 @@ def test_published_layouts_are_read(tiny_dino, tmp_path, layout: str) -> None:
 def test_weights_of_another_network_are_refused(tiny_dino, tmp_path) -> None:
     state = tiny_dino.state_dict()
     torch.save({**state, "pos_embed": torch.zeros(1, 5, 24)}, tmp_path / "other.pth")
-    with pytest.raises(ModelError, match=r"has pos_embed of shape \(1, 5, 24\)"):
+    with pytest.raises(ModelError, match=r"pos_embed is \[1, 5, 24\] where"):
         load_self_supervised(f"dino={tmp_path / 'other.pth'}", CPU)
     del state["cls_token"]
     torch.save(state, tmp_path / "half.pth")
-    with pytest.raises(ModelError, match="lacks cls_token"):
+    with pytest.raises(ModelError, match=r"missing 1 key \(cls_token\)"):
         load_self_supervised(f"dino={tmp_path / 'half.pth'}", CPU)
 
 

@@ -19,7 +19,7 @@ from run_folders import (  # noqa: F401
 
 from clipseg_cli.commands import pseudolabel
 from clipseg_cli.config import PseudolabelConfig
-from clipseg_cli.utils.locks import hold
+from clipseg_cli.utils.locks import file_lock
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
@@ -85,6 +85,7 @@ def test_a_shard_with_nothing_to_do_leaves_the_others_alone(
                 pretrained=str(tiny_clip.weights),
                 templates="single",
                 device="cpu",
+                precision="fp32",
                 batch_size=4,
                 out=tmp_path / "out",
                 name="run",
@@ -131,7 +132,7 @@ def test_torchrun_and_shards_together_are_refused(run, voc, monkeypatch, folder)
 @pytest.mark.parametrize(("own", "other"), [([], ""), (["--shard", "1/2"], ""), ([], "-1-of-2")])
 def test_a_folder_in_use_is_refused_with_the_process(run, voc, folder, own, other):
     (folder / "labels").mkdir(parents=True)
-    with hold(folder / ".lock", shared=bool(other)), hold(folder / f".lock{other or '-none'}"):
+    with file_lock(folder / ".lock", shared=bool(other)), file_lock(folder / f".lock{other or '-none'}"):
         done = run(voc, *own)
     assert done.code == 1
     assert f"Error: {folder} is in use by process {os.getpid()}" in done.err

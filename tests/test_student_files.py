@@ -269,7 +269,7 @@ def test_a_backbone_that_is_none_is_refused_and_nothing_is_opened(whole, name):
 def test_sizes_that_nobody_has_memory_for_are_refused_at_once(whole):
     change(whole, student={**SHAPE, "width": 10**9})
     start = time.monotonic()
-    assert f"{whole / WEIGHTS}: " in message(whole)
+    assert f"{whole / WEIGHTS} does not fit {CARD}: " in message(whole)
     assert time.monotonic() - start < 5
 
 
@@ -294,13 +294,16 @@ def test_a_pickle_under_the_name_of_the_weights_is_not_opened(whole, tmp_path):
 
 def test_weights_of_another_student_are_told(whole):
     change_tensors(whole, **{"text_embeds": None, "backbone.bn1.weight": None})
-    assert "lacks text_embeds and 1 more | student.safetensors and student.json" in message(whole)
+    assert (
+        "missing 2 keys (text_embeds, backbone.bn1.weight) | student.safetensors and student.json"
+        in message(whole)
+    )
 
 
 def test_unexpected_misshapen_and_spoilt_weights_are_told(whole):
     good = (whole / WEIGHTS).read_bytes()
     for entries, said in (
-        ({"extra": torch.ones(1)}, "holds the unexpected extra | "),
+        ({"extra": torch.ones(1)}, "does not fit student.json: unexpected 1 key (extra) | "),
         ({"text_embeds": torch.ones(3, 8)}, "text_embeds is float32 [3, 8] where float32 [4, 8] is expected"),
         ({"text_embeds": torch.ones(4, 8).half()}, "text_embeds is float16 [4, 8] where float32"),
         ({"background": torch.full((8,), torch.nan)}, "holds NaN or infinity in background"),
@@ -312,7 +315,7 @@ def test_unexpected_misshapen_and_spoilt_weights_are_told(whole):
 
 def test_a_class_more_in_the_card_is_told(whole):
     change(whole, classes=[{"name": n, "words": [n]} for n in "abcde"], background=None)
-    assert "holds the unexpected background" in message(whole) or "text_embeds is" in message(whole)
+    assert "unexpected 1 key (background)" in message(whole) or "text_embeds is" in message(whole)
 
 
 def test_a_learnt_background_with_two_words_is_told(whole):

@@ -134,7 +134,7 @@ def test_labels_are_the_best_logits_of_the_student(run):
     """One picture at the size it was trained for: features, dot products, upsampling, best class."""
     student, card = read_student(run / "checkpoints" / "last-000010", CPU)
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    result = Segmenter.from_run(run, device="cpu").segment(pixels)
+    result = Segmenter.from_run(run, device="cpu", precision="fp32").segment(pixels)
     image = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - card.mean[0]) / card.std[0]
     with torch.inference_mode():
         features, _ = student(image)
@@ -373,3 +373,20 @@ def test_sizes_and_windows_can_be_chosen(segment, run, tmp_path):
         Segmenter.from_run(run, window=-1)
     with pytest.raises(TypeError, match="path is text, not int"):
         Segmenter.from_run(5)
+
+
+def test_regions_vote_on_what_a_student_says_too(segment, students_of, photo, tmp_path):
+    assert segment(students_of / "learnt").code == 0
+    plain = labels(tmp_path)
+    ids = np.arange(60 * 90).reshape(60, 90) // 90 // 20 + 1
+    ids[:, 70:] = 0
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "photo.npy", ids)
+    done = segment(students_of / "learnt", "--regions", f"folder={tmp_path / 'maps'}", "--region-vote")
+    assert done.code == 0, done.err
+    voted = labels(tmp_path)
+    assert np.array_equal(voted[:, 70:], plain[:, 70:]) and not np.array_equal(voted, plain)
+    for number in (1, 2, 3):
+        here = ids == number
+        assert np.unique(voted[here]).tolist() == [np.bincount(plain[here]).argmax()]
+    assert record(tmp_path)["options"]["region_vote"] is True

@@ -36,7 +36,7 @@ from clipseg_cli.methods import METHODS
 from clipseg_cli.models.clip.backbones import Backbone
 from clipseg_cli.ops.pseudo import leaked_classes
 from clipseg_cli.training.batches import Batch
-from clipseg_cli.training.hyperparameters import resolve_numbers
+from clipseg_cli.training.hyperparameters import resolve_hyperparameters
 from clipseg_cli.training.targets import BOTH, GUIDED, SELF, TRUTH, Targets, Teacher
 from clipseg_cli.types import ClassList
 
@@ -147,7 +147,9 @@ def test_a_crop_without_unlabelled_pixels_is_not_read(golden, read):
 
 
 def settings(**options):
-    return resolve_numbers(TrainConfig(iterations=10, **{"guided": 3, "self_from": 6, **options}), None)
+    return resolve_hyperparameters(
+        TrainConfig(iterations=10, **{"guided": 3, "self_from": 6, **options}), None
+    )
 
 
 def crops(given, proposed=None):

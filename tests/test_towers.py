@@ -20,6 +20,7 @@ from clipseg_cli.methods import METHODS
 from clipseg_cli.models.clip.catalogue import unreadable_config
 from clipseg_cli.models.clip.dense_transformer import dense_reader
 from clipseg_cli.models.clip.towers import patch_of, unreadable
+from clipseg_cli.types import Reading
 
 VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 32, "patch_size": 8}
 CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}
@@ -216,7 +217,7 @@ def test_every_architecture_is_read_in_agreement_with_open_clip_or_refused(name:
     image = pictures(vision["image_size"], vision["image_size"])
     found = net(image)
     expected = found[0] if isinstance(found, tuple) else found
-    reader = dense_reader(net, METHODS.get("maskclip"), whole=True)
+    reader = dense_reader(net, METHODS.get("maskclip"), Reading(whole=True))
     dense = reader(image)
     assert dense.whole is not None
     torch.testing.assert_close(dense.whole, expected, atol=1e-4, rtol=1e-3)

@@ -31,7 +31,7 @@ from clipseg_cli.errors import RunError
 from clipseg_cli.models.student.files import read_student
 from clipseg_cli.models.student.network import Student
 from clipseg_cli.runs.manifest import read_manifest
-from clipseg_cli.training import log as journal
+from clipseg_cli.training import log
 from clipseg_cli.training import loop as run
 from clipseg_cli.training.log import read_log
 
@@ -46,7 +46,7 @@ def words(label_run, tmp_path):
 
 @pytest.fixture
 def _no_drawing(monkeypatch):
-    monkeypatch.setattr(journal, "draw_curves", lambda *args, **options: None)
+    monkeypatch.setattr(log, "draw_curves", lambda *args, **options: None)
 
 
 def segment(cli, picture, student, out):
@@ -89,7 +89,7 @@ def test_the_log_says_what_every_iteration_did(taught):
     assert [row["stage"] for row in rows] == ["guided", "guided", "self-training", "self-training"]
     assert [float(row["loss"]) for row in rows] == taught.losses
     rates = [float(row["rate"]) for row in rows]
-    assert rates == sorted(rates, reverse=True) and rates[0] == taught.run.numbers.rate
+    assert rates == sorted(rates, reverse=True) and rates[0] == taught.run.hparams.rate
     assert all(float(row["images_per_second"]) > 0 for row in rows)
 
 
@@ -124,7 +124,7 @@ def test_the_manifest_is_complete_and_says_how_it_was_made(taught, tree):
     identity, result = manifest.identity, manifest.result
     assert identity["kind"] == "train" and identity["dataset"]["root"] == str(tree.resolve())
     assert identity["teacher"]["name"] == "tiny-vit" and len(identity["teacher"]["fingerprint"]) == 16
-    assert identity["labels"]["run"] == str(taught.run.lesson.run.resolve())
+    assert identity["labels"]["run"] == str(taught.run.task.run.resolve())
     assert identity["numbers"]["backbone"] == "resnet10t" and "torch" in identity["versions"]
     assert result["iterations"] == result["best_iteration"] == 4
     assert result["miou"] == result["best_miou"] == taught.validations[-1].miou
@@ -135,7 +135,7 @@ def test_the_checkpoint_is_the_student_at_the_end(taught):
     for kind in ("last", "best"):
         student, card = read_student(taught.folder / f"checkpoints/{kind}-0000004", CPU)
         assert all(student.state_dict()[name].equal(value) for name, value in taught.weights.items())
-        assert card.training["iteration"] == 4 and card.classes == taught.run.lesson.classes
+        assert card.training["iteration"] == 4 and card.classes == taught.run.task.classes
         assert card.training["miou"] == taught.validations[-1].miou
 
 
@@ -340,7 +340,7 @@ def test_out_of_memory_says_what_to_try(words, cli, monkeypatch, options, here, 
 
 @pytest.mark.parametrize(("at", "kept"), [(1, False), (3, True)])
 def test_ctrl_c_says_how_to_go_on(words, tmp_path, cli, monkeypatch, at, kept, _no_drawing):
-    step, calls = journal.Journal.step, []
+    step, calls = log.TrainingLog.step, []
 
     def interrupted(self, *args):
         step(self, *args)
@@ -348,7 +348,7 @@ def test_ctrl_c_says_how_to_go_on(words, tmp_path, cli, monkeypatch, at, kept, _
         if len(calls) == at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(journal.Journal, "step", interrupted)
+    monkeypatch.setattr(log.TrainingLog, "step", interrupted)
     done = cli(*words, "--checkpoint-every", "2")
     assert done.code == 130
     where = (
@@ -359,7 +359,7 @@ def test_ctrl_c_says_how_to_go_on(words, tmp_path, cli, monkeypatch, at, kept, _
     said = f"Error: interrupted after {at} of 4 iterations; {where}"
     assert done.err.splitlines()[-1] == said
     assert not list((tmp_path / "run").glob(".lock*"))
-    monkeypatch.setattr(journal.Journal, "step", step)
+    monkeypatch.setattr(log.TrainingLog, "step", step)
     again = cli(*words, "--checkpoint-every", "2", "--resume")
     assert again.code == 0
     assert len(read_log(tmp_path / "run")) == 4

@@ -28,7 +28,7 @@ from training_trees import (  # noqa: F401
 
 from clipseg_cli.inference.dataset import list_hash
 from clipseg_cli.runs.manifest import read_manifest
-from clipseg_cli.training import log as journal
+from clipseg_cli.training import log
 from clipseg_cli.training.log import read_log, read_validation
 
 SHORT = (*WORDS, *SMALL_WORDS)
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("_no_curves")
 
 @pytest.fixture
 def _no_curves(monkeypatch):
-    monkeypatch.setattr(journal, "draw_curves", lambda *args, **options: None)
+    monkeypatch.setattr(log, "draw_curves", lambda *args, **options: None)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_the_weights_of_another_resnet(words, cli, tmp_path):
     save_file(timm.create_model("resnet18").state_dict(), path)
     done = cli(*words, "--backbone", "resnet10t", "--init", path)
     assert done.code == 1
-    assert f"Error: {path} does not fit resnet10t: of its weights " in done.err
+    assert f"Error: {path} does not fit resnet10t: " in done.err
     assert "Hint: it looks like resnet18: --backbone resnet18" in done.err
     assert not (tmp_path / "out").exists()
 

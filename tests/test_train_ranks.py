@@ -24,7 +24,7 @@ from training_trees import (  # noqa: F401
 
 from clipseg_cli.inference.dataset import list_hash
 from clipseg_cli.runs.manifest import read_manifest
-from clipseg_cli.training.hyperparameters import resolve_numbers
+from clipseg_cli.training.hyperparameters import resolve_hyperparameters
 from clipseg_cli.training.log import read_log, read_validation
 
 RANK = """
@@ -210,4 +210,4 @@ def test_a_batch_that_ranks_cannot_share_is_refused_before_they_meet(cli, label_
     assert "Error: a batch of 2 cannot be divided into 3 processes" in done.err
     assert "Hint: use --batch-size 3" in done.err
     assert not (tmp_path / "out").exists()
-    assert resolve_numbers(short_config(step_images=3), None, 3).batch_size == 3
+    assert resolve_hyperparameters(short_config(step_images=3), None, 3).batch_size == 3

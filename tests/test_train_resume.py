@@ -30,11 +30,10 @@ from training_trees import (  # noqa: F401
 from clipseg_cli.commands.train import open_training
 from clipseg_cli.errors import RunError
 from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
-from clipseg_cli.training import checkpoints
-from clipseg_cli.training import log as journal
+from clipseg_cli.training import checkpoints, log
 from clipseg_cli.training import loop as run
 from clipseg_cli.training.log import Step, read_log, read_validation
-from clipseg_cli.utils.locks import hold
+from clipseg_cli.utils.locks import file_lock
 
 LONG = {
     "backbone": "small",
@@ -67,7 +66,7 @@ def _one_thread():
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
     """Drawing takes longer than training here."""
-    monkeypatch.setattr(journal, "draw_curves", lambda *args, **options: None)
+    monkeypatch.setattr(log, "draw_curves", lambda *args, **options: None)
 
 
 def interrupted(config, iterations):
@@ -184,9 +183,9 @@ SLOW = """
 import json, sys, time
 from clipseg_cli.cli.main import main
 from clipseg_cli.models.student import backbones as student_backbones
-from clipseg_cli.training.log import Journal
-step = Journal.step
-Journal.step = lambda *args: (time.sleep(0.3), step(*args))
+from clipseg_cli.training.log import TrainingLog
+step = TrainingLog.step
+TrainingLog.step = lambda *args: (time.sleep(0.3), step(*args))
 student_backbones.OWN["small"] = json.loads(sys.argv.pop(1))
 main()
 """
@@ -315,7 +314,7 @@ def test_a_run_of_another_command_is_refused(label_run, resume):
 
 def test_a_run_in_use_is_refused_with_the_process(half):
     folder = half.out / "run"
-    with hold(folder / ".lock"):
+    with file_lock(folder / ".lock"):
         message, hint = refused(half)
     assert message == f"{folder} is in use by process {os.getpid()}"
     assert "wait for it" in hint

@@ -13,14 +13,13 @@ from clipseg_cli.api.arguments import checked_config, checked_settings, checked_
 from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
-from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.auxiliary import maps_by_name
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.inference.students import plan_student
 from clipseg_cli.models.student.adapter import StudentModel
-from clipseg_cli.models.student.files import read_student
 from clipseg_cli.runs.provenance import model_notes, run_info
 
 if TYPE_CHECKING:
@@ -106,6 +105,7 @@ class Segmenter:
         pamr: int = InferenceConfig.pamr,
         regions: str = InferenceConfig.regions,
         region_vote: bool = InferenceConfig.region_vote,
+        memory: str = InferenceConfig.memory,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
@@ -129,14 +129,15 @@ class Segmenter:
                 is "found" for "clip_diy" with a model that has a head for it, else "none".
             prompt_denoising, key_smoothing, pamr: thresholds in [0, 1], steps of pixel-adaptive refinement; 0 is off.
             propagate, presence: let scores flow: "lposs", "lposs+", "pearl"; drop absent classes: True, "freecp".
-            regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; one label a region.
+            regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; let each agree.
+            memory: a bank of labelled images, which brings its own sizes.
             hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
-            device, precision: "auto", "cpu", "cuda:1", "mps"; "auto" (bf16 where it is fast), "fp32", "bf16".
+            device, precision: "cpu", "cuda:1", "mps"; "fp32", "bf16" ("auto": where the device has units for it).
             short_side, window, stride: pixels; a short side of 0 keeps the size, a window of 0 is the whole picture.
-            batch_size, max_megapixels: windows in one pass; larger pictures are refused before they are decoded.
+            batch_size, max_megapixels: windows at once; larger pictures are refused before they are decoded.
 
         Raises:
             ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.
@@ -152,12 +153,12 @@ class Segmenter:
                 hint="name a network or an algorithm, or use the command line",
             )
         backbone = plan.backbone()
-        beside = plan.second_networks(backbone)
+        auxiliary = plan.auxiliary_networks(backbone)
 
         def predictor(classes: ClassList, benchmark: str | None) -> Predictor:
             # Some protocols differ from benchmark to benchmark.
             own = plan_clip(config, find_protocol(config.protocol, benchmark))
-            return own.predictor(backbone, classes, beside=beside)
+            return own.predictor(backbone, classes, auxiliary=auxiliary)
 
         return cls(config, backbone, predictor, plan.device)
 
@@ -196,8 +197,7 @@ class Segmenter:
             max_megapixels=max_megapixels,
         )
         plan = plan_student(config)
-        student, card = read_student(plan.folder, plan.device)
-        model = StudentModel(student, card, str(plan.folder))
+        model = plan.model()
         return cls(config, model, lambda classes, _: plan.predictor(model, classes), plan.device)
 
     def segment(
@@ -279,15 +279,15 @@ class Segmenter:
         def read(decode: Decode) -> Prepared | Exception:
             try:
                 return predictor.prepare(decode())
-            except (ClipsegError, TypeError) as error:
+            except TypeError as error:
                 return error
 
         stream: Stream[Decode, Segmentation | Exception] = Stream(
             predictor,
-            read=read,
+            self._config,
+            read,
             finish=lambda _, result: Segmentation.of(result, run),
-            batch_size=self._config.batch_size,
-            workers=self._config.workers,
+            failed=lambda _, error: error,
             class_scores=class_scores,
         )
         numbered = ((image, f"image {i}") for i, image in enumerate(images))

@@ -68,9 +68,9 @@ def train(
 
 def _introduce(run: TrainingRun, console: Console) -> None:
     """Say what is learnt, by what, and how."""
-    n, lesson = run.numbers, run.lesson
-    console.say(dataset_line(lesson.dataset))
-    unseen = [lesson.dataset.classes.names[i] for i in lesson.unseen]
+    n, task = run.hparams, run.task
+    console.say(dataset_line(task.dataset))
+    unseen = [task.dataset.classes.names[i] for i in task.unseen]
     without = f", without ground truth of {', '.join(unseen)}" if unseen else ""
     console.say(f"{run.config.setting}{without}: {_stages(run)}")
     heads = {"deeplabv2": "DeepLabv2", "deeplabv3plus": "DeepLabv3+"}
@@ -83,12 +83,12 @@ def _introduce(run: TrainingRun, console: Console) -> None:
 
 
 def _stages(run: TrainingRun) -> str:
-    n, config = run.numbers, run.config
+    n, config = run.hparams, run.config
     if config.setting == "supervised":
         return "learning from the ground truth"
     if config.targets == "features":
         return "learning the teacher's features"
-    source = f"{config.model}, crop by crop," if config.teacher else f"the labels of {run.lesson.run}"
+    source = f"{config.model}, crop by crop," if config.teacher else f"the labels of {run.task.run}"
     until = f"guided by {source} for {count(n.guided, 'iteration')}" if n.guided else "guided by nobody"
     if n.self_from >= n.iterations:
         return until
@@ -103,7 +103,7 @@ def _train(run: TrainingRun, console: Console) -> None:
     """
     from clipseg_cli.training.log import Validation
 
-    total, named = run.numbers.iterations, set[str]()
+    total, named = run.hparams.iterations, set[str]()
 
     def name_failures() -> None:
         for name in run.failures.keys() - named:
@@ -158,8 +158,8 @@ def _show(run: TrainingRun, console: Console, seconds: float, iterations: int) -
         console.document(_document(run, seconds))
     if run.state.padded:
         crops = count(run.state.padded, "crop")
-        console.say(f"Note: {crops} of {run.numbers.crop} pixels were larger than the image, and padded")
-    if outcome.best is not None and outcome.best_iteration != run.numbers.iterations:
+        console.say(f"Note: {crops} of {run.hparams.crop} pixels were larger than the image, and padded")
+    if outcome.best is not None and outcome.best_iteration != run.hparams.iterations:
         console.say(
             f"Best on the way: mIoU {percent(outcome.best)} after {outcome.best_iteration:,} iterations "
             f"({run.folder}/best)"
@@ -180,7 +180,7 @@ def _document(run: TrainingRun, seconds: float) -> dict[str, Any]:
             "folder": run.folder,
             "checkpoint": outcome and outcome.checkpoint,
             "setting": run.config.setting,
-            "numbers": run.numbers,
+            "numbers": run.hparams,
             "validation": outcome and outcome.validation,
             "best_miou": outcome and outcome.best,
             "best_iteration": outcome and outcome.best_iteration,

@@ -6,12 +6,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from clipseg_cli.evaluation.model_scoring import ModelScoring
-from clipseg_cli.evaluation.scoring import (
-    plan_conditions,
-    results_folder,
-)
+from clipseg_cli.evaluation.scoring import plan_conditions, results_folder
 from clipseg_cli.inference.dataset import open_data, unseen_ids
 from clipseg_cli.inference.load import plan_model
+from clipseg_cli.runs.provenance import model_notes
 from clipseg_cli.utils.distributed import process_share, rendezvous
 
 if TYPE_CHECKING:
@@ -37,14 +35,16 @@ def open_evaluation(config: EvalConfig) -> Iterator[ModelScoring]:
         stack.enter_context(rendezvous(share))
         backbone, predictor = plan.load(plan.words_for(dataset.classes))
         yield ModelScoring(
-            config,
-            dataset,
-            plan.protocol,
-            plan.templates,
-            backbone,
-            predictor,
-            unseen,
-            conditions,
-            share,
-            out,
+            config=config,
+            dataset=dataset,
+            protocol=plan.protocol,
+            images=len(dataset.samples),
+            share=share,
+            out=out,
+            notes=(*dataset.notes, *model_notes(backbone, predictor.classes)),
+            unseen=unseen,
+            conditions=conditions,
+            templates=plan.templates,
+            backbone=backbone,
+            predictor=predictor,
         )

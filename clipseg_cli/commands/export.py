@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from clipseg_cli import __version__
 from clipseg_cli.data.classes import load_classes
-from clipseg_cli.errors import ClipsegError, ModelError, OutputError, UsageError
+from clipseg_cli.errors import ClipsegError, ModelError, OutputError, UsageError, hinting
 from clipseg_cli.inference.students import embed_for, find_student
 from clipseg_cli.models.student.adapter import StudentModel
 from clipseg_cli.models.student.files import read_student
@@ -116,10 +116,8 @@ def export_student(config: ExportConfig) -> Export:
     }
     graph = student_graph(net, facts)
     checks = _check_graph(graph, net, ((1, *config.size), _ODD))
-    try:
+    with hinting(_ANOTHER_FILE):
         write_bytes(config.onnx, graph)
-    except OutputError as error:
-        raise type(error)(error.message, hint=_ANOTHER_FILE) from error
     notes = tuple(model_notes(model, classes))
     return Export(config.onnx, len(graph), OPSET, model, classes, net.inputs, net.outputs, checks, notes)
 
@@ -140,10 +138,8 @@ def _check_target(path: Path) -> None:
         raise UsageError(f"--onnx {path}: the name of the file must end in {_SUFFIX}")
     if os.path.isdir(path):  # noqa: PTH112  (which takes any text: an over-long name, too)
         raise OutputError(f"{path} is a folder", hint=_ANOTHER_FILE)
-    try:
+    with hinting(_ANOTHER_FILE):
         check_writable(path.parent)
-    except OutputError as error:
-        raise type(error)(error.message, hint=_ANOTHER_FILE) from error
 
 
 @torch.no_grad()

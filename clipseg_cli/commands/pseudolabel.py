@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,19 +12,19 @@ import numpy as np
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
+from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
-    TURN,
+    STATE_LOCK,
     begin_pictures,
     begin_run,
     default_name,
+    lock_run,
     run_folder,
-    taken,
 )
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.manifest import Manifest, read_manifest
@@ -34,7 +35,7 @@ from clipseg_cli.runs.summary import Summary, finish_run, label_path
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
-from clipseg_cli.utils.locks import hold, sweep
+from clipseg_cli.utils.locks import file_lock, remove_stale_locks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -69,7 +70,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         notes = list(dataset.notes)
         stack.enter_context(rendezvous(share))
         stack.enter_context(run_folder(folder, dataset))
-        left_by = stack.enter_context(taken(folder, share))
+        left_by = stack.enter_context(lock_run(folder, share))
         if left_by:
             notes.append(f"{left_by} left this run unfinished; going on where it was")
         read_manifest(folder)  # a damaged one is refused before the model is loaded
@@ -84,44 +85,45 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         )
 
 
+@dataclass(eq=False)
 class PseudolabelRun:
-    """A run in progress; iterating it does this process's share and yields an `ImageRecord` for every picture.
+    """A run in progress; iterating it does this process's share and yields an `ImageRecord` for every image.
 
     Attributes:
+        config: the options.
         dataset: what is labelled.
+        unseen: ids of the classes to fill; none where all is labelled.
+        backbone: the model.
+        predictor: the loop over it.
         folder: the run folder.
-        device, model: for people.
+        share: of the work.
+        identity: all that its labels depend on.
         notes: what a user should be told once.
-        total: pictures of this process's share.
+        device, model: for people.
+        total: images of this process's share.
         before: how many of them an earlier process had finished.
         done, failures: how many this one has dealt with so far, and why some of them have no label.
     """
 
-    def __init__(
-        self,
-        config: PseudolabelConfig,
-        dataset: Dataset,
-        unseen: tuple[int, ...],
-        backbone: DenseModel,
-        predictor: Predictor,
-        folder: Path,
-        share: Share,
-        identity: dict[str, object],
-        notes: tuple[str, ...],
-    ) -> None:
-        self.config, self.dataset, self.folder, self.share = config, dataset, folder, share
-        self.predictor, self.notes = predictor, notes
-        self.device = describe_device(predictor.device, predictor.dtype)
-        self.model = f"{backbone.name} / {backbone.pretrained}"
-        self.done = 0
-        self.failures: dict[str, str] = {}
-        self._state = RunState(folder, dataset)
-        self._identity = identity
-        method = "" if config.student else f", {config.method_name}"
-        self._made_by = f"{self.model}{method}"
-        self._ignore = ignore_value(len(dataset.classes))
-        self._unseen = np.array(unseen, dtype=np.int32)
-        groups = share.of(cut_into_groups(dataset.samples, config.batch_size))
+    config: PseudolabelConfig
+    dataset: Dataset
+    unseen: tuple[int, ...]
+    backbone: DenseModel
+    predictor: Predictor
+    folder: Path
+    share: Share
+    identity: dict[str, object]
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        config, dataset = self.config, self.dataset
+        self.device = describe_device(self.predictor.device, self.predictor.dtype)
+        self.model = f"{self.backbone.name} / {self.backbone.pretrained}"
+        self.done, self.failures = 0, dict[str, str]()
+        self._made_by = self.model if config.student else f"{self.model}, {config.method_name}"
+        self._ignore, self._unseen = ignore_value(len(dataset.classes)), np.array(self.unseen, dtype=np.int32)
+        self._state = RunState(self.folder, dataset)
+        groups = self.share.of(cut_into_groups(dataset.samples, config.batch_size))
         finished = self._state.finished()
         # A batch is done again as a whole, so that what it computes does not depend on what was there.
         self._corrected = self._state.corrected
@@ -141,13 +143,7 @@ class PseudolabelRun:
             KeyboardInterrupt: after Ctrl-C, once the files being written are finished.
             DiskFullError: nothing more can be written; what is finished stays.
         """
-        stream: Stream[tuple[int, Sample], ImageRecord] = Stream(
-            self.predictor,
-            read=self._read,
-            finish=self._write,
-            batch_size=self.config.batch_size,
-            workers=self.config.workers,
-        )
+        stream = Stream(self.predictor, self.config, self._read, self._write, self._failed)
         if not self._groups:
             return
         images = {str(sample.source.relative) for group in self._groups for _, sample in group}
@@ -184,59 +180,43 @@ class PseudolabelRun:
         self._state.require_labels()
         if self.share.launched and self.share.index > 0:
             return None
-        with hold(self.folder / TURN, wait=True):
+        with file_lock(self.folder / STATE_LOCK, wait=True):
             records = self._state.records()
             if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
                 return None
-            sweep(self.folder.glob(SHARE_LOCKS))
-            return finish_run(self.folder, self.dataset, self._identity, records)
+            remove_stale_locks(self.folder.glob(SHARE_LOCKS))
+            return finish_run(self.folder, self.dataset, self.identity, records)
 
     @property
     def _worker(self) -> str:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
 
     def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
-        name = str(item[1].source.relative)
-        try:
-            image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
-            if len(self._unseen):
-                truth = self._truth(item[1], image.pixels.shape[:2])
-                if not np.isin(truth, self._unseen).any():
-                    return self._keep(item, truth)
-            return self.predictor.prepare(image)
-        except DiskFullError:
-            raise
-        except ClipsegError as error:
-            return self._corrected.get(name) or ImageRecord(name, item[0], error=_sentence(error))
+        image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
+        if len(self._unseen):
+            truth = self._truth(item[1], image.pixels.shape[:2])
+            if not np.isin(truth, self._unseen).any():  # its ground truth is its label
+                none = np.zeros(truth.shape, dtype=bool)
+                labels = np.where(truth < 0, self._ignore, truth)
+                return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
+        return self.predictor.prepare(image)
 
     def _write(self, item: tuple[int, Sample], result: Segmentation) -> ImageRecord:
-        name = str(item[1].source.relative)
-        if name in self._corrected:
-            return self._corrected[name]
-        try:
-            labels = result.labels.astype(np.int32)
-            if len(self._unseen):
-                labels = self._unseen[labels]
-            labels[result.scores < self.config.min_confidence] = self._ignore
-            model = np.ones(labels.shape, dtype=bool)
-            if len(self._unseen):
-                truth = self._truth(item[1], labels.shape)
-                model = np.isin(truth, self._unseen)
-                labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
-            return self._save(item, labels, result.scores, model)
-        except DiskFullError:
-            raise  # every later file would fail in the same way
-        except ClipsegError as error:
-            return ImageRecord(name, item[0], error=_sentence(error))
+        labels = result.labels.astype(np.int32)
+        if len(self._unseen):
+            labels = self._unseen[labels]
+        labels[result.scores < self.config.min_confidence] = self._ignore
+        model = np.ones(labels.shape, dtype=bool)
+        if len(self._unseen):
+            truth = self._truth(item[1], labels.shape)
+            model = np.isin(truth, self._unseen)
+            labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
+        return self._save(item, labels, result.scores, model)
 
-    def _keep(self, item: tuple[int, Sample], truth: NDArray[np.int32]) -> ImageRecord:
-        """A picture without unseen pixels: its ground truth is its label, and the model has nothing to say."""
+    def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ImageRecord:
         name = str(item[1].source.relative)
-        if name in self._corrected:
-            return self._corrected[name]
-        labels = np.where(truth < 0, self._ignore, truth)
-        none = np.zeros(truth.shape, dtype=bool)
-        return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
+        sentence = f"{error.message} ({error.hint})" if error.hint else error.message
+        return self._corrected.get(name) or ImageRecord(name, item[0], error=sentence)
 
     def _truth(self, sample: Sample, size: tuple[int, ...]) -> NDArray[np.int32]:
         return read_label(sample, self.dataset, (size[0], size[1]))
@@ -248,7 +228,7 @@ class PseudolabelRun:
         scores: NDArray[np.float32],
         model: NDArray[np.bool_],
     ) -> ImageRecord:
-        """Write a label map and count it.
+        """Write a label map and count it; one that somebody has corrected stays.
 
         Args:
             item: group and picture.
@@ -257,17 +237,19 @@ class PseudolabelRun:
             model: [H, W] which pixels these are; the others are ground truth.
         """
         group, sample = item
-        classes = self.dataset.classes
+        name, classes = str(sample.source.relative), self.dataset.classes
+        if name in self._corrected:
+            return self._corrected[name]
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
-        data = encode_labels(narrow, classes, image=str(sample.source.relative), made_by=self._made_by)
+        data = encode_labels(narrow, classes, image=name, made_by=self._made_by)
         write_bytes(label_path(self.folder, sample), data)
-        self._state.written.append(str(sample.source.relative))
+        self._state.written.append(name)
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)
         sure = model & (labels != self._ignore)
         scored = np.bincount(labels[sure], minlength=len(classes))
         sums = np.bincount(labels[sure], weights=scores[sure], minlength=len(classes))
         return ImageRecord(
-            image=str(sample.source.relative),
+            image=name,
             group=group,
             height=labels.shape[0],
             width=labels.shape[1],
@@ -277,7 +259,7 @@ class PseudolabelRun:
             confidence={i: float(sums[i]) for i in range(len(classes)) if scored[i]},
             kept=int((~model & (labels != self._ignore)).sum()),
             label=fingerprint(data),
-            source=self._state.source_bytes[str(sample.source.relative)],
+            source=self._state.source_bytes[name],
         )
 
 
@@ -297,7 +279,3 @@ def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, .
             hint="add --keep-labels seen, or leave out --unseen",
         )
     return unseen
-
-
-def _sentence(error: ClipsegError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message

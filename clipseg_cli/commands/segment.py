@@ -11,7 +11,7 @@ from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, DiskFullError, ImageError, OutputError
+from clipseg_cli.errors import ClipsegError, ImageError, OutputError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
@@ -76,12 +76,12 @@ def prepare_segmentation(
     )
     if not sources:
         raise nothing_left(failures)
-    out, notes_ = config.out, list[str]()
+    out, more = config.out, list[str]()
     if any(source.path for source in sources):
         if out == SegmentConfig.out:  # the default belongs to nobody: another list of words gets its own
             out = folder_for(out, classes)
             if out != config.out:
-                notes_.append(f"{config.out} holds label maps of other classes; writing to {out}")
+                more.append(f"{config.out} holds label maps of other classes; writing to {out}")
         check_class_list(out, classes)
         check_writable(out)
         _check_targets(sources, out, names)
@@ -90,7 +90,8 @@ def prepare_segmentation(
     )
     info = run_info(config, backbone, predictor)
     outputs = Outputs(names, info, out, plan.chosen.hyperparameters)
-    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, notes_)
+    said = (*more, *notes(config, backbone, predictor.classes))
+    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said)
 
 
 def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan, ClassList]:
@@ -109,41 +110,42 @@ def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan,
     return plan_clip(config, protocol), classes
 
 
+@dataclass(eq=False)
 class SegmentRun:
     """A prepared run; iterating it does the work and yields an `ImageResult` for every input.
 
     Attributes:
+        config: the options.
+        backbone: the model.
+        predictor: the loop over it.
+        sources, failures: inputs, and those that were not found.
+        info: what is recorded beside the results.
+        outputs: the formats that are written.
+        out: where the files go.
+        notes: what a user should be told once.
         total: number of inputs.
         device: where it computes, for people.
         model: architecture and weights, for people.
         classes: what the labels mean.
-        notes: what a user should be told once.
-        out: where the files go.
         finished: inputs whose files are all written; ahead of what iterating has yielded.
     """
 
-    def __init__(
-        self,
-        config: SegmentConfig,
-        backbone: DenseModel,
-        predictor: Predictor,
-        sources: Sequence[ImageSource],
-        failures: Sequence[ImageError],
-        info: RunInfo,
-        outputs: Outputs,
-        out: Path,
-        more_notes: Sequence[str] = (),
-    ) -> None:
-        self.config, self.predictor = config, predictor
-        self.sources, self.failures = sources, failures
-        self.total = len(sources) + len(failures)
-        self.device = describe_device(predictor.device, predictor.dtype)
-        self.model = f"{backbone.name} / {backbone.pretrained}"
-        self.classes: ClassList = predictor.classes
+    config: SegmentConfig
+    backbone: DenseModel
+    predictor: Predictor
+    sources: Sequence[ImageSource]
+    failures: Sequence[ImageError]
+    info: RunInfo
+    outputs: Outputs
+    out: Path
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.total = len(self.sources) + len(self.failures)
+        self.device = describe_device(self.predictor.device, self.predictor.dtype)
+        self.model = f"{self.backbone.name} / {self.backbone.pretrained}"
+        self.classes: ClassList = self.predictor.classes
         self.finished: list[str] = []
-        self.notes = (*more_notes, *notes(config, backbone, self.classes))
-        self.out = out
-        self._info, self._outputs = info, outputs
 
     def __iter__(self) -> Generator[ImageResult, None, None]:
         """Results in input order; those that were not found come first.
@@ -157,41 +159,27 @@ class SegmentRun:
         files = any(source.path for source in self.sources)
         if files:
             sweep_leftovers({(self.out / source.relative).parent for source in self.sources} | {self.out})
-            write_run_info(self._info, self.out)
-            self._outputs.begin()
-        stream = Stream(
-            self.predictor,
-            read=self._read,
-            finish=self._write,
-            batch_size=self.config.batch_size,
-            workers=self.config.workers,
-        )
+            write_run_info(self.info, self.out)
+            self.outputs.begin()
+        stream = Stream(self.predictor, self.config, self._read, self._write, self._failed)
         try:
             yield from stream.fastest(self.sources)
         finally:  # what describes all results describes those that are there, however this ends
             if files and self.finished:
-                self._outputs.end()
+                self.outputs.end()
                 settle()
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:
-        try:
-            image = read_image(source, max_megapixels=self.config.max_megapixels)
-            return self.predictor.prepare(image)
-        except ClipsegError as error:
-            return ImageResult(str(source), error=error)
+        return self.predictor.prepare(read_image(source, max_megapixels=self.config.max_megapixels))
 
     def _write(self, source: ImageSource, result: Segmentation) -> ImageResult:
-        written: dict[str, tuple[Path, ...]] = {}
-        if source.path is not None:
-            try:
-                written = self._outputs.write(result, self.out / source.relative)
-            except DiskFullError:
-                raise  # every later file would fail in the same way
-            except ClipsegError as error:
-                return ImageResult(str(source), error=error)
+        written = {} if source.path is None else self.outputs.write(result, self.out / source.relative)
         result.shares()  # counted here, beside the model, and kept
         self.finished.append(str(source))
         return ImageResult(str(source), result, written)
+
+    def _failed(self, source: ImageSource, error: ClipsegError) -> ImageResult:
+        return ImageResult(str(source), error=error)
 
 
 def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) -> None:

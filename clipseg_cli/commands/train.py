@@ -6,29 +6,28 @@ import dataclasses
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import AUTO, BUNDLED_MODEL, RECIPES, InferenceConfig
+from clipseg_cli.config import AUTO, BUNDLED_MODEL, RECIPES
 from clipseg_cli.errors import RunError
 from clipseg_cli.inference.dataset import subset_classes
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.students import embed_for
 from clipseg_cli.outputs import safe_name
 from clipseg_cli.runs.find import newest_run
-from clipseg_cli.runs.folder import run_folder, taken
+from clipseg_cli.runs.folder import lock_run, run_folder
 from clipseg_cli.runs.manifest import Manifest, read_manifest, refuse_changes, write_manifest
 from clipseg_cli.training import checkpoints
-from clipseg_cli.training.hyperparameters import Numbers, resolve_numbers
+from clipseg_cli.training.hyperparameters import Hyperparameters, resolve_hyperparameters
 from clipseg_cli.training.loop import TrainingRun
-from clipseg_cli.training.records import describe_student, training_identity
-from clipseg_cli.training.samples import Pictures
+from clipseg_cli.training.samples import TrainingImages
 from clipseg_cli.training.setup import (
     build_optimiser,
     build_student,
-    check_crops,
+    describe_student,
     place,
+    training_identity,
 )
-from clipseg_cli.training.showing import Sheet
 from clipseg_cli.training.targets import Teacher
-from clipseg_cli.training.task import Lesson, open_lesson
+from clipseg_cli.training.task import TrainingTask, open_task
 from clipseg_cli.training.validation import Validator
 from clipseg_cli.utils.device import pick_device, pick_precision
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
@@ -68,80 +67,54 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
         ClipsegError: anything wrong with options, labels, data set, run folder or weights.
     """
     share = process_share()
-    lesson = open_lesson(config)
-    config = lesson.config
-    numbers = resolve_numbers(config, lesson.dataset.benchmark, share.count)
-    check_crops(numbers)
+    task = open_task(config)
+    config = task.config
+    hparams = resolve_hyperparameters(config, task.dataset.benchmark, share.count)
     device = pick_device(config.device)
-    dtype = pick_precision(config.precision, device, cpu_bf16=RECIPES[numbers.preset].bf16)
-    folder = config.out / (config.name or default_name(config, lesson, numbers))
+    dtype = pick_precision(config.precision, device, cpu_bf16=RECIPES[hparams.preset].bf16)
+    folder = config.out / (config.name or default_name(config, task, hparams))
     with ExitStack() as stack:
         stack.enter_context(rendezvous(share, cuda=device.type == "cuda"))
-        stack.enter_context(run_folder(folder, lesson.dataset, inside=()))
-        left_by = stack.enter_context(taken(folder, share))
+        stack.enter_context(run_folder(folder, task.dataset, inside=()))
+        left_by = stack.enter_context(lock_run(folder, share))
         before = _check_beginning(folder, resume=config.resume)
         wait_for_all(share)  # all have looked before the first begins
-        teacher, facts, text_embeds = _teacher(config, lesson, device)
-        student, init = build_student(config, numbers, lesson.classes, text_embeds)
-        card = describe_student(lesson, numbers, config, student, facts)
-        optimiser = build_optimiser(place(student, device, share), numbers)
-        identity = training_identity(config, lesson, numbers, facts, f"{device.type} {dtype}")
+        teacher, facts, text_embeds = _teacher(config, task, device)
+        student, init = build_student(task, hparams, text_embeds)
+        card = describe_student(task, hparams, student, facts)
+        optimiser = build_optimiser(place(student, device, share), hparams)
+        identity = training_identity(task, hparams, facts, f"{device.type} {dtype}")
         state = _begin(folder, before, identity, student, optimiser, card)
-        finished = before is not None and before.complete and state.iteration == numbers.iterations
-        student.to(device)
-        notes = [*lesson.notes, *_chosen(config, lesson, numbers), init]
-        notes += _notes(lesson, numbers, share.count)
+        finished = before is not None and before.complete and state.iteration == hparams.iterations
+        notes = [*task.notes, *_chosen(config, task, hparams), init, *_notes(task, hparams, share.count)]
         if finished:
             notes.append(f"nothing is left to do: {folder} is finished")
         elif before is not None:
-            notes.append(f"going on after iteration {state.iteration} of {numbers.iterations}")
+            notes.append(f"going on after iteration {state.iteration} of {hparams.iterations}")
         if left_by:
             notes.append(f"{left_by} left this run unfinished")
-        inference = InferenceConfig(workers=config.workers, device=config.device, precision=config.precision)
-        pictures = Pictures(
-            lesson.dataset,
-            lesson.samples,
-            setting=config.setting,
-            unseen=lesson.unseen,
-            run=lesson.run,
-            max_megapixels=config.max_megapixels,
-        )
-        validator = (
-            None
-            if lesson.validation is None
-            else Validator(
+        images = TrainingImages(task)
+        yield TrainingRun(
+            config=config,
+            task=task,
+            hparams=hparams,
+            student=student.to(device),
+            optimiser=optimiser,
+            card=card,
+            images=images,
+            teacher=teacher,
+            validator=Validator(
                 student,
                 card,
-                lesson.validation,
-                images=config.validation_images,
-                config=inference,
+                task,
+                images,
+                teacher,
+                config=config,
                 device=device,
                 dtype=dtype,
                 share=share,
                 out=folder,
-            )
-        )
-        sheet = Sheet(
-            pictures,
-            None if teacher is None else teacher.predictor,
-            lesson.unlabelled,
-            lesson.validation,
-            card=card,
-            config=inference,
-            device=device,
-            dtype=dtype,
-        )
-        yield TrainingRun(
-            config,
-            lesson,
-            numbers,
-            student,
-            optimiser,
-            card,
-            pictures=pictures,
-            teacher=teacher,
-            validator=validator,
-            sheet=sheet,
+            ),
             folder=folder,
             share=share,
             device=device,
@@ -153,35 +126,35 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
         )
 
 
-def default_name(config: TrainConfig, lesson: Lesson, numbers: Numbers) -> str:
+def default_name(config: TrainConfig, task: TrainingTask, hparams: Hyperparameters) -> str:
     """As in "VOC2012-voc21-zero-shot-resnet101c": the same command finds its own run again."""
-    data = lesson.dataset
+    data = task.dataset
     source = "teacher" if config.teacher else None
     seed = f"seed{config.seed}" if config.seed else None
-    parts = (data.root.resolve().name, data.benchmark, config.setting, source, numbers.backbone, seed)
+    parts = (data.root.resolve().name, data.benchmark, config.setting, source, hparams.backbone, seed)
     return "-".join(safe_name(part) for part in parts if part)
 
 
 def _teacher(
-    config: TrainConfig, lesson: Lesson, device: torch.device
+    config: TrainConfig, task: TrainingTask, device: torch.device
 ) -> tuple[Teacher | None, dict[str, Any], Tensor]:
     """Who labels crops, if somebody does; which CLIP the words come from; and their embeddings [Q, D]."""
-    words = lesson.classes.queries
-    if lesson.teacher is not None:
-        facts = dict(lesson.teacher)
-        return None, facts, embed_for(facts, words, lesson.templates, device)
+    words = task.classes.queries
+    if task.teacher is not None:
+        facts = dict(task.teacher)
+        return None, facts, embed_for(facts, words, task.templates, device)
     # The teacher sees a crop whole and as it is, like the student.
     seen = dataclasses.replace(config, short_side=0, window=config.window or 0, batch_size=TEACHER_WINDOWS)
-    plan = plan_clip(seen, lesson.protocol)
-    wanted = subset_classes(lesson.dataset.classes, lesson.unlabelled or tuple(range(len(lesson.classes))))
+    plan = plan_clip(seen, task.protocol)
+    wanted = subset_classes(task.dataset.classes, task.unlabelled or tuple(range(len(task.classes))))
     backbone, predictor = plan.load(wanted)
     facts = {
         "name": backbone.name,
         "pretrained": backbone.pretrained,
         "fingerprint": backbone.fingerprint,
     }
-    embeds = embed_for(facts, words, lesson.templates, device, backbone)
-    return (Teacher(predictor, lesson.unlabelled) if config.teacher else None), facts, embeds
+    embeds = embed_for(facts, words, task.templates, device, backbone)
+    return (Teacher(predictor, task.unlabelled) if config.teacher else None), facts, embeds
 
 
 def _check_beginning(folder: Path, *, resume: bool) -> Manifest | None:
@@ -230,20 +203,20 @@ def _begin(
     return state
 
 
-def _chosen(config: TrainConfig, lesson: Lesson, numbers: Numbers) -> Iterator[str]:
+def _chosen(config: TrainConfig, task: TrainingTask, hparams: Hyperparameters) -> Iterator[str]:
     """What the user left open, and for whose sake it was decided as it was."""
-    made = [] if config.preset else [f"--preset {numbers.preset}"]
-    made += [f"--init {numbers.init}"] if config.init == AUTO else []
+    made = [] if config.preset else [f"--preset {hparams.preset}"]
+    made += [f"--init {hparams.init}"] if config.init == AUTO else []
     if made:
         by_model = config.model == BUNDLED_MODEL
-        sake = f"labels by {config.model}" if by_model else lesson.dataset.benchmark
+        sake = f"labels by {config.model}" if by_model else task.dataset.benchmark
         yield "chosen" + (f" for {sake}" if sake else "") + f": {', '.join(made)}"
 
 
-def _notes(lesson: Lesson, numbers: Numbers, ranks: int) -> Iterator[str]:
-    images = len(lesson.samples)
+def _notes(task: TrainingTask, hparams: Hyperparameters, ranks: int) -> Iterator[str]:
+    images = len(task.samples)
     if ranks > images:
         yield f"there are more processes ({ranks}) than images ({images}): every batch repeats some"
-    elif images < numbers.batch_size:
+    elif images < hparams.batch_size:
         are = "is only one image" if images == 1 else f"are only {images} images"
-        yield f"there {are}: every batch of {numbers.batch_size} repeats some"
+        yield f"there {are}: every batch of {hparams.batch_size} repeats some"

@@ -3,36 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from clipseg_cli.config.constants import BUNDLED_BACKBONE, BUNDLED_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Head = Literal["deeplabv2", "deeplabv3plus"]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a student is trained: the numbers of a publication, or ours, under one name.
+@dataclass(frozen=True, kw_only=True)
+class BaseHyperparameters:
+    """What a recipe proposes and a run is trained with.
 
     Attributes:
-        name: what `--preset` takes.
         backbone: of the student, a ResNet of timm.
-        head: "deeplabv2" or "deeplabv3plus"; `zero_shot_head` is that of the zero-shot setting.
-        short_side, long_side: to which a picture is resized, keeping its ratio, before the random scale: the
+        head: "deeplabv2" or "deeplabv3plus".
+        short_side, long_side: to which an image is resized, keeping its ratio, before the random scale: the
             largest size with a short side and a long side of at most this; a short side of 0 keeps the
-            picture's own size.
+            image's own size.
         crop: side of the square crop, in pixels.
         scale: range of the random scale.
         max_share: a crop is drawn again (up to ten times) while one class has more than this share of it.
-        mix: probability that things of another picture are laid over a crop; see `ops.augment.mix`.
+        mix: probability that things of another image are laid over a crop; see `ops.augment.mix`.
         batch_size: crops in one iteration, over all processes.
-        iterations, zero_shot_iterations: of the annotation-free setting; of those with ground truth.
+        iterations: length of the training.
         rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
         optimiser: "sgd", as published, or "adamw", which learns more in few iterations.
         centre: classify by the words less their mean; see `StudentShape`.
         momentum: of SGD.
-        weight_decay: on all parameters; `zero_shot_weight_decay` in the settings with ground truth.
+        weight_decay: on all parameters.
+    """
+
+    backbone: str
+    head: Head = "deeplabv2"
+    short_side: int = 512
+    long_side: int = 2048
+    crop: int = 512
+    scale: tuple[float, float] = (0.5, 2.0)
+    max_share: float = 0.75
+    mix: float = 0.0
+    batch_size: int = 16
+    iterations: int = 2000
+    rate: float = 0.01
+    min_rate: float = 1e-4
+    power: float = 0.9
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    centre: bool = False
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(BaseHyperparameters):
+    """How a student is trained: the numbers of a publication, or ours, under one name.
+
+    Attributes:
+        name: what `--preset` takes.
+        with_truth: numbers that are others in the settings with ground truth.
         guided: share of the iterations in which the teacher labels.
         self_from: share of the iterations behind which self-training begins; None: behind those that are guided.
         validations: how often the student is scored on the way.
@@ -43,27 +73,7 @@ class Recipe:
     """
 
     name: str
-    backbone: str
-    head: Head = "deeplabv2"
-    zero_shot_head: Head = "deeplabv2"
-    short_side: int = 512
-    long_side: int = 2048
-    crop: int = 512
-    scale: tuple[float, float] = (0.5, 2.0)
-    max_share: float = 0.75
-    mix: float = 0.0
-    batch_size: int = 16
-    iterations: int = 2000
-    zero_shot_iterations: int = 20_000
-    rate: float = 0.01
-    zero_shot_rate: float = 0.01
-    min_rate: float = 1e-4
-    power: float = 0.9
-    optimiser: Literal["sgd", "adamw"] = "sgd"
-    centre: bool = False
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    zero_shot_weight_decay: float = 5e-4
+    with_truth: Mapping[str, Any] = field(default_factory=dict)
     guided: float = 0.1
     self_from: float | None = None
     validations: int = 10
@@ -78,6 +88,7 @@ _MASKCLIP_CONFIGS = "chongzhou96/MaskCLIP@245d31f, configs/maskclip_plus/"
 VOC_RECIPE = Recipe(
     name="voc",
     backbone="resnet101c",
+    with_truth={"iterations": 20_000},
     benchmarks=("voc20", "voc21"),
     source=_MASKCLIP_CONFIGS,
 )
@@ -85,14 +96,11 @@ VOC_RECIPE = Recipe(
 CONTEXT_RECIPE = Recipe(
     name="context",
     backbone="resnet101c",
-    zero_shot_head="deeplabv3plus",
     short_side=520,
     long_side=520,
     crop=480,
     iterations=4000,
-    zero_shot_iterations=40_000,
-    zero_shot_rate=0.004,
-    zero_shot_weight_decay=1e-4,
+    with_truth={"head": "deeplabv3plus", "iterations": 40_000, "rate": 0.004, "weight_decay": 1e-4},
     benchmarks=("context59", "context60"),
     source=_MASKCLIP_CONFIGS,
 )
@@ -101,7 +109,7 @@ COCO_STUFF_RECIPE = Recipe(
     name="coco-stuff",
     backbone="resnet101c",
     iterations=8000,
-    zero_shot_iterations=80_000,
+    with_truth={"iterations": 80_000},
     benchmarks=("coco-stuff",),
     source=_MASKCLIP_CONFIGS,
 )
@@ -113,14 +121,11 @@ QUICK_RECIPE = Recipe(
     crop=128,
     scale=(0.7, 1.6),
     iterations=1200,
-    zero_shot_iterations=1200,
     rate=1e-3,
-    zero_shot_rate=1e-3,
     min_rate=1e-5,
     optimiser="adamw",
     centre=True,
     weight_decay=0.02,
-    zero_shot_weight_decay=0.02,
     guided=1.0,
     self_from=0.5,
     validations=3,
@@ -133,9 +138,7 @@ EMOJI_RECIPE = dataclasses.replace(
     backbone=BUNDLED_BACKBONE,
     batch_size=8,
     iterations=400,
-    zero_shot_iterations=400,
     rate=2e-4,  # the first weights know words already, and a rate of 1e-3 loses them
-    zero_shot_rate=2e-4,
     mix=0.5,
     validations=4,
     bf16=True,

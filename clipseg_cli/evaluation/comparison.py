@@ -8,7 +8,6 @@ import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +27,7 @@ from clipseg_cli.outputs import LabelRow, json_safe, write_label_sheet
 from clipseg_cli.runs.provenance import describe_model, versions
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import write_bytes, write_json
-from clipseg_cli.utils.lanes import lane_count, run_in_lanes
+from clipseg_cli.utils.threads import map_single_threaded, pool_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -140,12 +139,12 @@ class Comparison:
         """Some groups at a time: read once, then each candidate in turn; the next ones are read meanwhile."""
         device = self.candidates[0].predictor.device
         groups = [samples for _, samples in cut_into_groups(self.dataset.samples, self.config.batch_size)]
-        lanes, waiting, done, held = lane_count(device), iter(groups), 0, 0
+        threads, waiting, done, held = pool_size(device), iter(groups), 0, 0
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="read") as pool:
 
             def begin() -> list[list[Future[Picture | None]]]:
-                # One group first, which tells how much memory they take; then as many as there are lanes, or as fit.
-                room = max(1, min(lanes, CHUNK_BYTES // held)) if held else 1
+                # One group first, which tells how much memory they take; then as many as there are threads, or as fit.
+                room = max(1, min(threads, CHUNK_BYTES // held)) if held else 1
                 chunk = list(islice(waiting, room))
                 return [[pool.submit(self._read, sample) for sample in samples] for samples in chunk]
 
@@ -176,7 +175,7 @@ class Comparison:
             return None
 
     def _compete(self, one: Candidate, groups: Sequence[Sequence[Picture]]) -> None:
-        """The labels of `clipseg eval` for some groups, in the same lanes, timed and counted."""
+        """The labels of `clipseg eval` for some groups, on single threads too, timed and counted."""
         predictor = one.predictor
 
         def label(pictures: Sequence[Picture]) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
@@ -184,7 +183,7 @@ class Comparison:
             return [result.labels for result in predictor.predict(prepared)]
 
         began = time.perf_counter()
-        labels = run_in_lanes([partial(label, pictures) for pictures in groups], predictor.device)
+        labels = map_single_threaded(label, groups, predictor.device)
         if predictor.device.type == "cuda":
             torch.cuda.synchronize(predictor.device)
         one.seconds += time.perf_counter() - began

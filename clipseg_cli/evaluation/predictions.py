@@ -6,6 +6,7 @@ import json
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +18,18 @@ from clipseg_cli.data.datasets import read_label, read_values
 from clipseg_cli.data.images import resize_labels
 from clipseg_cli.data.labels import LABEL_VALUES, label_size
 from clipseg_cli.errors import ClipsegError, DatasetError, UsageError
-from clipseg_cli.evaluation.scoring import CLEAN, ScoredImage, Scoring, results_folder, size_to_score
+from clipseg_cli.evaluation.scoring import ScoredImage, Scoring, results_folder, size_to_score
 from clipseg_cli.inference.dataset import open_data, unseen_ids
 from clipseg_cli.ops.metrics import confusion_matrix
 from clipseg_cli.utils.distributed import process_share, rendezvous
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from clipseg_cli.config import EvalConfig, Protocol
+    from clipseg_cli.config import EvalConfig
     from clipseg_cli.types import ClassList, Dataset, Sample
-    from clipseg_cli.utils.distributed import Share
 
 TABLES = ("classes.json", "manifest.json")
 """Where clipseg says what the ids in a folder of labels mean."""
@@ -78,7 +78,19 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     notes += said
     out = results_folder(config, dataset, folder)
     with rendezvous(share):
-        yield PredictionScoring(config, dataset, protocol, unseen, files, table, notes, folder, share, out)
+        yield PredictionScoring(
+            config=config,
+            dataset=dataset,
+            protocol=protocol,
+            images=len(files),
+            share=share,
+            out=out,
+            notes=tuple(notes),
+            unseen=unseen,
+            files=files,
+            table=table,
+            folder=folder,
+        )
 
 
 def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
@@ -126,40 +138,25 @@ def id_table(folder: Path, classes: ClassList) -> tuple[NDArray[np.int32] | None
     return None, []
 
 
+@dataclass(eq=False, kw_only=True)
 class PredictionScoring(Scoring):
-    """Prepared predictions; iterating scores every picture of this process's share.
+    """Prepared predictions; iterating scores every image of this process's share.
 
     Attributes:
-        total: pictures of this share that have a prediction.
+        files: image -> its prediction.
+        table: value in a file -> class id, as `id_table` gives it.
         folder: of the predictions.
+        total: images of this share that have a prediction.
     """
 
-    def __init__(
-        self,
-        config: EvalConfig,
-        dataset: Dataset,
-        protocol: Protocol,
-        unseen: tuple[int, ...],
-        files: dict[str, Path],
-        table: NDArray[np.int32] | None,
-        notes: Sequence[str],
-        folder: Path,
-        share: Share,
-        out: Path,
-    ) -> None:
-        super().__init__(
-            config,
-            dataset,
-            protocol,
-            unseen=unseen,
-            conditions=(CLEAN,),
-            share=share,
-            notes=notes,
-            images=len(files),
-            out=out,
-        )
-        self.folder, self._files, self._table = folder, files, table
-        self._samples = share.of([s for s in dataset.samples if str(s.source.relative) in files])
+    files: dict[str, Path]
+    table: NDArray[np.int32] | None
+    folder: Path
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = [s for s in self.dataset.samples if str(s.source.relative) in self.files]
+        self._samples = self.share.of(named)
         self.total = len(self._samples)
 
     def __iter__(self) -> Generator[ScoredImage, None, None]:
@@ -179,7 +176,7 @@ class PredictionScoring(Scoring):
     def _score(self, sample: Sample) -> ScoredImage:
         name = str(sample.source.relative)
         classes = len(self.dataset.classes)
-        path = self._files[name]
+        path = self.files[name]
         try:
             given = label_size(path)
             truth = read_label(sample, self.dataset)
@@ -190,7 +187,7 @@ class PredictionScoring(Scoring):
                     f"{truth.shape[1]}x{truth.shape[0]}",
                     hint="labels are scored at their own size: save predictions at the size of the picture",
                 )
-            labels = prediction_ids(read_values(path), self._table, classes, path)
+            labels = prediction_ids(read_values(path), self.table, classes, path)
             truth = resize_labels(truth, size)
             matrix = confusion_matrix(
                 torch.from_numpy(resize_labels(labels, size)), torch.from_numpy(truth), classes

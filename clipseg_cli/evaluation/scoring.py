@@ -94,37 +94,37 @@ def results_folder(config: EvalConfig, dataset: Dataset, predictions: Path | Non
     return folder
 
 
+@dataclass(eq=False, kw_only=True)
 class Scoring:
     """Pixels counted so far, under every condition; the processes of torchrun add theirs up.
 
     Attributes:
+        config: the options.
         dataset: what is scored.
-        unseen: ids of the unseen classes of a zero-shot split; may be empty.
-        notes: what a user should be told once.
-        images: pictures to be scored, over all shares.
+        protocol: as it is on the benchmark.
+        images: to be scored, over all shares.
+        share: of the work.
         out: folder of the results.
-        failures: picture -> why it could not be scored; of all shares after `matrices`.
+        notes: what a user should be told once.
+        unseen: ids of the unseen classes of a zero-shot split; may be empty.
+        conditions: under which everything is scored.
+        failures: image -> why it could not be scored; of all shares after `matrices`.
     """
 
-    def __init__(
-        self,
-        config: EvalConfig,
-        dataset: Dataset,
-        protocol: Protocol,
-        *,
-        unseen: tuple[int, ...],
-        conditions: tuple[Condition, ...],
-        share: Share,
-        notes: Sequence[str],
-        images: int,
-        out: Path,
-    ) -> None:
-        self.config, self.dataset, self.protocol = config, dataset, protocol
-        self.unseen, self.conditions, self.share = unseen, conditions, share
-        self.notes, self.images, self.out = tuple(notes), images, out
+    config: EvalConfig
+    dataset: Dataset
+    protocol: Protocol
+    images: int
+    share: Share
+    out: Path
+    notes: tuple[str, ...] = ()
+    unseen: tuple[int, ...] = ()
+    conditions: tuple[Condition, ...] = (CLEAN,)
+
+    def __post_init__(self) -> None:
         self.failures: dict[str, str] = {}
-        classes = len(dataset.classes)
-        self._matrices = torch.zeros(len(conditions), classes, classes + 1, dtype=torch.int64)
+        classes = len(self.dataset.classes)
+        self._matrices = torch.zeros(len(self.conditions), classes, classes + 1, dtype=torch.int64)
 
     def matrices(self) -> list[NDArray[np.int64]]:
         """[C, C + 1] of each condition, over all ranks; exact, since integers are added."""

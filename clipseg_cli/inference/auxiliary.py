@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipseg_cli.config import BEST, GRAPHS, NO_SALIENCY, SALIENCY_HEADS
-from clipseg_cli.errors import ModelError, UsageError
+from clipseg_cli.errors import ModelError, UsageError, hinting
 from clipseg_cli.inference.regions import reads_names
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
@@ -16,6 +17,7 @@ from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedGuide, lo
 from clipseg_cli.models.clip.architectures import BUNDLED_TAG
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
+from clipseg_cli.types import Reading
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +119,7 @@ def load_saliency(
     """
     kind, _, files = config.saliency_name().partition("=")
     if kind == "clip":
-        reader = backbone.reader(find_method("maskclip"), activation=None, ln_eps=None, keys=False)
+        reader = backbone.reader(find_method("maskclip"), Reading())
         return ClipCut(reader, backbone.model.visual, backbone.mean, backbone.std)
     if kind not in ("dino", "found"):
         return None
@@ -126,11 +128,9 @@ def load_saliency(
     if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
         return Found.own(backbone)
     head, dino = _two_files(files)
-    try:
+    with nullcontext() if files else hinting(WAYS_OUT):
         vit = _dino(dino, device, dtype)
         path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
-    except ModelError as error:
-        raise ModelError(error.message, hint=error.hint if files else WAYS_OUT) from error
     return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,7 @@ from clipseg_cli.data.prompts import build_prompts, experts_folder, load_templat
 from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency, require_background
 from clipseg_cli.inference.experts import check_experts, find_experts
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
+from clipseg_cli.inference.memory import Bank, load_bank, recall_from, sized_by_memory
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import check_window
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, Guide, Method
 
 
-class SecondNetworks(NamedTuple):
-    """Beside CLIP: what a method asks, what finds the foreground, and where regions come from."""
+class AuxiliaryNetworks(NamedTuple):
+    """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered."""
 
     guide: Guide | None
     saliency: Saliency | None
     regions: Regions | None
+    bank: Bank | None = None
 
 
 @dataclass(frozen=True)
@@ -82,16 +85,17 @@ class ModelPlan:
         hold_weights_in(backbone.model.visual, self.dtype)  # of the words each is read once, and then kept
         return backbone
 
-    def second_networks(self, backbone: Backbone) -> SecondNetworks:
+    def auxiliary_networks(self, backbone: Backbone) -> AuxiliaryNetworks:
         """What the method, `--saliency` and `--regions` ask beside CLIP.
 
         Raises:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
-        return SecondNetworks(
+        return AuxiliaryNetworks(
             load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
             load_saliency(self.config, backbone, self.device, self.dtype),
             load_regions(self.config, self.chosen, self.device, self.dtype),
+            load_bank(self.config, backbone),
         )
 
     def predictor(
@@ -100,10 +104,18 @@ class ModelPlan:
         classes: ClassList,
         *,
         class_scores: bool = False,
-        beside: SecondNetworks | None = None,
+        auxiliary: AuxiliaryNetworks | None = None,
+        levels: bool = False,
     ) -> Predictor:
-        """A predictor on a model that is loaded already; `beside` saves loading other networks once more."""
-        guide, saliency, regions = beside or self.second_networks(backbone)
+        """A predictor on a model that is loaded already.
+
+        Args:
+            backbone: the model.
+            classes: what it labels.
+            class_scores, levels: as in `Predictor`.
+            auxiliary: saves loading other networks once more.
+        """
+        guide, saliency, regions, bank = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -111,6 +123,10 @@ class ModelPlan:
             fingerprint=backbone.fingerprint,
             device=self.device,
         )
+        recall = None
+        if bank is not None:
+            scale = self.protocol.softmax_scale or backbone.logit_scale
+            recall = recall_from(bank, classes, text_embeds, scale, self.device)
         predictor = Predictor(
             backbone,
             self.method,
@@ -124,6 +140,8 @@ class ModelPlan:
             guide=guide,
             saliency=saliency,
             regions=regions,
+            recall=recall,
+            levels=levels,
             chosen=self.chosen,
         )
         folder = experts_folder(self.config.templates)
@@ -163,8 +181,28 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
         crops, sight = method.pyramid is not None, method.read_twice is not None
         check_experts(folder, words_in_sight=sight, crops=crops)
     check_guides(config, method)
+    config = sized_by_memory(config, method)
     check_window(config, protocol)
     device = pick_device(config.device)
     return ModelPlan(
         config, protocol, templates, method, chosen, device, pick_precision(config.precision, device)
     )
+
+
+def load_reader(
+    config: InferenceConfig, protocol: Protocol, classes: ClassList
+) -> tuple[Predictor, Backbone]:
+    """A predictor that hands out levels for a memory, and its model.
+
+    Where no sizes are chosen, images are seen twice as large as the model's own, in windows side by side: few labels
+    say more of many small patches.
+    """
+    plan = plan_clip(dataclasses.replace(config, memory="", regions="", region_vote=False), protocol)
+    backbone = plan.backbone()
+    own = plan.config
+    if own.short_side is None:
+        own = dataclasses.replace(own, short_side=max(backbone.short_side, 2 * backbone.image_size))
+    if own.window is None and own.stride is None:
+        own = dataclasses.replace(own, window=backbone.image_size, stride=backbone.image_size)
+    plan = dataclasses.replace(plan, config=own)
+    return plan.predictor(backbone, classes, levels=True), backbone

@@ -25,7 +25,7 @@ from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
 from clipseg_cli.ops.regions import nearest_ids
-from clipseg_cli.types import Context, LogitMaps, Segmentation, Tile, WindowBatch, Words
+from clipseg_cli.types import Context, LogitMaps, Reading, Segmentation, WindowBatch, Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
-    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method
+    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method, Recall
 
 
 class Predictor:
@@ -56,6 +56,8 @@ class Predictor:
         guide: the auxiliary network of a method that asks for one.
         saliency: finds the foreground, for `config.saliency`.
         regions: makes id maps, for `config.regions`.
+        recall: what a memory taught, for `config.memory`.
+        levels: have the reader hand them out, for one who makes a memory.
         chosen: what `--set` says of refinements.
 
     Attributes:
@@ -79,14 +81,16 @@ class Predictor:
         guide: Guide | None = None,
         saliency: Saliency | None = None,
         regions: Regions | None = None,
+        recall: Recall | None = None,
+        levels: bool = False,
         chosen: Chosen | None = None,
     ) -> None:
         protocol, chosen = protocol or find_protocol(config.protocol), chosen or Chosen()
         self.saliency_name = config.saliency_name(classes.background is not None)
         if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
             saliency = None
-        self.guide, self.saliency, self.saliency_maps = guide, saliency, saliency_folder(config)
-        self.regions = regions
+        self.guide, self.saliency, self.regions, self.recall = guide, saliency, regions, recall
+        self.saliency_maps = saliency_folder(config)
         self.reads_regions = method is not None and method.read_regions is not None
         require_background(config, classes)
         guided = guide is not None and method is not None and bool(method.guided)
@@ -96,18 +100,11 @@ class Predictor:
             torch.tensor(v, device=device)
             for v in (protocol.mean or backbone.mean, protocol.std or backbone.std)
         )
-        self.reader = backbone.reader(
-            method,
-            activation=protocol.activation,
-            ln_eps=protocol.ln_eps,
-            keys=self.steps.need("keys"),
-            guide=guide,
-            black=-mean / std,
-            whole=self.steps.need("whole"),
-            values=self.steps.need("values") and guide is None,
-            text_embeds=text_embeds,
-            attention=self.steps.need("attention"),
-        )
+        need = self.steps.need
+        in_sight = text_embeds if method is not None and method.read_twice is not None else None
+        asked = (need("keys"), guide, -mean / std, need("whole"), levels or need("levels"))
+        more = (need("values") and guide is None, need("attention"), in_sight)
+        self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *asked, *more))
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
         self.tiling: Tiling = (
@@ -122,11 +119,9 @@ class Predictor:
             classes.query_to_class, device=device, dtype=torch.uint8 if narrow else torch.int32
         )
         self.words = Words(classes, class_of, s.refine_scale, text_embeds)
-        self.classes, self.text_embeds = classes, text_embeds
-        self.device, self.dtype = device, dtype
-        self.batch_size = config.batch_size
+        self.classes, self.text_embeds, self.device, self.dtype = classes, text_embeds, device, dtype
+        self.batch_size, self.class_scores = config.batch_size, class_scores
         self.experts: Experts | None = None
-        self.class_scores = class_scores
         self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
 
     def prepare(self, image: DecodedImage, size: tuple[int, int] | None = None) -> Prepared:
@@ -250,15 +245,16 @@ class Predictor:
         ids = [crop.regions for crop in crops if crop.regions is not None]
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             dense = self.reader(images, torch.stack(ids) if ids else None)
-        if self.experts is None:
-            logits = self.reader.logits(dense.features, self.text_embeds)
-        else:
+        logits = self.reader.logits(dense.features, self.text_embeds)
+        if self.experts is not None:
             logits = self.experts.cosines(dense.features, self.reader, self.words)
         whole = None
         if dense.whole is not None:
             whole = self.reader.logits(dense.whole[:, :, None, None], self.text_embeds)[:, :, 0, 0]
-        embed = getattr(self.reader, "whole", None)
-        windows = WindowBatch(logits, dense, whole, images, embed if callable(embed) else None)
+        recalled = None
+        if self.recall is not None and dense.levels is not None:
+            recalled = self.recall.read(dense.levels)
+        windows = WindowBatch(logits, dense, whole, images, getattr(self.reader, "whole", None))
         for step in self.steps.window:
             windows = dataclasses.replace(windows, logits=step.change(windows, self.words))
         observed = {step.name: step.observe(windows, self.words) for step in self.steps.observing}
@@ -267,6 +263,7 @@ class Predictor:
                 LogitMaps(
                     (windows.logits[row],),
                     keys=None if dense.keys is None else dense.keys[row].float(),
+                    memory=None if recalled is None else recalled[row],
                 ),
                 dense.overhang,
                 {name: values[row] for name, values in observed.items()},
@@ -296,8 +293,9 @@ class Predictor:
             self.settings.protocol.key_norm,
             observed,
             auxiliary,
-            [Tile(w.top, w.top + w.height, w.left, w.left + w.width) for w in picture.windows],
+            picture.tiles,
             guided=self.guide is not None,
+            recall=self.recall,
         )
 
     def _segmentation(self, one: Prepared, labelled: Labelled, *, class_scores: bool) -> Segmentation:
@@ -327,4 +325,6 @@ class Predictor:
             settings["experts"] = self.experts.describe()
         if self.regions is not None:
             settings["regions"] = dict(self.regions.made_by)
+        if self.recall is not None:
+            settings["memory"] = dict(self.recall.facts)
         return {**settings, **({"auxiliary": prints} if prints else {})}

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from threading import Barrier
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from clipseg_cli.errors import ClipsegError, DiskFullError
 from clipseg_cli.inference.prepare import Prepared
-from clipseg_cli.utils.lanes import lane_count, open_lanes
+from clipseg_cli.utils.threads import pool_size, single_thread_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+    from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.types import Segmentation
 
@@ -27,31 +30,45 @@ GROUPS_BYTES = 1 << 30
 """Decoded pictures of all groups that are read, labelled or written at once; at least one group, however large."""
 
 
+@dataclass(eq=False)
 class Stream(Generic[T, R]):
     """Items in, results out, in order; reading and writing run in threads beside the model.
 
-    Args:
+    Attributes:
         predictor: the model.
-        read: an item to a picture ready for the model, or straight to its result (unreadable, nothing to do).
+        config: with the windows in one forward pass, and the threads that read; as many write.
+        read: an item to an image ready for the model, or straight to its result (nothing to do).
         finish: what is done with a label map, in a writing thread.
-        batch_size: windows in one forward pass.
-        workers: threads that read, and as many that write.
+        failed: the result of an item that cannot be read or finished; a full disk ends everything instead.
         class_scores: results hand out maps of single classes; None: as the predictor was made.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        *,
-        read: Callable[[T], Prepared | R],
-        finish: Callable[[T, Segmentation], R],
-        batch_size: int,
-        workers: int,
-        class_scores: bool | None = None,
-    ) -> None:
-        self.class_scores = class_scores
-        self.predictor, self.read, self.finish = predictor, read, finish
-        self.batch_size, self.workers = batch_size, workers
+    predictor: Predictor
+    config: InferenceConfig
+    read: Callable[[T], Prepared | R]
+    finish: Callable[[T, Segmentation], R]
+    failed: Callable[[T, ClipsegError], R]
+    class_scores: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.batch_size, self.workers = self.config.batch_size, self.config.workers
+
+    def _read(self, item: T) -> Prepared | R:
+        try:
+            return self.read(item)
+        except ClipsegError as error:
+            return self._failed(item, error)
+
+    def _finish(self, item: T, result: Segmentation) -> R:
+        try:
+            return self.finish(item, result)
+        except ClipsegError as error:
+            return self._failed(item, error)
+
+    def _failed(self, item: T, error: ClipsegError) -> R:
+        if isinstance(error, DiskFullError):
+            raise error  # every later file would fail in the same way
+        return self.failed(item, error)
 
     def batched(self, items: Iterable[T]) -> Generator[R, None, None]:
         """Results as soon as may be: whatever has been read when a batch is full goes through together.
@@ -66,7 +83,7 @@ class Stream(Generic[T, R]):
                 segmentations = self._predict(chunk)
                 for item, picture in chunk:
                     if isinstance(picture, Prepared):
-                        pending.append(writers.submit(self.finish, item, next(segmentations)))
+                        pending.append(writers.submit(self._finish, item, next(segmentations)))
                     else:
                         pending.append(_done(picture))
                 # A bounded queue, since pictures wait in memory: this batch is written while the next computes.
@@ -79,32 +96,32 @@ class Stream(Generic[T, R]):
     def reproducible(self, groups: Iterable[Sequence[T]]) -> Generator[R, None, None]:
         """Results that depend on nothing but the group an item is in: not on threads, time or other groups.
 
-        On a CPU each group runs on one thread and several beside each other (see `utils.lanes`).
+        On a CPU each group runs on one thread and several beside each other (see `utils.threads`).
 
         Raises:
             KeyboardInterrupt: as `batched`.
         """
         device = self.predictor.device
-        lanes = lane_count(device)
+        threads = pool_size(device)
         waiting, more, size = iter(groups), True, 0
         with ExitStack() as stack:
             readers, writers = self._pools(stack)
-            pool = stack.enter_context(open_lanes(device))
+            pool = stack.enter_context(single_thread_pool(device))
             reading: deque[list[tuple[T, Future[Prepared | R]]]] = deque()
             running: deque[Future[list[Future[R]]]] = deque()
             while True:
-                while more and len(reading) <= lanes and _fits(len(reading) + len(running), size):
+                while more and len(reading) <= threads and _fits(len(reading) + len(running), size):
                     items = next(waiting, None)
                     more = items is not None
                     if items is not None:
-                        reading.append([(item, readers.submit(self.read, item)) for item in items])
-                if reading and len(running) <= lanes:
+                        reading.append([(item, readers.submit(self._read, item)) for item in items])
+                if reading and len(running) <= threads:
                     group = [(item, future.result()) for item, future in reading.popleft()]
                     size = sum(p.image.pixels.nbytes for _, p in group if isinstance(p, Prepared))
                     running.append(pool.submit(self._label_group, group, writers))
                 elif not running:
                     return
-                while running and (running[0].done() or len(running) > lanes or not reading):
+                while running and (running[0].done() or len(running) > threads or not reading):
                     yield from (future.result() for future in running.popleft().result())
 
     def fastest(self, items: Sequence[T]) -> Generator[R, None, None]:
@@ -113,11 +130,11 @@ class Stream(Generic[T, R]):
         Raises:
             KeyboardInterrupt: as `batched`.
         """
-        lanes = lane_count(self.predictor.device)
-        if not 1 < lanes <= len(items):
+        threads = pool_size(self.predictor.device)
+        if not 1 < threads <= len(items):
             return self.batched(items)
         # Images beside each other keep the cores of a CPU busier than the parts of one image do.
-        size = min(self.batch_size, max(1, len(items) // (2 * lanes)), 8)
+        size = min(self.batch_size, max(1, len(items) // (2 * threads)), 8)
         return self.reproducible([items[i : i + size] for i in range(0, len(items), size)])
 
     def _pools(self, stack: ExitStack) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
@@ -142,7 +159,7 @@ class Stream(Generic[T, R]):
             if not isinstance(picture, Prepared):
                 results.append(_done(picture))
                 continue
-            results.append(writers.submit(self.finish, item, next(segmentations)))
+            results.append(writers.submit(self._finish, item, next(segmentations)))
             if len(results) > 2 * self.workers:  # label maps wait in memory
                 results[-2 * self.workers].exception()
         return results
@@ -159,7 +176,7 @@ class Stream(Generic[T, R]):
         while True:
             while len(ahead) < depth and not exhausted:
                 for item in items:
-                    ahead.append((item, readers.submit(self.read, item)))
+                    ahead.append((item, readers.submit(self._read, item)))
                     break
                 else:
                     exhausted = True

@@ -110,10 +110,19 @@ class StudentPlan:
         Raises:
             ModelError: damaged files; or words that it was not trained with, and no text tower to read them.
         """
-        student, card = read_student(self.folder, self.device)
-        hold_weights_in(student, self.dtype)
-        model = StudentModel(student, card, str(self.folder))
+        model = self.model()
         return model, self.predictor(model, classes, class_scores=class_scores)
+
+    def model(self) -> StudentModel:
+        """The weights, held in the precision in which they compute.
+
+        Raises:
+            ModelError: damaged files.
+        """
+        model = StudentModel(*read_student(self.folder, self.device), str(self.folder))
+        _ = model.fingerprint  # of the weights as they were loaded
+        hold_weights_in(model.student, self.dtype)
+        return model
 
     def predictor(self, model: StudentModel, classes: ClassList, *, class_scores: bool = False) -> Predictor:
         """A predictor on a student that is loaded already."""

@@ -20,27 +20,3 @@ from clipseg_cli.outputs._sheet import (
     write_label_sheet,
     write_sheet,
 )
-
-__all__ = [
-    "FORMATS",
-    "LabelRow",
-    "Outputs",
-    "check_class_list",
-    "class_colors",
-    "class_rows",
-    "class_table_rows",
-    "draw_curves",
-    "folder_for",
-    "format_names",
-    "hex_color",
-    "json_safe",
-    "refuse_strangers",
-    "safe_name",
-    "thumbnail",
-    "voc_palette",
-    "write_contact_sheet",
-    "write_label_sheet",
-    "write_run_info",
-    "write_scores",
-    "write_sheet",
-]

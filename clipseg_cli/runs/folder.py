@@ -13,7 +13,7 @@ from clipseg_cli.runs.manifest import Manifest, read_manifest, refuse_changes, w
 from clipseg_cli.runs.records import FINAL, WORKERS, forget_records, progress_path
 from clipseg_cli.runs.summary import LABELS
 from clipseg_cli.utils.files import check_writable, output_errors
-from clipseg_cli.utils.locks import LockedError, hold, holder_of, sweep
+from clipseg_cli.utils.locks import LockedError, file_lock, holder_of, remove_stale_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from clipseg_cli.utils.distributed import Share
     from clipseg_cli.utils.locks import Holder
 
-LOCK, SHARE_LOCKS = ".lock", ".lock-*"
-TURN = ".turn"
+RUN_LOCK, SHARE_LOCKS = ".lock", ".lock-*"
+STATE_LOCK = ".turn"
 """Held for a moment by whoever changes what belongs to all shares of a run."""
 
 
@@ -70,7 +70,7 @@ def run_folder(folder: Path, dataset: Dataset, inside: Sequence[str] = (LABELS,)
 
 
 @contextmanager
-def taken(folder: Path, share: Share) -> Iterator[Holder | None]:
+def lock_run(folder: Path, share: Share) -> Iterator[Holder | None]:
     """Hold the run folder: alone, or together with the other shares.
 
     Yields:
@@ -81,12 +81,12 @@ def taken(folder: Path, share: Share) -> Iterator[Holder | None]:
     """
     try:
         with ExitStack() as stack:
-            left_by = stack.enter_context(hold(folder / LOCK, shared=share.count > 1))
+            left_by = stack.enter_context(file_lock(folder / RUN_LOCK, shared=share.count > 1))
             if share.count > 1:
-                own = folder / f"{LOCK}-{share.index + 1}-of-{share.count}"
-                left_by = stack.enter_context(hold(own)) or left_by
+                own = folder / f"{RUN_LOCK}-{share.index + 1}-of-{share.count}"
+                left_by = stack.enter_context(file_lock(own)) or left_by
             else:
-                left_by = left_by or next(iter(sweep(sorted(folder.glob(SHARE_LOCKS)))), None)
+                left_by = left_by or next(iter(remove_stale_locks(sorted(folder.glob(SHARE_LOCKS)))), None)
             yield left_by
     except LockedError as error:
         holder = error.holder or next(filter(None, map(holder_of, sorted(folder.glob(SHARE_LOCKS)))), None)
@@ -102,7 +102,7 @@ def begin_run(folder: Path, now: Manifest) -> None:
     Raises:
         RunError: it was not; the message names the first differences.
     """
-    with hold(folder / TURN, wait=True):  # one share begins, and the others find what it has begun
+    with file_lock(folder / STATE_LOCK, wait=True):  # one share begins, and the others find what it has begun
         before = read_manifest(folder)
         if before is None:
             if any((folder / LABELS).iterdir()):
@@ -125,7 +125,7 @@ def begin_pictures(folder: Path, images: Set[str], worker: str | None) -> None:
     Raises:
         ClipsegError: the manifest is damaged, or a file cannot be written.
     """
-    with hold(folder / TURN, wait=True):
+    with file_lock(folder / STATE_LOCK, wait=True):
         before = read_manifest(folder)
         if before is not None and before.complete:
             write_manifest(Manifest(before.identity), folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,12 @@ from clipseg_cli.ops.augment import augment, mix
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from clipseg_cli.ops.augment import Crop, CropSpec
+    from clipseg_cli.training.samples import TrainingImages
     from clipseg_cli.utils.distributed import Share
 
 BATCHES_AHEAD = 2
@@ -43,30 +43,13 @@ class Batch(NamedTuple):
     proposed: Tensor | None
 
 
-class Source(Protocol):
-    """Pictures with labels, by number; read from several threads at once."""
-
-    def __len__(self) -> int:
-        """How many pictures there are."""
-
-    def __call__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32] | None]:
-        """RGB [H, W, 3], given labels [H, W], and proposed labels [H, W] or, for all pictures, None.
-
-        Raises:
-            ClipsegError: this picture cannot be read.
-        """
-
-    def name(self, index: int) -> str:
-        """What a person calls the picture."""
-
-
 class Batches:
     """The batches of one rank, iteration by iteration, without end.
 
     Every epoch is a new permutation of the pictures. One that cannot be read is replaced by the next that can.
 
     Args:
-        source: the pictures.
+        source: the images, with what is given and proposed; read from several threads at once.
         spec: what a crop looks like.
         batch_size: crops in one iteration, over all ranks.
         share: rank and number of ranks.
@@ -85,7 +68,7 @@ class Batches:
 
     def __init__(
         self,
-        source: Source,
+        source: TrainingImages,
         spec: CropSpec,
         *,
         batch_size: int,
@@ -119,9 +102,7 @@ class Batches:
     def __enter__(self) -> Batches:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __iter__(self) -> Batches:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from clipseg_cli.models.student.files import read_card, read_student, write_stud
 from clipseg_cli.utils.files import output_errors, write_bytes, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -59,28 +59,26 @@ class State:
 
 def save_last(
     run: Path, student: Student, card: StudentCard, optimiser: torch.optim.Optimizer, state: State
-) -> Path:
+) -> None:
     """Keep everything that is needed to go on; the checkpoint before goes once this one is there.
 
     Raises:
         OutputError: it cannot be written; the one before stays.
     """
-    part = _begin(run, LAST)
-    write_student(part, student, card)
-    write_bytes(part / OPTIMISER, save(_buffers(student, optimiser)))
-    write_json(part / STATE, asdict(state))
-    return _take_place(run, part, LAST, state.iteration)
+    with _replacing(run, LAST, state.iteration) as part:
+        write_student(part, student, card)
+        write_bytes(part / OPTIMISER, save(_buffers(student, optimiser)))
+        write_json(part / STATE, asdict(state))
 
 
-def save_best(run: Path, student: Student, card: StudentCard, iteration: int) -> Path:
+def save_best(run: Path, student: Student, card: StudentCard, iteration: int) -> None:
     """Keep the student that scored best so far.
 
     Raises:
         OutputError: it cannot be written; the one before stays.
     """
-    part = _begin(run, BEST)
-    write_student(part, student, card)
-    return _take_place(run, part, BEST, iteration)
+    with _replacing(run, BEST, iteration) as part:
+        write_student(part, student, card)
 
 
 def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card: StudentCard) -> State | None:
@@ -155,25 +153,21 @@ def _buffers(student: Student, optimiser: torch.optim.Optimizer) -> dict[str, Te
     }
 
 
-def _begin(run: Path, kind: str) -> Path:
-    part = run / CHECKPOINTS / f".{kind}.part"
+@contextmanager
+def _replacing(run: Path, kind: str, iteration: int) -> Iterator[Path]:
+    """A folder to fill, which becomes the checkpoint of that iteration and takes the place of older ones."""
+    part, folder = run / CHECKPOINTS / f".{kind}.part", run / CHECKPOINTS / _name(kind, iteration)
     with output_errors(part):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-    return part
-
-
-def _take_place(run: Path, part: Path, kind: str, iteration: int) -> Path:
-    folder = run / CHECKPOINTS / _name(kind, iteration)
+    yield part
     with output_errors(folder):
         if folder.exists():  # a best one that comes again
             shutil.rmtree(folder)
         part.rename(folder)
     for older in folder.parent.glob(f"{kind}-*"):
         if older != folder:
-            with suppress(OSError):
-                shutil.rmtree(older)
-    return folder
+            shutil.rmtree(older, ignore_errors=True)
 
 
 def _name(kind: str, iteration: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import time
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -24,7 +25,6 @@ from clipseg_cli.utils.files import output_errors, write_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from torch.utils.tensorboard import SummaryWriter
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LOG, VALIDATION = "log.csv", "validation.csv"
 CURVES, PREDICTIONS = "curves.png", "predictions.png"
 TENSORBOARD = "tensorboard"
+
+AVERAGED = 20
+"""Over how many iterations images per second are averaged."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Outcome(NamedTuple):
     checkpoint: Path
 
 
-class Journal:
+class TrainingLog:
     """The records of one run; to be closed, or used in a `with`.
 
     Args:
@@ -121,15 +124,16 @@ class Journal:
             OutputError: it cannot be written.
         """
         _append(self.folder / LOG, step)
-        scalars = {
-            "train/loss": step.loss,
-            "train/learning_rate": step.rate,
-            "train/labelled": step.labelled,
-            "train/images_per_second": step.images_per_second,
-        }
-        if step.distill is not None:
-            scalars["train/distill"] = step.distill
-        self._scalars(scalars, step.iteration)
+        self._scalars(
+            step.iteration,
+            {
+                "train/loss": step.loss,
+                "train/learning_rate": step.rate,
+                "train/labelled": step.labelled,
+                "train/images_per_second": step.images_per_second,
+                "train/distill": step.distill,
+            },
+        )
 
     def validation(self, validation: Validation) -> None:
         """Note a validation.
@@ -138,8 +142,8 @@ class Journal:
             OutputError: it cannot be written.
         """
         _append(self.folder / VALIDATION, validation)
-        scalars = {"val/mIoU": validation.miou, "val/pixel_accuracy": validation.pixel_accuracy}
-        self._scalars(scalars, validation.iteration)
+        scores = {"val/mIoU": validation.miou, "val/pixel_accuracy": validation.pixel_accuracy}
+        self._scalars(validation.iteration, scores)
         with output_errors(self.folder / TENSORBOARD):
             self._board.flush()
 
@@ -155,7 +159,7 @@ class Journal:
         draw_curves(steps, [(v.iteration, v.miou) for v in read_validation(self.folder)], path)
         return path
 
-    def pictures(self, iteration: int, rows: Sequence[LabelRow], classes: ClassList) -> Path:
+    def sample_sheet(self, iteration: int, rows: Sequence[LabelRow], classes: ClassList) -> Path:
         """Write `predictions.png`, and show it in TensorBoard.
 
         Args:
@@ -179,18 +183,37 @@ class Journal:
         with output_errors(self.folder / TENSORBOARD):
             self._board.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> TrainingLog:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _scalars(self, scalars: Mapping[str, float], iteration: int) -> None:
+    def _scalars(self, iteration: int, values: Mapping[str, float | None]) -> None:
         with output_errors(self.folder / TENSORBOARD):
-            for tag, value in scalars.items():
-                self._board.add_scalar(tag, value, iteration)
+            for tag, value in values.items():
+                if value is not None:
+                    self._board.add_scalar(tag, value, iteration)
+
+
+class Throughput:
+    """Images per second over the last iterations.
+
+    Args:
+        images: in one iteration.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images, self._ends = images, [time.monotonic()]
+
+    def tick(self) -> float:
+        """Images per second, at the end of an iteration."""
+        self._ends = [*self._ends[-AVERAGED:], time.monotonic()]
+        return self.images * (len(self._ends) - 1) / max(self._ends[-1] - self._ends[0], 1e-9)
+
+    def restart(self) -> None:
+        """After something else took time."""
+        self._ends = [time.monotonic()]
 
 
 def read_log(folder: Path) -> list[Step]:
@@ -229,19 +252,17 @@ def _clear(folder: Path) -> None:
 
 def _rewrite(path: Path, kind: type[Row], done: int) -> None:
     """Leave the rows of the first `done` iterations, or the file as it was."""
-    rows = _read(path, kind) if done else []
-    kept = [_values(row) for row in rows if row.iteration <= done]
-    header = [field.name for field in dataclasses.fields(kind)]
-    write_bytes(path, b"".join(_line(values) for values in (header, *kept)))
+    rows = [dataclasses.astuple(row) for row in (_read(path, kind) if done else ()) if row.iteration <= done]
+    write_bytes(path, b"".join(map(_line, (_columns(kind), *rows))))
 
 
 def _append(path: Path, row: Step | Validation) -> None:
     with output_errors(path), path.open("ab") as file:
-        file.write(_line(_values(row)))
+        file.write(_line(dataclasses.astuple(row)))
 
 
-def _values(row: Step | Validation) -> list[Any]:
-    return [getattr(row, field.name) for field in dataclasses.fields(row)]
+def _columns(kind: type[Row]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def _line(values: Sequence[Any]) -> bytes:
@@ -253,29 +274,24 @@ def _line(values: Sequence[Any]) -> bytes:
 
 def _read(path: Path, kind: type[Row]) -> list[Row]:
     """The whole lines of a file, if it is there."""
+    hint = "move the file away; the run goes on without what it held"
     try:
         text = path.read_text(encoding="utf-8")
         lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"cannot read {path}: {error}", hint=_NOT_OURS) from error
-    names = [field.name for field in dataclasses.fields(kind)]
-    if lines and lines[0] != names:
-        raise RunError(f"{path}:1: the columns are not {', '.join(names)}", hint=_NOT_OURS)
-    return [_parse(path, number, line, kind) for number, line in enumerate(lines[1:], start=2)]
-
-
-_NOT_OURS = "move the file away; the run goes on without what it held"
-
-
-def _parse(path: Path, number: int, line: Sequence[str], kind: type[Row]) -> Row:
-    fields = dataclasses.fields(kind)
-    try:
-        values = [_PARSERS[str(field.type)](text) for field, text in zip(fields, line, strict=True)]
-    except ValueError as error:
-        raise RunError(f"{path}:{number}: not a row of {path.name}", hint=_NOT_OURS) from error
-    return kind(*values)
+        raise RunError(f"cannot read {path}: {error}", hint=hint) from error
+    columns, rows = _columns(kind), list[Row]()
+    if lines and lines[0] != columns:
+        raise RunError(f"{path}:1: the columns are not {', '.join(columns)}", hint=hint)
+    parsers = [_PARSERS[str(field.type)] for field in dataclasses.fields(kind)]
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            rows.append(kind(*(parse(value) for parse, value in zip(parsers, line, strict=True))))
+        except ValueError as error:
+            raise RunError(f"{path}:{number}: not a row of {path.name}", hint=hint) from error
+    return rows
 
 
 _PARSERS: Mapping[str, Any] = {

@@ -1,4 +1,4 @@
-"""The pictures of a training run with what is known about their pixels, and with nothing that must not be known."""
+"""The images of a training run with what is known about their pixels, and with nothing that must not be known."""
 
 from __future__ import annotations
 
@@ -13,58 +13,43 @@ from clipseg_cli.errors import RunError
 from clipseg_cli.runs.summary import label_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from clipseg_cli.config import Setting
-    from clipseg_cli.types import Dataset, Sample
+    from clipseg_cli.training.task import TrainingTask
+    from clipseg_cli.types import Sample
 
 Labelled = tuple["NDArray[np.uint8]", "NDArray[np.int32]", "NDArray[np.int32] | None"]
-"""Picture [H, W, 3]; what is given [H, W]; what a run proposes [H, W], or None."""
+"""Image [H, W, 3]; what is given [H, W]; what a run proposes [H, W], or None."""
 
 
-class Pictures:
-    """Reads one picture with its labels; may be called from several threads at once.
+class TrainingImages:
+    """Reads one image with its labels; may be called from several threads at once.
 
     Given labels are class ids, `UNLABELLED` where a teacher or the student itself may label, or the ignore value. In
     the annotation-free setting all pixels are unlabelled and no ground truth is opened. In the zero-shot setting the
     ground truth of unseen classes is turned into `UNLABELLED` here, before anything else sees it.
 
     Args:
-        dataset: whose pictures these are.
-        samples: those to learn from.
-        setting: what may be known.
-        unseen: ids of the classes whose ground truth may not be known.
-        run: folder of a pseudo-label run whose labels are proposed; None where a teacher labels.
-        max_megapixels: larger pictures are refused.
+        task: which images, what may be known of them, and the run whose labels are proposed.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        samples: Sequence[Sample],
-        *,
-        setting: Setting,
-        unseen: Sequence[int],
-        run: Path | None,
-        max_megapixels: float,
-    ) -> None:
-        self.dataset, self.samples, self.setting, self.run = dataset, samples, setting, run
-        self.ignore = ignore_value(len(dataset.classes))
-        self.max_megapixels = max_megapixels
-        self._unseen = np.array(sorted(unseen), dtype=np.int32)
+    def __init__(self, task: TrainingTask) -> None:
+        self.dataset, self.samples, self.run = task.dataset, task.samples, task.run
+        self.setting, self.max_megapixels = task.config.setting, task.config.max_megapixels
+        self.ignore = ignore_value(len(task.dataset.classes))
+        self._unseen = np.array(sorted(task.unseen), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def name(self, index: int) -> str:
-        """Of a picture, for people."""
+        """Of an image, for people."""
         return str(self.samples[index].source.relative)
 
     def __call__(self, index: int) -> Labelled:
-        """One picture with its labels.
+        """One image with its labels.
 
         Raises:
             ClipsegError: it cannot be read, or its labels do not fit.

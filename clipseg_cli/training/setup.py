@@ -1,80 +1,68 @@
-"""Building what is trained: student, optimiser, and the network as all processes share it."""
+"""What a run begins with: student and optimiser, the network as all processes share it, and what is written of it."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clipseg_cli.errors import UsageError
+from clipseg_cli.config import TEACHING, ignore_value
 from clipseg_cli.models.student.backbones import initialise
+from clipseg_cli.models.student.files import StudentCard
 from clipseg_cli.models.student.network import Student, StudentShape
 from clipseg_cli.models.student.synced_norm import synchronise
+from clipseg_cli.outputs import class_table_rows
+from clipseg_cli.runs.identity import dataset_identity
+from clipseg_cli.runs.manifest import read_manifest
+from clipseg_cli.runs.provenance import library_versions, versions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
-    from clipseg_cli.config import TrainConfig
-    from clipseg_cli.training.hyperparameters import Numbers
-    from clipseg_cli.types import ClassList
+    from clipseg_cli.training.hyperparameters import Hyperparameters
+    from clipseg_cli.training.task import TrainingTask
     from clipseg_cli.utils.distributed import Share
-
-LEAST_CROPS = 2
-"""In a forward pass of all ranks together, where a batch norm sees one value for each crop."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, on which backbones are pretrained."""
 
+_ELSEWHERE = {"dataset", "labels", "device", "precision", "workers", "out", "name", "resume", "student"}
+"""Options that change no weight, or that stand elsewhere in the manifest."""
 
-def build_student(
-    config: TrainConfig, numbers: Numbers, classes: ClassList, text_embeds: Tensor
-) -> tuple[Student, str]:
+_HOW_OFTEN = {"validate_every", "checkpoint_every"}
+"""Whoever goes on with a run may look at it and keep it at other times."""
+
+
+def build_student(task: TrainingTask, hparams: Hyperparameters, text_embeds: Tensor) -> tuple[Student, str]:
     """A student with its first weights, on the CPU, and a sentence on where they came from.
 
     Args:
-        config: with `normalise` and `seed`.
-        numbers: with backbone, its first weights, and head.
-        classes: with one word for a background, which is learnt.
+        task: what it learns.
+        hparams: with backbone, its first weights, and head.
         text_embeds: [Q, D], unit rows.
 
     Raises:
         ClipsegError: an unknown backbone, or weights that cannot be had or do not fit.
     """
-    shape = StudentShape(
-        numbers.backbone, numbers.head, text_embeds.shape[1], config.normalise, numbers.centre
-    )
+    n, config, classes = hparams, task.config, task.classes
+    shape = StudentShape(n.backbone, n.head, text_embeds.shape[1], config.normalise, n.centre)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = Student(shape, text_embeds.cpu(), classes.query_to_class, classes.background)
-    return student, initialise(student.backbone, student.shape.backbone, numbers.init, student.head)
+    return student, initialise(student.backbone, n.backbone, n.init, student.head)
 
 
-def check_crops(numbers: Numbers) -> None:
-    """Prove that the head can learn from the crops of one forward pass.
-
-    Raises:
-        UsageError: it cannot, since it normalises over crops alone; several ranks do so together.
-    """
-    at_once = numbers.batch_size // numbers.accumulate
-    if numbers.head == "deeplabv3plus" and at_once < LEAST_CROPS:
-        raise UsageError(
-            "the head deeplabv3plus cannot learn from one crop at a time",
-            hint=f"use --batch-size {LEAST_CROPS * numbers.accumulate} or more, or a smaller --accumulate",
-        )
-
-
-def build_optimiser(student: Student, numbers: Numbers) -> torch.optim.Optimizer:
+def build_optimiser(student: Student, hparams: Hyperparameters) -> torch.optim.Optimizer:
     """The optimiser over all parameters, normalisation and background too, as published."""
-    if numbers.optimiser == "adamw":
-        return torch.optim.AdamW(student.parameters(), lr=numbers.rate, weight_decay=numbers.weight_decay)
-    return torch.optim.SGD(
-        student.parameters(),
-        lr=numbers.rate,
-        momentum=numbers.momentum,
-        weight_decay=numbers.weight_decay,
-    )
+    parameters, n = student.parameters(), hparams
+    if n.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, lr=n.rate, weight_decay=n.weight_decay)
+    return torch.optim.SGD(parameters, lr=n.rate, momentum=n.momentum, weight_decay=n.weight_decay)
 
 
 def share_network(student: Student, device: torch.device, share: Share, *, compiled: bool) -> nn.Module:
@@ -96,3 +84,68 @@ def place(student: Student, device: torch.device, share: Share) -> Student:
     if share.launched:
         synchronise(student)
     return student
+
+
+def describe_student(
+    task: TrainingTask, hparams: Hyperparameters, student: Student, teacher: Mapping[str, Any]
+) -> StudentCard:
+    """What stands beside the weights of a student that begins.
+
+    Args:
+        task: what it learns.
+        hparams: with what settings.
+        student: its shape.
+        teacher: name, pretrained and fingerprint of the CLIP that its words come from.
+    """
+    data, config = task.dataset, task.config
+    return StudentCard(
+        shape=student.shape,
+        classes=task.classes,
+        templates=task.templates,
+        mean=MEAN,
+        std=STD,
+        short_side=hparams.short_side,
+        long_side=hparams.long_side,
+        teacher=dict(teacher),
+        training={
+            "setting": config.setting,
+            "unseen": [data.classes.names[i] for i in task.unseen],
+            "data": {
+                "root": str(data.root.resolve()),
+                "benchmark": data.benchmark,
+                "split": data.split,
+                "classes": "" if data.benchmark else config.classes,
+                "background": "auto" if data.benchmark else config.background,
+            },
+            "labels": str(task.run) if task.run else None,
+            **{key: getattr(config, key) for key in TEACHING},
+            "method": config.method_name,
+            "preset": hparams.preset,
+            "init": hparams.init,
+            "iterations": hparams.iterations,
+        },
+        versions=versions(),
+    )
+
+
+def training_identity(
+    task: TrainingTask, hparams: Hyperparameters, teacher: Mapping[str, Any], computes: str
+) -> dict[str, Any]:
+    """All that the weights depend on; how many processes share the work changes rounding only."""
+    options, numbers = dataclasses.asdict(task.config), dataclasses.asdict(hparams)
+    made_by = read_manifest(task.run) if task.run else None
+    return {
+        "kind": "train",
+        "dataset": dataset_identity(task.dataset, task.samples),
+        "labels": task.run
+        and {"run": str(task.run.resolve()), "made_with": made_by and made_by.identity["options"]},
+        "teacher": dict(teacher),
+        "options": {k: v for k, v in options.items() if k not in _ELSEWHERE | _HOW_OFTEN},
+        "numbers": {k: v for k, v in numbers.items() if k not in _HOW_OFTEN},
+        "classes": class_table_rows(task.classes),
+        "background": task.classes.background,
+        "ignore": ignore_value(len(task.classes)),
+        "unseen": [task.dataset.classes.names[i] for i in task.unseen],
+        "computes": computes,
+        "versions": library_versions(),
+    }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.training.batches import Batch
-    from clipseg_cli.training.hyperparameters import Numbers
+    from clipseg_cli.training.hyperparameters import Hyperparameters
 
 GUIDED, SELF, TRUTH, FEATURES = "guided", "self-training", "ground truth", "features"
 BOTH = f"{GUIDED} + {SELF}"
@@ -68,22 +68,22 @@ class Targets:
     """What the student is to say, at every iteration.
 
     Args:
-        numbers: with the iterations at which the stages change.
+        hparams: with the iterations at which the stages change.
         class_ids: ids of the unlabelled classes: all in the annotation-free setting, else the unseen ones.
         teacher: labels in the guided stage; None where the labels of a run are proposed, or nobody guides.
         ignore: label of pixels that are left out.
     """
 
     def __init__(
-        self, numbers: Numbers, class_ids: Sequence[int], teacher: Teacher | None, ignore: int
+        self, hparams: Hyperparameters, class_ids: Sequence[int], teacher: Teacher | None, ignore: int
     ) -> None:
-        self.numbers, self.class_ids, self.teacher, self.ignore = numbers, list(class_ids), teacher, ignore
+        self.hparams, self.class_ids, self.teacher, self.ignore = hparams, list(class_ids), teacher, ignore
 
     def stage(self, iteration: int) -> str:
         """Name of the stage that an iteration belongs to, counted from 0."""
         if not self.class_ids:
             return TRUTH
-        guided, own = iteration < self.numbers.guided, iteration >= self.numbers.self_from
+        guided, own = iteration < self.hparams.guided, iteration >= self.hparams.self_from
         return (BOTH if own else GUIDED) if guided else (SELF if own else TRUTH)
 
     @torch.no_grad()

@@ -1,17 +1,18 @@
-"""Scoring a student on the way, through the loop that `clipseg eval` uses."""
+"""Scoring a student on the way, through the loop that `clipseg eval` uses; and images to look at what it has learnt."""
 
 from __future__ import annotations
 
 import dataclasses
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from clipseg_cli.config import EvalConfig, InferenceConfig, ignore_value
+import numpy as np
+
+from clipseg_cli.config import UNLABELLED, EvalConfig, InferenceConfig, ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.evaluation.model_scoring import ModelScoring
-from clipseg_cli.evaluation.scoring import CLEAN
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.students import student_protocol
 from clipseg_cli.models.student.adapter import StudentModel
@@ -19,156 +20,158 @@ from clipseg_cli.outputs import LabelRow
 from clipseg_cli.training.log import Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
+    from clipseg_cli.config import TrainConfig
     from clipseg_cli.models.student.files import StudentCard
     from clipseg_cli.models.student.network import Student
+    from clipseg_cli.training.samples import TrainingImages
+    from clipseg_cli.training.targets import Teacher
+    from clipseg_cli.training.task import TrainingTask
     from clipseg_cli.types import Dataset, Sample
     from clipseg_cli.utils.distributed import Share
 
+T = TypeVar("T")
+
 SHOWN = 4
-"""Pictures of each kind on the sheet of sample predictions."""
+"""Images of each kind on the sheet of sample predictions."""
 
 
 class Validator:
-    """Scores a student while it is trained; its weights are read where they are.
+    """Looks at a student while it is trained; its weights are read where they are.
 
     Args:
         student, card: as they will be written.
-        dataset: with ground truth.
-        images: how many of its pictures, spread over the list; 0 for all.
-        config: with batch size, workers, device and precision.
+        task: with the images to score on, if there are any.
+        images: of the training.
+        teacher: labels an image as it labels crops; None where a run or the ground truth does.
+        config: with the number of images to score on, spread over the list (0: all), and of workers.
         device, dtype: where and in what precision it computes.
         share: of the work.
         out: folder of the run; nothing is written.
+
+    Attributes:
+        failures: image -> why it could not be scored.
     """
 
     def __init__(
         self,
         student: Student,
         card: StudentCard,
-        dataset: Dataset,
+        task: TrainingTask,
+        images: TrainingImages,
+        teacher: Teacher | None,
         *,
-        images: int,
-        config: InferenceConfig,
+        config: TrainConfig,
         device: torch.device,
         dtype: torch.dtype,
         share: Share,
         out: Path,
     ) -> None:
-        samples = dataset.samples
-        if images and images < len(samples):
-            samples = tuple(samples[i * len(samples) // images] for i in range(images))
-        self.dataset = dataclasses.replace(dataset, samples=samples)
-        self.student, self.card = student, card
-        self.config, self.device, self.dtype = config, device, dtype
+        self.student, self.card, self.task, self.images = student, card, task, images
+        self.teacher, self.config, self.device, self.dtype = teacher, config, device, dtype
         self.share, self.out = share, out
         self.failures: dict[str, str] = {}
+        self._taught: list[tuple[Sample, NDArray[np.int32] | None]] | None = None
 
-    def __call__(self, iteration: int) -> Validation:
-        """Scores after so many iterations; every rank must call it."""
-        with _evaluating(self.student):
+    def __call__(self, iteration: int) -> Validation | None:
+        """Scores after so many iterations, or None without anything to score on; every rank must call it."""
+        if self.task.validation is None:
+            return None
+        everything = self.task.validation.samples
+        samples = _spread(everything, self.config.validation_images or len(everything))
+        dataset = dataclasses.replace(self.task.validation, samples=samples)
+        with self._evaluating() as predictor:
             evaluation = ModelScoring(
-                EvalConfig(batch_size=self.config.batch_size, workers=self.config.workers),
-                self.dataset,
-                student_protocol(self.card),
-                self.card.templates,
-                StudentModel(self.student, self.card, "in training"),
-                predictor_of(self.student, self.card, self.config, self.device, self.dtype),
-                (),
-                (CLEAN,),
-                self.share,
-                self.out,
+                config=EvalConfig(workers=self.config.workers),
+                dataset=dataset,
+                protocol=student_protocol(self.card),
+                images=len(samples),
+                share=self.share,
+                out=self.out,
+                templates=self.card.templates,
+                backbone=StudentModel(self.student, self.card, "in training"),
+                predictor=predictor,
             )
             for _ in evaluation:
                 pass
             scores = evaluation.scores(evaluation.matrices()[0])
         self.failures |= evaluation.failures
-        return Validation(
-            iteration,
-            scores.miou,
-            scores.pixel_accuracy,
-            len(self.dataset.samples) - len(evaluation.failures),
-        )
+        scored = len(samples) - len(evaluation.failures)
+        return Validation(iteration, scores.miou, scores.pixel_accuracy, scored)
+
+    def sample_rows(self) -> list[LabelRow]:
+        """What the student says of some training images, beside what was taught, and of some with ground truth."""
+        scored, rows = self.task.validation, list[LabelRow]()
+        if self._taught is None:
+            numbers = _spread(range(len(self.images)), SHOWN)
+            self._taught = [(self.images.samples[i], self._labels_taught(i)) for i in numbers]
+        with self._evaluating() as predictor:
+            for sample, labels in self._taught:
+                rows += _row(predictor, sample, labels, None)
+            for sample in _spread(scored.samples, SHOWN) if scored else ():
+                rows += _row(predictor, sample, None, scored)
+        return rows
+
+    def _labels_taught(self, index: int) -> NDArray[np.int32] | None:
+        """For a whole image; None where it cannot be read or nobody teaches."""
+        try:
+            _, given, proposed = self.images(index)
+            unlabelled = given == UNLABELLED
+            if proposed is not None:
+                return np.where(unlabelled, proposed, given)
+            if self.teacher is not None and unlabelled.any():
+                predictor = self.teacher.predictor
+                (said,) = predictor.predict(
+                    [predictor.prepare(read_image(self.images.samples[index].source))]
+                )
+                ids = np.array(self.task.unlabelled, dtype=np.int32)
+                return np.where(unlabelled, ids[said.labels], given)
+        except ClipsegError:
+            return None
+        return given
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[Predictor]:
+        """The inference loop over the student in eval mode, with the words that it is trained with."""
+        before = self.student.training
+        self.student.eval()
+        try:
+            yield Predictor(
+                StudentModel(self.student, self.card, "in training"),
+                None,
+                self.card.classes,
+                self.student.queries().detach(),
+                InferenceConfig(),
+                device=self.device,
+                dtype=self.dtype,
+                protocol=student_protocol(self.card),
+            )
+        finally:
+            self.student.train(before)
 
 
-def predictor_of(
-    student: Student, card: StudentCard, config: InferenceConfig, device: torch.device, dtype: torch.dtype
-) -> Predictor:
-    """The inference loop over a student in memory, with the words that it is trained with."""
-    model = StudentModel(student, card, "in training")
-    return Predictor(
-        model,
-        None,
-        card.classes,
-        student.queries().detach(),
-        InferenceConfig(batch_size=config.batch_size),
-        device=device,
-        dtype=dtype,
-        protocol=student_protocol(card),
-    )
-
-
-def sample_rows(
-    student: Student,
-    predictor: Predictor,
-    taught: Sequence[tuple[Sample, NDArray[np.int32] | None]],
-    validation: Dataset | None,
-) -> list[LabelRow]:
-    """Some pictures with what the student says of them.
-
-    Args:
-        student: in training; it is switched to evaluation meanwhile.
-        predictor: of this student.
-        taught: training pictures, each with the labels that it was taught, if they are known.
-        validation: pictures with ground truth.
-    """
-    rows: list[LabelRow] = []
-    scored = () if validation is None else validation.samples
-    shown = [scored[i * len(scored) // SHOWN] for i in range(SHOWN)] if len(scored) >= SHOWN else list(scored)
-    with _evaluating(student):
-        for sample, labels in taught:
-            rows += _row(predictor, sample, labels, lambda _: None)
-        for sample in shown:
-            rows += _row(predictor, sample, None, lambda sample: _truth(sample, validation))
-    return rows
+def _spread(items: Sequence[T], count: int) -> tuple[T, ...]:
+    """So many of the items, or all, evenly over the list."""
+    count = min(count, len(items))
+    return tuple(items[i * len(items) // count] for i in range(count))
 
 
 def _row(
-    predictor: Predictor,
-    sample: Sample,
-    taught: NDArray[np.int32] | None,
-    truth: Callable[[Sample], NDArray[np.int32] | None],
+    predictor: Predictor, sample: Sample, taught: NDArray[np.int32] | None, scored: Dataset | None
 ) -> list[LabelRow]:
-    """One row, or none where the picture cannot be read: that is said elsewhere."""
+    """One row, with ground truth from a data set; none where the image cannot be read: that is said elsewhere."""
     try:
         image = read_image(sample.source)
-        (found,) = predictor.predict([predictor.prepare(image)])
-        maps = (taught, found.labels, truth(sample))
-        return [LabelRow(str(sample.source.relative), image.pixels, maps)]
+        (said,) = predictor.predict([predictor.prepare(image)])
+        truth = None
+        if scored is not None:
+            truth = read_label(sample, scored)
+            truth[truth < 0] = ignore_value(len(scored.classes))
     except ClipsegError:
         return []
-
-
-def _truth(sample: Sample, dataset: Dataset | None) -> NDArray[np.int32] | None:
-    if dataset is None:
-        return None
-    labels = read_label(sample, dataset)
-    labels[labels < 0] = ignore_value(len(dataset.classes))
-    return labels
-
-
-@contextmanager
-def _evaluating(student: Student) -> Iterator[None]:
-    """A network in eval mode within the block, and as it was behind it."""
-    before = student.training
-    student.eval()
-    try:
-        yield
-    finally:
-        student.train(before)
+    return [LabelRow(str(sample.source.relative), image.pixels, (taught, said.labels, truth))]

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.types.classes import ClassList
-    from clipseg_cli.types.dense import DenseFeatures
     from clipseg_cli.types.logits import LogitMaps, Tile
+    from clipseg_cli.types.memory import Recall
+    from clipseg_cli.types.reading import DenseFeatures
 
 Scope = Literal["window", "graph", "grid", "region", "pixel", "image", "labels"]
 """What a step looks at: the windows of a batch right behind the network, the patches of all windows of an image before
@@ -77,6 +78,7 @@ class Context:
             [1, H, W] at the size of the image itself, 0 where there is none.
         windows: [P] where the parts that the network saw lie in the image at network size.
         guided: the auxiliary network of `--guide` saw the windows too.
+        recall: what labelled images taught, for the step that asks it.
     """
 
     words: Words
@@ -89,6 +91,7 @@ class Context:
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     windows: Sequence[Tile] = ()
     guided: bool = False
+    recall: Recall | None = None
 
 
 class RefineFn(Protocol):
@@ -136,8 +139,8 @@ class Refinement:
             are hyper-parameters.
         relabel: scope "labels": the step behind the decision.
         chosen_by: name of the option that turns it on, and the values that do; empty for an option of its own name.
-        needs: of "keys", "values", "whole" and "attention", what the network has to hand out for it; of "background",
-            that a class is it; any other name is a key of `Context.auxiliary`: "regions", "saliency".
+        needs: of "keys", "values", "whole", "attention" and "levels", what the network has to hand out for it; of
+            "background", that a class is it; any other name is a key of `Context.auxiliary`: "regions", "saliency".
         ranges: hyper-parameter -> (least, most).
         summary: one line for help texts.
         paper: arXiv id.

@@ -46,7 +46,7 @@ class LockedError(Exception):
 
 
 @contextmanager
-def hold(
+def file_lock(
     path: Path, *, shared: bool = False, wait: bool = False, patience: float = 0.5
 ) -> Iterator[Holder | None]:
     """Hold a lock file while the block runs; at the end it is removed, if shared by the last who holds it.
@@ -98,12 +98,12 @@ def holder_of(path: Path) -> Holder | None:
     return None
 
 
-def sweep(paths: Iterable[Path]) -> list[Holder]:
+def remove_stale_locks(paths: Iterable[Path]) -> list[Holder]:
     """Remove the lock files that killed processes left behind, and say who these were."""
     gone = []
     for path in paths:
         if path.exists():
-            with suppress(LockedError), hold(path, patience=0) as left_by:
+            with suppress(LockedError), file_lock(path, patience=0) as left_by:
                 gone += [left_by] if left_by else []
     return gone
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.fitting import fit_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,20 +49,13 @@ class DinoiserHead(nn.Module):
         if weight is None or weight.ndim != 4:
             raise ModelError("this is no head of CLIP-DINOiser: it has no obj_proj.weight of four dimensions")
         head = cls(weight.shape[1], weight.shape[0], inner)
-        for key, expected in head.state_dict().items():
-            given = tensors.get(key)
-            if given is None or given.shape != expected.shape or not given.float().isfinite().all():
-                reason = (
-                    "is missing" if given is None
-                    else f"has the shape {tuple(given.shape)}, not {tuple(expected.shape)}"
-                    if given.shape != expected.shape
-                    else "holds NaN or infinity"
-                )  # fmt: skip
-                raise ModelError(
-                    f"the head of CLIP-DINOiser cannot be read: {key} {reason}",
-                    hint="take the checkpoint of the authors, or an earlier one of your own",
-                )
-        head.load_state_dict({key: tensors[key] for key in head.state_dict()})
+        fit_weights(
+            head,
+            {key: tensors[key] for key in head.state_dict() if key in tensors},
+            source="this checkpoint",
+            name="the head of CLIP-DINOiser",
+            hint=lambda: "take the checkpoint of the authors, or an earlier one of your own",
+        )
         return head.eval().requires_grad_(False)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.errors import ModelError
+from clipseg_cli.errors import ModelError, hinting
 from clipseg_cli.models.auxiliary.clip_vit import ClipViT
 from clipseg_cli.models.clip.architectures import bundled_file
 from clipseg_cli.models.weights.checkpoints import read_checkpoint, read_metadata
@@ -96,10 +96,8 @@ class Found:
             raise ModelError(
                 f"the saliency head of {backbone.name} is missing in this installation ({path})", hint=again
             )
-        try:
+        with hinting(again):
             tensors, facts = read_checkpoint(path).tensors, read_metadata(path)
-        except ModelError as error:
-            raise ModelError(error.message, hint=again) from error
         vit = ClipViT(backbone.model.visual, backbone.mean, backbone.std, backbone.tower)
         reads, tower = facts.get("reads", ""), facts.get("tower", "none")
         if not reads or set(reads) - set("qkv"):

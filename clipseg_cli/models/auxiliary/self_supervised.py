@@ -15,6 +15,7 @@ from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
 from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.fitting import fit_weights
 from clipseg_cli.models.weights.precision import computing_as_held, hold_weights_in
 from clipseg_cli.ops.saliency import qkv_maps
 
@@ -174,8 +175,16 @@ def load_self_supervised(
         )
     net: Any = timm.create_model(name if "." in name else architecture, num_classes=0, dynamic_img_size=True)
     config = net.pretrained_cfg
-    path = _file(file) if file else _published(name, config)
-    _fit(net, read_checkpoint(path).tensors, short, file or name)
+    path = _file(file) if file else hub.fetch_timm_weights(config, f"the network {name}", WAYS_OUT)
+    own, tensors = net.state_dict(), read_checkpoint(path).tensors
+    found = {key.removeprefix("backbone.").removeprefix("module."): value for key, value in tensors.items()}
+    fit_weights(
+        net,
+        {key: value for key, value in found.items() if key in own},  # heads of the pretraining are left aside
+        source=file or name,
+        name=short,
+        hint=lambda: "give the weights of that network",
+    )
     net = net.eval().requires_grad_(False).to(device)
     vit = SelfSupervisedViT(net, tuple(config["mean"]), tuple(config["std"]))
     _ = vit.fingerprint  # of the weights as they were loaded
@@ -183,33 +192,8 @@ def load_self_supervised(
     return vit
 
 
-def _published(name: str, config: dict[str, Any]) -> Path:
-    if not (config.get("hf_hub_id") or config.get("url")):
-        raise ModelError(f"timm has no weights for {name}", hint=WAYS_OUT)
-    filename = config.get("hf_hub_filename") or "model.safetensors"
-    entry = (
-        {"hf_hub": f"{config['hf_hub_id']}/{filename}"} if config.get("hf_hub_id") else {"url": config["url"]}
-    )
-    try:
-        return hub.fetch_weights(entry, f"the network {name}")
-    except ModelError as error:
-        raise ModelError(error.message, hint=WAYS_OUT) from error
-
-
 def _file(text: str) -> Path:
     path = Path(os.path.expanduser(text))  # noqa: PTH111  (leaves the home of an unknown user as it is written)
     if not path.is_file():
         raise ModelError(f"{text}: no such weight file", hint=WAYS_OUT)
     return path
-
-
-def _fit(net: Any, tensors: dict[str, Tensor], name: str, source: str) -> None:
-    """Load what belongs to the network; heads of the pretraining are left aside."""
-    own = net.state_dict()
-    found = {key.removeprefix("backbone.").removeprefix("module."): value for key, value in tensors.items()}
-    lacking = sorted(own.keys() - found.keys())
-    wrong = sorted(k for k in own.keys() & found.keys() if own[k].shape != found[k].shape)
-    if lacking or wrong:
-        what = f"lacks {lacking[0]}" if lacking else f"has {wrong[0]} of shape {tuple(found[wrong[0]].shape)}"
-        raise ModelError(f"{source} does not fit {name}: it {what}", hint="give the weights of that network")
-    net.load_state_dict({key: found[key] for key in own})

@@ -6,9 +6,7 @@ import copy
 import importlib.util
 import logging
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
@@ -17,31 +15,30 @@ from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError, did_you_mean
 from clipseg_cli.models.clip import architectures
 from clipseg_cli.models.clip.architectures import Normalisation
+from clipseg_cli.models.clip.conversion import fit_clip
 from clipseg_cli.models.clip.dense_transformer import dense_reader, with_overrides
 from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.models.clip.whole_image import WholeReader
 from clipseg_cli.models.weights import hub
-from clipseg_cli.models.weights.checkpoints import read_checkpoint
+from clipseg_cli.models.weights.checkpoints import find_weight_file, read_checkpoint
 from clipseg_cli.models.weights.fingerprints import fingerprint, tower_fingerprint
-from clipseg_cli.models.weights.fitting import fit_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import torch
     from torch import Tensor, nn
 
     from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
     from clipseg_cli.models.clip.dense_transformer import DenseTransformer
-    from clipseg_cli.types import Guide, Method
+    from clipseg_cli.types import Method, Reading
 
 logger = logging.getLogger(__name__)
 
 MAX_LOGIT_SCALE = 100.0  # CLIP, section 2.5: the temperature is clipped so that logits never grow beyond x100
 DENSE_SCALE = 1.5
 """Dense reading gains from pictures larger than the native side: 336 for 224."""
-
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
 
 
 @dataclass(frozen=True)
@@ -76,18 +73,7 @@ class Backbone:
     tower: str = ""
 
     def reader(
-        self,
-        method: Method | None,
-        *,
-        activation: str | None,
-        ln_eps: float | None,
-        keys: bool,
-        guide: Guide | None = None,
-        black: Tensor | None = None,
-        whole: bool = False,
-        values: bool = False,
-        text_embeds: Tensor | None = None,
-        attention: bool = False,
+        self, method: Method | None, how: Reading
     ) -> DenseTransformer | DenseResNet | DenseConv | WholeReader:
         """How its image tower is read; see `dense_reader`.
 
@@ -96,24 +82,12 @@ class Backbone:
         """
         if method is None:
             raise TypeError("a CLIP is read by a method")
-        visual: Any = self.model.visual
         if method.pyramid is not None:
             model: Any = copy.copy(self.model)
-            model.visual = with_overrides(visual, activation, ln_eps)
+            model.visual = with_overrides(model.visual, how.activation, how.ln_eps)
             return WholeReader(model, self.image_size)
-        return dense_reader(
-            visual,
-            method,
-            activation=activation,
-            ln_eps=ln_eps,
-            keys=keys,
-            guide=guide,
-            black=black,
-            whole=whole,
-            values=values,
-            text_embeds=text_embeds,
-            attention=attention,
-        )
+        visual: Any = self.model.visual
+        return dense_reader(visual, method, how)
 
 
 @dataclass(frozen=True)
@@ -156,7 +130,7 @@ def load_backbone(model: str, pretrained: str | None, device: torch.device) -> B
     logger.info("%s: %s", what, "QuickGELU" if config["quick_gelu"] else "GELU")
 
     net = _build(config, what)
-    fit_weights(net, checkpoint, name, source.pretrained)
+    fit_clip(net, checkpoint, name, source.pretrained)
     image_size = _side(net.visual.image_size)
     return Backbone(
         model=net.to(device),
@@ -211,15 +185,9 @@ def _bundled_source(pretrained: str | None) -> _Source:
 
 
 def _file(name: str, pretrained: str) -> Path:
-    # Of the module os, whose functions take any text: over-long, with a null byte, of an unknown user.
-    path = Path(os.path.expanduser(pretrained))  # noqa: PTH111
-    if pretrained.strip() and os.path.exists(path):  # noqa: PTH110
-        return path  # reading it says what is wrong with a folder
-    if len(path.parts) > 1 or path.suffix.lower() in WEIGHT_SUFFIXES:
-        raise ModelError(
-            f"{pretrained}: no such weight file",
-            hint=f"'clipseg models {name}' lists the tags, which need no file",
-        )
+    path = find_weight_file(pretrained, f"'clipseg models {name}' lists the tags, which need no file")
+    if path is not None:
+        return path
     raise UsageError(f"{name} has no weights with the tag '{pretrained}'", hint=_tag_hint(name, pretrained))
 
 
@@ -244,21 +212,18 @@ def _load_tokenizer(name: str, config: Mapping[str, Any]) -> Callable[[list[str]
             hint="pip install transformers, or choose a model that does without ('clipseg models')",
         )
     tokenizer = hub.with_cache_first(
-        lambda: open_clip.get_tokenizer(name, local_files_only=True),
-        lambda: open_clip.get_tokenizer(name),
+        lambda local: open_clip.get_tokenizer(name, local_files_only=local),
         f"the tokenizer of {name} ({text.get('hf_tokenizer_name')})",
     )
     return tokenizer
 
 
 def _build(config: Mapping[str, Any], what: str) -> Any:
-    def build() -> Any:
-        return architectures.build_model(config)
-
-    if config["text_cfg"].get("hf_model_name"):  # its configuration lives on the hub
-        return hub.with_cache_first(build, build, f"the text tower of {what}")
+    if repository := config["text_cfg"].get("hf_model_name"):  # its configuration lives on the hub
+        path = hub.fetch_weights({"hf_hub": f"{repository}/config.json"}, f"the text tower of {what}")
+        config = {**config, "text_cfg": {**config["text_cfg"], "hf_model_name": str(path.parent)}}
     with hub.quiet():
-        return build()
+        return architectures.build_model(config)
 
 
 def _side(size: Any) -> int:

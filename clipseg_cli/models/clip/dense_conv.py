@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
+from clipseg_cli.ops.levels import stack_levels
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures
@@ -17,7 +18,7 @@ from clipseg_cli.types import DenseFeatures
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipseg_cli.types import Guide, Method
+    from clipseg_cli.types import Method, Reading
 
 
 class DenseResNet:
@@ -28,10 +29,7 @@ class DenseResNet:
     Args:
         visual: the tower, in eval mode.
         method: its attention mixes the positions (for MaskCLIP: not at all).
-        keys: hand out keys.
-        guide: the other network, for a method that asks for one.
-        whole: hand out the embedding of the picture as well.
-        values: hand out the values of the attention; where there is none, the last map.
+        how: what else is asked for.
 
     Raises:
         ModelError: the method, or its guide, reads transformer blocks.
@@ -39,24 +37,14 @@ class DenseResNet:
 
     patch = 32
 
-    def __init__(
-        self,
-        visual: Any,
-        method: Method,
-        *,
-        keys: bool = False,
-        guide: Guide | None = None,
-        whole: bool = False,
-        values: bool = False,
-    ) -> None:
-        self.values = values
-        if method.attention is None or (guide is not None and guide.inner is not None):
+    def __init__(self, visual: Any, method: Method, how: Reading) -> None:
+        if method.attention is None or (how.guide is not None and how.guide.inner is not None):
             raise ModelError(
                 "this method reads the blocks of a transformer, and a ResNet has none",
                 hint="choose another --method, or a model such as ViT-B-16",
             )
-        self.visual, self.method, self.mix, self.guide = visual, method, method.attention, guide
-        self.keys, self.pooled = keys, whole
+        self.visual, self.method, self.mix, self.guide = visual, method, method.attention, how.guide
+        self.keys, self.pooled, self.levels, self.values = how.keys, how.whole, how.levels, how.values
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
@@ -85,6 +73,7 @@ class DenseResNet:
             whole=self._embedding(seq, grid) if self.pooled else None,
             values=to_grid(merge_heads(v)[:, 1:], grid) if self.values else None,
             guide=guide,
+            levels=stack_levels((x, maps)) if self.levels else None,
         )
 
     def _embedding(self, seq: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -104,37 +93,24 @@ class DenseConv:
     Args:
         visual: `open_clip.timm_model.TimmModel` around one of these.
         method: one that reads positions by themselves, since there is no attention to replace.
-        keys: refused, since it has none.
-        guide: the other network, for a method that asks for one.
-        whole: hand out the embedding of the picture as well.
-        values: hand out the values of the attention; where there is none, the last map.
+        how: what else is asked for; keys are refused, since it has none.
 
     Raises:
         ModelError: the method, its guide or the keys need a transformer.
     """
 
-    def __init__(
-        self,
-        visual: Any,
-        method: Method,
-        *,
-        keys: bool = False,
-        guide: Guide | None = None,
-        whole: bool = False,
-        values: bool = False,
-    ) -> None:
-        self.values = values
-        if keys:
+    def __init__(self, visual: Any, method: Method, how: Reading) -> None:
+        if how.keys:
             raise ModelError(
                 "a convolutional tower has no keys to smooth by", hint="leave out --key-smoothing"
             )
-        if not method.pointwise or (guide is not None and guide.inner is not None):
+        if not method.pointwise or (how.guide is not None and how.guide.inner is not None):
             raise ModelError(
                 "this method changes attention, and a convolutional tower has none",
                 hint="choose --method maskclip, or a model such as ViT-B-16",
             )
-        self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, guide
-        self.pooled = whole
+        self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, how.guide
+        self.pooled, self.levels, self.values = how.whole, how.levels, how.values
         self.patch = patch_of(visual)
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
@@ -151,6 +127,7 @@ class DenseConv:
             whole=self._mean(x) if self.pooled else None,
             values=x if self.values else None,
             guide=guide,
+            levels=stack_levels((x, features)) if self.levels else None,
         )
 
     logits = staticmethod(cosine_logits)

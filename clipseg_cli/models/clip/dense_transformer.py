@@ -19,9 +19,10 @@ from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
 from clipseg_cli.ops.attention import merge_heads, to_grid
+from clipseg_cli.ops.levels import spread, stack_levels
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
-from clipseg_cli.types import DenseFeatures, Scene, Tokens
+from clipseg_cli.types import DenseFeatures, Reading, Scene, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,46 +33,32 @@ if TYPE_CHECKING:
     from clipseg_cli.types import Block, Guide, Method
 
 
+AS_TRAINED = Reading()
+
+
 class DenseTransformer:
     """Dense reading of a transformer.
 
     Args:
         tower: how it begins and ends, and its blocks.
         method: what replaces the attention of the last block.
-        keys: hand out the keys of the last block as it was trained.
-        guide: the other network, for a method that asks for one.
-        black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
-        whole: hand out the embedding of the picture as well; costs the replaced blocks once more.
-        values: hand out the values of the last block as it was trained.
-        text_embeds: [Q, D] the words, for a method that reads with them in sight.
-        attention: hand out what patches attend to in all blocks but the last.
+        how: what else is asked for.
 
     Raises:
         ModelError: the guide looks into a block that the method replaces, or the method lacks the words.
     """
 
-    def __init__(
-        self,
-        tower: Tower,
-        method: Method,
-        *,
-        keys: bool = False,
-        guide: Guide | None = None,
-        black: Tensor | None = None,
-        whole: bool = False,
-        values: bool = False,
-        text_embeds: Tensor | None = None,
-        attention: bool = False,
-    ) -> None:
-        self.values, self.text_embeds, self.attention = values, text_embeds, attention
-        self.tower, self.method, self.guide, self.black, self.pooled = tower, method, guide, black, whole
-        if method.read_twice is not None and text_embeds is None:
+    def __init__(self, tower: Tower, method: Method, how: Reading = AS_TRAINED) -> None:
+        self.tower, self.method = tower, method
+        self.guide, self.black, self.keys, self.pooled = how.guide, how.black, how.keys, how.whole
+        self.values, self.attention, self.text_embeds = how.values, how.attention, how.text_embeds
+        if method.read_twice is not None and how.text_embeds is None:
             raise ModelError(
                 "this method reads with the words in sight, and there are none",
                 hint="choose another --method",
             )
-        self.tap = _tapped(guide, tower.depth, method.blocks)
-        self.keys = keys
+        self.depths = spread(tower.depth) if how.levels else ()
+        self.tap = _tapped(how.guide, tower.depth, method.blocks)
         self.patch = tower.patch
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
@@ -87,11 +74,15 @@ class DenseTransformer:
         x = self.tower.embed(image, grid, self.method.positions)
         start, blocks = x, self.tower.blocks(grid)
         behind = max(0, len(blocks) - self.method.blocks)
-        inner = None
+        inner, inputs = None, []
         for i, block in enumerate(blocks[:behind]):
             if i == self.tap:
                 inner = to_grid(block.inner(x)[:, prefix:], grid)
+            if i in self.depths:
+                inputs.append(to_grid(x[:, prefix:], grid))
             x = block(x)
+        if behind in self.depths:
+            inputs.append(to_grid(x[:, prefix:], grid))
         seen = image if inner is None else inner
         guide = None if self.guide is None else self.guide(seen)
         if self.method.read_twice is not None:
@@ -119,6 +110,7 @@ class DenseTransformer:
             overhang,
             None if self.guide is None else self.guide.objectness(seen),
             whole,
+            stack_levels((*inputs, to_grid(tokens, found.grid), features)) if self.depths else None,
             values,
             guide,
             self._attention(start, grid) if self.attention else None,
@@ -231,27 +223,9 @@ def _tapped(guide: Guide | None, blocks: int, replaced: int) -> int | None:
 
 
 def dense_reader(
-    visual: nn.Module,
-    method: Method,
-    *,
-    activation: str | None = None,
-    ln_eps: float | None = None,
-    keys: bool = False,
-    guide: Guide | None = None,
-    black: Tensor | None = None,
-    whole: bool = False,
-    values: bool = False,
-    text_embeds: Tensor | None = None,
-    attention: bool = False,
+    visual: nn.Module, method: Method, how: Reading = AS_TRAINED
 ) -> DenseTransformer | DenseResNet | DenseConv:
-    """The reader that fits the tower.
-
-    Args:
-        visual: the image tower, in eval mode.
-        method: how its last block is read.
-        activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
-        keys: hand out keys, where the tower has any.
-        guide, black, whole, values, text_embeds, attention: see `DenseTransformer`.
+    """The reader that fits an image tower in eval mode.
 
     Raises:
         ModelError: no reader fits; the message says why.
@@ -262,27 +236,17 @@ def dense_reader(
             f"cannot read this image tower densely: {reason}",
             hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
         )
-    if attention and (type(visual).__name__ == "ModifiedResNet" or is_convolutional(visual)):
+    if how.attention and (type(visual).__name__ == "ModifiedResNet" or is_convolutional(visual)):
         raise ModelError(
             "this step looks at attention between patches, and this tower has no blocks with it",
             hint="leave out --presence freecp, or choose a model such as ViT-B-16",
         )
     if type(visual).__name__ == "ModifiedResNet":
-        return DenseResNet(visual, method, keys=keys, guide=guide, whole=whole, values=values)
-    visual = with_overrides(visual, activation, ln_eps)
+        return DenseResNet(visual, method, how)
+    visual = with_overrides(visual, how.activation, how.ln_eps)
     if is_convolutional(visual):
-        return DenseConv(visual, method, keys=keys, guide=guide, whole=whole, values=values)
-    return DenseTransformer(
-        tower_of(visual),
-        method,
-        keys=keys,
-        guide=guide,
-        black=black,
-        whole=whole,
-        values=values,
-        text_embeds=text_embeds,
-        attention=attention,
-    )
+        return DenseConv(visual, method, how)
+    return DenseTransformer(tower_of(visual), method, how)
 
 
 def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) -> Any:

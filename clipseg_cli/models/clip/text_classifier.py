@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from safetensors.torch import load, save
 from clipseg_cli.errors import OutputError
 from clipseg_cli.ops.similarity import average_prompts
 from clipseg_cli.utils.files import write_bytes
-from clipseg_cli.utils.lanes import run_in_lanes
+from clipseg_cli.utils.threads import map_single_threaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,10 +76,10 @@ def compute_embeds(
     words = embed_prompts(model, tokenizer, prompts, device=device)
 
     @torch.inference_mode()
-    def average() -> Tensor:
-        return torch.stack([average_prompts(word) for word in words])
+    def average(embeds: Tensor) -> Tensor:
+        return torch.stack([average_prompts(word) for word in embeds])
 
-    return run_in_lanes([average], device)[0]
+    return map_single_threaded(average, [words], device)[0]
 
 
 @torch.inference_mode()
@@ -102,7 +101,7 @@ def embed_prompts(
     def embed(batch: Tensor) -> Tensor:
         return encode_text(model, tokens[batch].to(device)).float()
 
-    parts = run_in_lanes([partial(embed, batch) for batch in order.split(PROMPTS_PER_BATCH)], device)
+    parts = map_single_threaded(embed, order.split(PROMPTS_PER_BATCH), device)
     embeds: Tensor = torch.cat(parts)[order.argsort().to(device)].unflatten(0, (len(prompts), -1))
     return embeds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import torch
 
 from clipseg_cli.config import PLAIN_BACKGROUND
 from clipseg_cli.models.student.files import student_fingerprint
-from clipseg_cli.types import DenseFeatures
+from clipseg_cli.types import DenseFeatures, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.models.student.files import StudentCard
     from clipseg_cli.models.student.network import Student
-    from clipseg_cli.types import ClassList, Guide, Method
+    from clipseg_cli.types import ClassList, Method
 
 
 class StudentReader:
@@ -86,32 +87,9 @@ class StudentModel:
         """Pixels; 0 keeps the picture's own size."""
         return self.card.short_side
 
-    def reader(
-        self,
-        method: Method | None,
-        *,
-        activation: str | None,
-        ln_eps: float | None,
-        keys: bool,
-        guide: Guide | None = None,
-        black: Tensor | None = None,
-        whole: bool = False,
-        values: bool = False,
-        text_embeds: Tensor | None = None,
-        attention: bool = False,
-    ) -> StudentReader:
+    def reader(self, method: Method | None, how: Reading) -> StudentReader:
         """How its features are read; all options are about a CLIP and must be left out."""
-        del black, text_embeds
-        if (
-            whole
-            or values
-            or attention
-            or guide is not None
-            or method is not None
-            or activation is not None
-            or ln_eps is not None
-            or keys
-        ):
+        if method is not None or dataclasses.replace(how, black=None) != Reading():
             raise TypeError("a student is read as it is")
         return StudentReader(self.student)
 

@@ -7,23 +7,22 @@ still has the dilation of the stage before it, as in the published networks ("co
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
 
 from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL
-from clipseg_cli.errors import ModelError, UsageError, did_you_mean
+from clipseg_cli.errors import ModelError, UsageError, did_you_mean, hinting
 from clipseg_cli.models.clip.architectures import bundled_file
-from clipseg_cli.models.clip.backbones import WEIGHT_SUFFIXES
 from clipseg_cli.models.weights import hub
-from clipseg_cli.models.weights.checkpoints import read_checkpoint
+from clipseg_cli.models.weights.checkpoints import find_weight_file, read_checkpoint
+from clipseg_cli.models.weights.fitting import fit_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -149,11 +148,9 @@ def _fit_bundled(net: nn.Module, name: str, head: nn.Module | None) -> None:
         raise ModelError(
             f"the first weights for students are missing in this installation ({path})", hint=hint
         )
-    try:
+    with hinting(hint):
         weights = _widened(read_checkpoint(path).tensors)
         _fit(net, weights, name, str(path))
-    except ModelError as error:
-        raise ModelError(error.message, hint=hint) from error
     own = {k.removeprefix("head."): v for k, v in weights.items() if k.startswith("head.")}
     expected = {k: v for k, v in head.state_dict().items() if v.is_floating_point()} if head else {}
     if head is not None and all(k in own and own[k].shape == v.shape for k, v in expected.items()):
@@ -177,22 +174,15 @@ def _imagenet_file(name: str) -> tuple[Path, str]:
         have = [n for n in backbone_names() if n not in OWN and timm.is_model_pretrained(n)]
         near = difflib.get_close_matches(name, have, n=3, cutoff=0.0)
         raise ModelError(f"there are no {what}", hint=f"--backbone {' or '.join(near)} have them; {WAYS_OUT}")
-    config: Any = timm.models.get_pretrained_cfg(name)
-    filename = config.hf_hub_filename or "model.safetensors"
-    try:
-        path = hub.fetch_weights({"hf_hub": f"{config.hf_hub_id}/{filename}"}, f"the file with the {what}")
-    except ModelError as error:
-        raise ModelError(error.message, hint=WAYS_OUT) from error
-    return path, str(config.hf_hub_id)
+    published: Any = timm.models.get_pretrained_cfg(name)
+    config = published.to_dict()
+    return hub.fetch_timm_weights(config, f"the file with the {what}", WAYS_OUT), str(config["hf_hub_id"])
 
 
 def _local_file(init: str) -> Path:
-    # Of the module os, whose functions take any text: over-long, with a null byte, of an unknown user.
-    path = Path(os.path.expanduser(init))  # noqa: PTH111
-    if init.strip() and os.path.exists(path):  # noqa: PTH110
-        return path  # reading it says what is wrong with a folder
-    if len(path.parts) > 1 or path.suffix.lower() in WEIGHT_SUFFIXES:
-        raise ModelError(f"{init}: no such weight file", hint=f"--init {IMAGENET} needs no file")
+    path = find_weight_file(init, f"--init {IMAGENET} needs no file")
+    if path is not None:
+        return path
     known = (AUTO, BUNDLED_MODEL, IMAGENET, RANDOM)
     raise UsageError(
         f"--init {init}: neither a file nor one of {', '.join(known)}", hint=did_you_mean(init, known)
@@ -200,30 +190,16 @@ def _local_file(init: str) -> Path:
 
 
 def _fit(net: nn.Module, weights: Mapping[str, Tensor], name: str, source: str) -> None:
-    """Load the weights of a backbone, or say why they are not.
-
-    Raises:
-        ModelError: names or shapes differ, or there is NaN in them.
-    """
+    """Load the weights of a backbone, or say why they are not."""
     state = _backbone_part(weights)
-    expected = net.state_dict()
-    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in expected]
-    misshapen = [k for k in expected if k in state and state[k].shape != expected[k].shape]
-    problems = [f"{len(misshapen)} of another shape ({_few(misshapen)})"] if misshapen else []
-    problems += [f"{len(missing)} missing ({_few(missing)})"] if missing else []
-    problems += [f"{len(unexpected)} unexpected ({_few(unexpected)})"] if unexpected else []
-    if problems:
+
+    def hint() -> str:
         guess = _guess(state)
-        hint = f"it looks like {guess}: --backbone {guess}" if guess not in (None, name) else ""
-        raise ModelError(
-            f"{source} does not fit {name}: of its weights {', '.join(problems)}",
-            hint=hint or "wanted: a state dict with the names of timm, such as layer1.0.conv1.weight",
-        )
-    spoilt = next((k for k, v in state.items() if not v.float().isfinite().all()), None)
-    if spoilt is not None:
-        raise ModelError(f"{source} holds NaN or infinity in {spoilt}", hint="take an earlier checkpoint")
-    net.load_state_dict({**{k: v for k, v in expected.items() if k not in state}, **state})
+        if guess in (None, name):
+            return "wanted: a state dict with the names of timm, such as layer1.0.conv1.weight"
+        return f"it looks like {guess}: --backbone {guess}"
+
+    fit_weights(net, state, source=source, name=name, hint=hint)
 
 
 def _backbone_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -234,10 +210,6 @@ def _backbone_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # mmsegmentation counts the last batch norm of a deep stem in with the stem.
     renamed = {re.sub(r"^stem\.", "conv1.", re.sub(r"^stem\.7\.", "bn1.", k)): v for k, v in weights.items()}
     return {k: v for k, v in renamed.items() if not k.startswith("fc.")}
-
-
-def _few(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def _guess(state: Mapping[str, Tensor]) -> str | None:

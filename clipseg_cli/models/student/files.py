@@ -19,6 +19,7 @@ from clipseg_cli.config import Head
 from clipseg_cli.errors import ClipsegError, ModelError
 from clipseg_cli.models.student.network import Student, StudentShape
 from clipseg_cli.models.weights.fingerprints import fingerprint
+from clipseg_cli.models.weights.fitting import check_weights
 from clipseg_cli.types import ClassList
 from clipseg_cli.utils.files import write_bytes, write_json
 
@@ -89,7 +90,7 @@ def read_student(folder: Path, device: torch.device) -> tuple[Student, StudentCa
     with torch.random.fork_rng(devices=[]):  # a run that goes on keeps its random numbers
         with torch.device("meta"):  # takes no memory, whatever sizes the JSON asks for
             expected = _build(folder / CARD, card, learnt="background" in tensors).state_dict()
-        _check_tensors(path, tensors, expected)
+        check_weights(expected, tensors, source=str(path), name=CARD, hint=lambda: BOTH_FILES, same_type=True)
         student = _build(folder / CARD, card, learnt="background" in tensors)
     student.load_state_dict(tensors)
     return student.to(device).eval().requires_grad_(False), card
@@ -155,42 +156,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is damaged or cut short ({error})", hint=OTHER_CHECKPOINT) from error
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    for names, what in ((missing, "lacks"), (unexpected, "holds the unexpected")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ModelError(f"{path} {what} {names[0]}{more}", hint=BOTH_FILES)
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
-            raise ModelError(
-                f"{path}: {name} is {_kind(tensor)} where {_kind(expected[name])} is expected",
-                hint=BOTH_FILES,
-            )
-        if not tensor.isfinite().all():
-            raise ModelError(f"{path} holds NaN or infinity in {name}", hint=OTHER_CHECKPOINT)
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
 def _to_json(card: StudentCard) -> dict[str, Any]:
-    classes = zip(card.classes.names, card.classes.aliases, strict=True)
+    facts = dataclasses.asdict(card)
+    shape, classes = facts.pop("shape"), facts.pop("classes")
+    entries = zip(classes["names"], classes["aliases"], strict=True)
     return {
         "format": FORMAT,
-        "student": dataclasses.asdict(card.shape),
-        "classes": [{"name": name, "words": list(words)} for name, words in classes],
-        "background": card.classes.background,
-        "templates": list(card.templates),
-        "mean": list(card.mean),
-        "std": list(card.std),
-        "short_side": card.short_side,
-        "long_side": card.long_side,
-        "teacher": dict(card.teacher),
-        "training": dict(card.training),
-        "versions": dict(card.versions),
+        "student": shape,
+        "classes": [{"name": name, "words": words} for name, words in entries],
+        "background": classes["background"],
+        **facts,
     }
 
 

@@ -6,10 +6,12 @@ checkpoints, and the TorchScript archives in which OpenAI published CLIP.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +24,6 @@ from clipseg_cli.models.weights.torchscript import ForbiddenError, is_torchscrip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -36,6 +37,10 @@ DOWNLOAD_AGAIN = "download it again and compare its size with the one announced"
 SAVE_PLAIN = "save the bare weights: safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
 
 
+SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
+"""Text that ends so, or holds a slash, can only be the name of a file."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Tensors by name, as a CLIP of open_clip names them, and what the file tells about the activation.
@@ -47,6 +52,21 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     quick_gelu: bool | None = None
+
+
+def find_weight_file(text: str, hint: str) -> Path | None:
+    """The file (or folder, which reading refuses) of that name; None for what may be a name of another kind.
+
+    Raises:
+        ModelError: it can only be the name of a file, and there is none; `hint` says what to do.
+    """
+    # Of the module os, whose functions take any text: over-long, with a null byte, of an unknown user.
+    path = Path(os.path.expanduser(text))  # noqa: PTH111
+    if text.strip() and os.path.exists(path):  # noqa: PTH110
+        return path
+    if len(path.parts) > 1 or path.suffix.lower() in SUFFIXES:
+        raise ModelError(f"{text}: no such weight file", hint=hint)
+    return None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -1,7 +1,8 @@
 """What may have to be fetched, weights and tokenizers: from the cache, else the network, else one sentence.
 
 open_clip and huggingface_hub alone retry for most of a minute and print twenty warnings when there is no
-network. So: look into the caches first, ask once whether anybody answers, and only then let them download.
+network. So: look into the caches first, ask once, for seconds, whether anybody answers, and only then let them
+download.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.pretrained import download_pretrained
 
 from clipseg_cli.config import BUNDLED_MODEL
-from clipseg_cli.errors import ModelError
+from clipseg_cli.errors import ModelError, hinting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_one_at_a_time = threading.RLock()
-"""Held while anything is looked up or fetched: whether the hub is off is a setting of the process."""
 
 _counting = threading.Lock()
 _quiet_threads = 0
@@ -79,32 +77,48 @@ def fetch_weights(tag_config: Mapping[str, Any], what: str) -> Path:
     """
     if cached := cached_weights(tag_config):
         return cached
-    with _one_at_a_time:
-        require_network(what, "" if "hf_hub" in tag_config else str(tag_config.get("url", "")))
-        with quiet(), _failures(what):
-            return Path(download_pretrained(tag_config))
+    require_network(what, "" if "hf_hub" in tag_config else str(tag_config.get("url", "")))
+    with quiet(), _failures(what):
+        return Path(download_pretrained(tag_config))
 
 
-def with_cache_first(local: Callable[[], T], remote: Callable[[], T], what: str) -> T:
-    """`local()` with the hub switched off, and only if that fails `remote()` with the network.
+def fetch_timm_weights(config: Mapping[str, Any], what: str, hint: str) -> Path:
+    """The file that timm publishes for a network, downloaded if it is in no cache.
+
+    Args:
+        config: its `pretrained_cfg`, as a dictionary.
+        what, hint: for messages.
+
+    Raises:
+        ModelError: as `fetch_weights`.
+    """
+    repository, url = config.get("hf_hub_id"), config.get("url")
+    if not (repository or url):
+        raise ModelError(f"timm has no weights for {config['architecture']}", hint=hint)
+    file = f"{repository}/{config.get('hf_hub_filename') or 'model.safetensors'}"
+    with hinting(hint):
+        return fetch_weights({"hf_hub": file} if repository else {"url": url}, what)
+
+
+def with_cache_first(load: Callable[[bool], T], what: str) -> T:
+    """What is loaded from the cache alone, `load(True)`, and only if that fails with the network, `load(False)`.
 
     Raises:
         ModelError: neither works.
     """
-    with _one_at_a_time:
-        with quiet(), hub_offline():
-            try:
-                return local()
-            except ImportError as error:  # the network cannot mend that
-                raise ModelError(
-                    f"{what} cannot be loaded: {error}", hint="install the missing package"
-                ) from error
-            except Exception as error:  # whatever the hub's client makes of a file that is not there
-                failure = error
-        logger.info("%s is not in the cache: %s", what, failure)
-        require_network(what)
-        with quiet(), _failures(what):
-            return remote()
+    with quiet():
+        try:
+            return load(True)
+        except ImportError as error:  # the network cannot mend that
+            raise ModelError(
+                f"{what} cannot be loaded: {error}", hint="install the missing package"
+            ) from error
+        except Exception as error:  # whatever the hub's client makes of a file that is not there
+            failure = error
+    logger.info("%s is not in the cache: %s", what, failure)
+    require_network(what)
+    with quiet(), _failures(what):
+        return load(False)
 
 
 def require_network(what: str, url: str = "") -> None:
@@ -130,34 +144,24 @@ def require_network(what: str, url: str = "") -> None:
 def reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
     """Whether `url` gives any answer in time. Honours the proxies of the environment."""
     answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+                answers.append(True)
+        except urllib.error.HTTPError as error:
+            answers.append(error.code < 500 and error.code != 407)  # 407: a proxy that lets nobody through
+        except urllib.error.URLError as error:
+            # Somebody is there whose certificate is unknown: let the hub decide.
+            answers.append(isinstance(error.reason, ssl.SSLCertVerificationError))
+        except (OSError, ValueError):
+            answers.append(False)
+
     # In a thread, because a resolver without network may hang for longer than any socket timeout.
-    probe = threading.Thread(target=lambda: answers.append(_answers(url, seconds)), daemon=True)
+    probe = threading.Thread(target=ask, daemon=True)
     probe.start()
     probe.join(seconds)
     return answers == [True]
-
-
-def _answers(url: str, seconds: float) -> bool:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code < 500 and error.code != 407  # 407: a proxy that lets nobody through
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLCertVerificationError)  # somebody is there: let the hub decide
-    except (OSError, ValueError):
-        return False
-
-
-@contextlib.contextmanager
-def hub_offline() -> Iterator[None]:
-    """Keep huggingface_hub to its cache, so that a missing file fails at once and not after five retries."""
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 @contextlib.contextmanager

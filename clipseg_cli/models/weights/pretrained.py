@@ -37,9 +37,7 @@ def load_pretrained(kind: Any, name: str) -> Any:
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
             raise ModelError(f"{name}: no such folder of weights", hint=WAYS_OUT)
         try:
-            return hub.with_cache_first(
-                lambda: _made(kind, name, local_files_only=True), lambda: _made(kind, name), name
-            )
+            return hub.with_cache_first(lambda cached: _made(kind, name, local_files_only=cached), name)
         except ModelError as error:
             raise ModelError(error.message, hint=WAYS_OUT) from error
 

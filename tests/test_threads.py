@@ -1,4 +1,4 @@
-"""Work in lanes: the same bits on one thread and on several."""
+"""Work on single threads: the same bits on one thread and on several."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from dataset_trees import save_image
 
-from clipseg_cli.config import PseudolabelConfig
+from clipseg_cli.config import InferenceConfig, PseudolabelConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.images import read_image
 from clipseg_cli.data.prompts import build_prompts, load_templates
@@ -19,7 +19,7 @@ from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.models.clip.text_classifier import compute_embeds
 from clipseg_cli.types import ImageSource, Sample
-from clipseg_cli.utils.lanes import lane_count, open_lanes, run_in_lanes
+from clipseg_cli.utils.threads import map_single_threaded, pool_size, single_thread_pool
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def loaded(tiny_clip, _own_cache):
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lanes")
+    folder = tmp_path_factory.mktemp("threads")
     for i in range(11):
         save_image(folder / f"{i:02}.png", size=(40 + 8 * (i % 4), 64), seed=i)
     paths = sorted(folder.iterdir())
@@ -60,8 +60,8 @@ def stream_results(predictor, samples, size, finish=lambda item, result: (result
         predictor,
         read=lambda sample: predictor.prepare(read_image(sample.source)),
         finish=finish,
-        batch_size=8,
-        workers=2,
+        failed=lambda item, error: error,
+        config=InferenceConfig(batch_size=8, workers=2),
     )
     return list(stream.reproducible([samples[i : i + size] for i in range(0, len(samples), size)]))
 
@@ -69,8 +69,8 @@ def stream_results(predictor, samples, size, finish=lambda item, result: (result
 @pytest.mark.parametrize("size", [1, 4])
 def test_labels_and_scores_do_not_depend_on_the_threads(loaded, samples, threads, size):
     found = []
-    for lanes in (1, 2, 3):
-        threads(lanes)
+    for count in (1, 2, 3):
+        threads(count)
         found.append(stream_results(loaded[1], samples, size))
     for other in found[1:]:
         for (labels, scores), (labels_2, scores_2) in zip(found[0], other, strict=True):
@@ -92,30 +92,30 @@ def test_text_embeddings_do_not_depend_on_the_threads(loaded, threads):
     words = [f"word {i} " + "long " * (i % 7) for i in range(40)]
     prompts = build_prompts(words, load_templates("maskclip")[:20])
     found = []
-    for lanes in (1, 2, 3):
-        threads(lanes)
+    for count in (1, 2, 3):
+        threads(count)
         found.append(compute_embeds(backbone.model, backbone.tokenizer, prompts, device=CPU))
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
 def test_as_many_lanes_as_threads_each_computing_alone(threads):
     threads(3)
-    assert lane_count(CPU) == 3
+    assert pool_size(CPU) == 3
     meet = threading.Barrier(3, timeout=10)
 
-    def task():
+    def task(_):
         meet.wait()  # only passes if three tasks run at once
         return torch.get_num_threads()
 
-    assert run_in_lanes([task] * 3, CPU) == [1, 1, 1]
+    assert map_single_threaded(task, range(3), CPU) == [1, 1, 1]
     assert torch.get_num_threads() == 3
 
 
 def test_results_come_in_order_and_an_error_comes_out(threads):
     threads(2)
-    assert run_in_lanes([lambda i=i: i for i in range(20)], CPU) == list(range(20))
+    assert map_single_threaded(lambda i: i, range(20), CPU) == list(range(20))
     with pytest.raises(ZeroDivisionError):
-        run_in_lanes([lambda: 1, lambda: 1 // 0], CPU)
+        map_single_threaded(lambda i: 1 // i, (1, 0), CPU)
     assert torch.get_num_threads() == 2
 
 
@@ -128,7 +128,7 @@ def test_what_waits_is_dropped_when_the_block_ends_early(threads):
         assert go_on.wait(10)
         done.append("first")
 
-    with pytest.raises(RuntimeError, match="early"), open_lanes(CPU) as pool:
+    with pytest.raises(RuntimeError, match="early"), single_thread_pool(CPU) as pool:
         pool.submit(slow)
         pool.submit(done.append, "second")
         begun.wait(10)
@@ -137,10 +137,10 @@ def test_what_waits_is_dropped_when_the_block_ends_early(threads):
     assert done == ["first"]
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_a_long_list_holds_no_more_label_maps_at_once_than_a_short_one(loaded, samples, threads, lanes):
-    """How many label maps and decoded pictures are alive together is bounded by lanes and workers alone."""
-    threads(lanes)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_long_list_holds_no_more_label_maps_at_once_than_a_short_one(loaded, samples, threads, count):
+    """How many label maps and decoded pictures are alive together is bounded by threads and workers alone."""
+    threads(count)
 
     def most_alive(repeats: int) -> int:
         alive, most, lock = 0, 0, threading.RLock()
@@ -162,15 +162,15 @@ def test_a_long_list_holds_no_more_label_maps_at_once_than_a_short_one(loaded, s
             loaded[1],
             read=lambda sample: loaded[1].prepare(count(read_image(sample.source))),
             finish=lambda item, result: result.labels.shape,
-            batch_size=8,
-            workers=2,
+            failed=lambda item, error: error,
+            config=InferenceConfig(batch_size=8, workers=2),
         )
         items = samples * repeats
         groups = [items[i : i + 2] for i in range(0, len(items), 2)]
         assert len(list(stream.reproducible(groups))) == len(items)
         return most
 
-    bound = 2 * (2 * (lanes + 2) + 2)  # groups of two: read ahead, waiting, and being read
+    bound = 2 * (2 * (count + 2) + 2)  # groups of two: read ahead, waiting, and being read
     assert most_alive(1) <= bound
     assert most_alive(10) <= bound
 
@@ -180,7 +180,7 @@ def test_overlapping_lanes_leave_the_threads_of_torch_as_they_were(threads):
     first_open, second_open, first_closed = (threading.Event() for _ in range(3))
 
     def first() -> None:
-        with open_lanes(CPU) as pool:
+        with single_thread_pool(CPU) as pool:
             pool.submit(torch.get_num_threads).result()
             first_open.set()
             second_open.wait(10)
@@ -188,8 +188,8 @@ def test_overlapping_lanes_leave_the_threads_of_torch_as_they_were(threads):
 
     def second() -> None:
         first_open.wait(10)
-        with open_lanes(CPU) as pool:
-            assert lane_count(CPU) == 2
+        with single_thread_pool(CPU) as pool:
+            assert pool_size(CPU) == 2
             pool.submit(torch.get_num_threads).result()
             second_open.set()
             first_closed.wait(10)

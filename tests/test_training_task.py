@@ -37,10 +37,10 @@ from training_trees import (  # noqa: F401
 from clipseg_cli.config import UNLABELLED
 from clipseg_cli.errors import ClipsegError, DatasetError, RunError, UsageError
 from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
-from clipseg_cli.training.hyperparameters import resolve_numbers
-from clipseg_cli.training.samples import Pictures
+from clipseg_cli.training.hyperparameters import resolve_hyperparameters
+from clipseg_cli.training.samples import TrainingImages
 from clipseg_cli.training.setup import build_student
-from clipseg_cli.training.task import open_lesson
+from clipseg_cli.training.task import open_task
 
 IGNORE = 255
 
@@ -57,14 +57,14 @@ def run(label_run, elsewhere, tmp_path):
     return copy_run(label_run, tmp_path / "run", elsewhere)
 
 
-def lesson(**options):
-    return open_lesson(short_config(**options))
+def task(**options):
+    return open_task(short_config(**options))
 
 
 def refused(kind, **options):
     """Message and hint of the error that options are refused with."""
     with pytest.raises(ClipsegError) as caught:
-        lesson(**options)
+        task(**options)
     assert type(caught.value) is kind
     return caught.value.message, caught.value.hint
 
@@ -73,7 +73,7 @@ def refused(kind, **options):
 
 
 def test_a_run_brings_its_data_set_its_teacher_and_its_words(label_run, tree, tiny_clip):
-    found = lesson(labels=str(label_run))
+    found = task(labels=str(label_run))
     assert (found.dataset.root, found.dataset.benchmark, found.dataset.split) == (tree, "voc21", "train")
     assert [s.source.relative.stem for s in found.samples] == list(TRAIN)
     assert (found.run, found.unseen, found.unlabelled) == (label_run, (), tuple(range(21)))
@@ -87,49 +87,49 @@ def test_a_run_brings_its_data_set_its_teacher_and_its_words(label_run, tree, ti
 
 def test_a_run_s_ways_of_reading_clip_are_recorded(tree, tiny_clip, tmp_path):
     made = label(tiny_clip, tree, tmp_path, prompt_denoising=0.5, key_smoothing=1.0)
-    config = lesson(labels=str(made)).config
+    config = task(labels=str(made)).config
     assert (config.prompt_denoising, config.key_smoothing) == (0.5, 1.0)
 
 
 def test_only_classes_without_ground_truth_are_filled(seen_run, tree, tiny_clip):
-    of_run = lesson(labels=str(seen_run), setting="zero-shot")
+    of_run = task(labels=str(seen_run), setting="zero-shot")
     teacher = teacher_options(tiny_clip, tree) | {"setting": "zero-shot", "unseen": " TVmonitor, sheep"}
-    of_teacher = lesson(**teacher)
+    of_teacher = task(**teacher)
     assert of_run.unseen == of_run.unlabelled == of_teacher.unseen == of_teacher.unlabelled == UNSEEN
-    assert lesson(dataset=str(tree), setting="supervised").unlabelled == ()
+    assert task(dataset=str(tree), setting="supervised").unlabelled == ()
 
 
 def test_ground_truth_is_there_only_where_it_may_be_read(label_run, seen_run, tree, tiny_clip):
     teacher = teacher_options(tiny_clip, tree)
     without = [
-        lesson(labels=str(label_run)),
-        lesson(labels=str(seen_run), setting="zero-shot"),
-        lesson(**teacher),
+        task(labels=str(label_run)),
+        task(labels=str(seen_run), setting="zero-shot"),
+        task(**teacher),
     ]
     assert all(sample.label is None for found in without for sample in found.samples)
     reading = [
-        lesson(**teacher, setting="zero-shot", unseen=UNSEEN_NAMES),
-        lesson(dataset=str(tree), setting="supervised"),
+        task(**teacher, setting="zero-shot", unseen=UNSEEN_NAMES),
+        task(dataset=str(tree), setting="supervised"),
     ]
     assert all(sample.label is not None for found in reading for sample in found.samples)
 
 
 def test_the_background_of_a_student_is_one_word(label_run):
-    found = lesson(labels=str(label_run))
+    found = task(labels=str(label_run))
     ours, theirs = found.classes, found.dataset.classes
     assert len(theirs.aliases[0]) > 1 and ours.aliases[0] == ("background",)
     assert (ours.names, ours.aliases[1:], ours.background) == (theirs.names, theirs.aliases[1:], 0)
-    assert lesson(labels=str(label_run)).classes == ours
+    assert task(labels=str(label_run)).classes == ours
 
 
 def test_classes_without_a_background_stay_as_they_are(tree, tiny_clip):
-    found = lesson(**teacher_options(tiny_clip, tree), benchmark="voc20")
+    found = task(**teacher_options(tiny_clip, tree), benchmark="voc20")
     assert found.classes is found.dataset.classes and len(found.classes) == 20
 
 
 def test_without_pictures_to_score_on_training_goes_on_with_a_note(tree, tiny_clip, elsewhere):
     shutil.rmtree(elsewhere / "SegmentationClass")
-    found = lesson(**teacher_options(tiny_clip, elsewhere))
+    found = task(**teacher_options(tiny_clip, elsewhere))
     assert found.validation is None
     (note,) = found.notes
     assert note.startswith("no validation on the way: ")
@@ -140,14 +140,14 @@ def test_a_student_is_scored_under_the_classes_that_it_learns(tiny_clip, tmp_pat
     data = make_folder(tmp_path / "data", classes=None)
     options = teacher_options(tiny_clip, data) | {"classes": "cat,couch|sofa"}
     for background, names in (("auto", ("background", "cat", "couch")), ("none", ("cat", "couch"))):
-        found = lesson(**options, background=background)
+        found = task(**options, background=background)
         assert found.validation is not None
         assert found.validation.classes == found.dataset.classes
         assert found.validation.classes.names == names
 
 
 def test_pictures_that_are_learnt_and_scored_are_said(tree, tiny_clip):
-    found = lesson(dataset=str(tree), setting="supervised", split="val")
+    found = task(dataset=str(tree), setting="supervised", split="val")
     assert found.notes == ("2 of 2 images to score on are also learnt from",)
 
 
@@ -226,7 +226,7 @@ def test_other_classes_than_were_labelled(tiny_clip, tmp_path, now, count, said)
     """Other names, another order, or other words of the same name."""
     data = make_folder(tmp_path / "data", masks=False)
     made = label(tiny_clip, data, tmp_path)
-    assert lesson(labels=str(made)).classes.names == ("cat", "dog", "couch")
+    assert task(labels=str(made)).classes.names == ("cat", "dog", "couch")
     (data / "classes.txt").write_text("\n".join(now))
     message, hint = refused(RunError, labels=str(made))
     assert message == f"{made} labels 3 classes and {data} has {count}: {said}"
@@ -237,7 +237,7 @@ def test_templates_that_changed_since(tree, tiny_clip, tmp_path):
     words = tmp_path / "templates.txt"
     words.write_text("a photo of a {}.\n")
     made = label(tiny_clip, tree, tmp_path, templates=str(words))
-    assert lesson(labels=str(made)).templates == ("a photo of a {}.",)
+    assert task(labels=str(made)).templates == ("a photo of a {}.",)
     words.write_text("a drawing of a {}.\n")
     assert refused(RunError, labels=str(made)) == (
         f"the templates of {made} ({words}) have changed since",
@@ -263,7 +263,7 @@ def test_unseen_classes_are_those_of_the_run(seen_run):
         f"{seen_run} was made with the unseen classes sheep, tvmonitor",
         "leave out --unseen",
     )
-    same = lesson(labels=str(seen_run), setting="zero-shot", unseen="tvmonitor,sheep")
+    same = task(labels=str(seen_run), setting="zero-shot", unseen="tvmonitor,sheep")
     assert same.unseen == UNSEEN
 
 
@@ -289,7 +289,7 @@ def test_options_that_a_run_was_not_made_with(label_run, option, value, own):
 
 def test_options_that_a_run_was_made_with_may_be_repeated(label_run, tiny_clip):
     same = {"model": tiny_clip.name, "pretrained": str(tiny_clip.weights), "templates": "single"}
-    assert lesson(labels=str(label_run), **same, benchmark="voc21", split="train").run == label_run
+    assert task(labels=str(label_run), **same, benchmark="voc21", split="train").run == label_run
 
 
 # Options that exclude each other
@@ -358,7 +358,7 @@ def test_a_data_set_alone_says_not_who_labels(tree, options, other):
 
 
 def test_seen_classes_and_the_student_itself_need_no_teacher(tree):
-    found = lesson(dataset=str(tree), setting="zero-shot", unseen="sheep", guided=0)
+    found = task(dataset=str(tree), setting="zero-shot", unseen="sheep", guided=0)
     assert found.unlabelled == (SHEEP,) and found.teacher is None
 
 
@@ -389,9 +389,9 @@ def test_ground_truth_that_is_missing(elsewhere, tiny_clip, setting):
 
 def test_an_unknown_backbone_is_refused_with_the_nearest(label_run):
     config = short_config(backbone="resnet1O1c")
-    numbers = resolve_numbers(config, "voc21")
+    numbers = resolve_hyperparameters(config, "voc21")
     with pytest.raises(UsageError, match="resnet1O1c") as caught:
-        build_student(config, numbers, lesson(labels=str(label_run)).classes, torch.eye(31))
+        build_student(task(labels=str(label_run), backbone="resnet1O1c"), numbers, torch.eye(31))
     assert "'resnet101c'" in caught.value.hint
 
 
@@ -399,20 +399,13 @@ def test_an_unknown_backbone_is_refused_with_the_nearest(label_run):
 
 
 def pictures(found):
-    """All pictures of a lesson, by name: given and proposed labels."""
-    source = Pictures(
-        found.dataset,
-        found.samples,
-        setting=found.config.setting,
-        unseen=found.unseen,
-        run=found.run,
-        max_megapixels=100,
-    )
+    """All pictures of a task, by name: given and proposed labels."""
+    source = TrainingImages(found)
     return {source.samples[i].source.relative.stem: source(i)[1:] for i in range(len(source))}
 
 
 def test_labels_of_a_run_are_proposed_and_none_given(label_run):
-    for name, (given, proposed) in pictures(lesson(labels=str(label_run))).items():
+    for name, (given, proposed) in pictures(task(labels=str(label_run))).items():
         with Image.open(label_run / "labels" / f"{name}.png") as image:
             assert np.array_equal(proposed, np.asarray(image))
         assert (given == UNLABELLED).all()
@@ -420,8 +413,8 @@ def test_labels_of_a_run_are_proposed_and_none_given(label_run):
 
 def test_seen_ground_truth_is_given_and_unseen_unlabelled(seen_run, tree, tiny_clip):
     zero_shot = {"setting": "zero-shot", "unseen": UNSEEN_NAMES}
-    from_run = pictures(lesson(labels=str(seen_run), setting="zero-shot"))
-    from_truth = pictures(lesson(**teacher_options(tiny_clip, tree), **zero_shot))
+    from_run = pictures(task(labels=str(seen_run), setting="zero-shot"))
+    from_truth = pictures(task(**teacher_options(tiny_clip, tree), **zero_shot))
     for name in TRAIN:
         truth = read_truth(tree, name).astype(np.int32)
         expected = np.where(np.isin(truth, UNSEEN), UNLABELLED, truth)
@@ -433,7 +426,7 @@ def test_seen_ground_truth_is_given_and_unseen_unlabelled(seen_run, tree, tiny_c
 
 
 def test_all_ground_truth_is_given_under_supervision(tree):
-    for name, (given, proposed) in pictures(lesson(dataset=str(tree), setting="supervised")).items():
+    for name, (given, proposed) in pictures(task(dataset=str(tree), setting="supervised")).items():
         assert np.array_equal(given, read_truth(tree, name)) and proposed is None
         assert {SHEEP, TV} <= set(np.unique(given))
 
@@ -442,27 +435,27 @@ def test_labels_of_16_bits(tiny_clip, tmp_path):
     """Class 255 is a class there, and 65535 is ignored."""
     data = make_folder(tmp_path / "data", names=("a",), classes=[f"c{i}" for i in range(300)])
     save_label(data / "masks" / "a.png", (0, 255, 299, 65_535), mode="I;16")
-    ((given, _),) = pictures(lesson(dataset=str(data), setting="supervised")).values()
+    ((given, _),) = pictures(task(dataset=str(data), setting="supervised")).values()
     assert set(np.unique(given)) == {0, 255, 299, 65_535}
     made = label(tiny_clip, data, tmp_path, min_confidence=1.0)
-    ((given, proposed),) = pictures(lesson(labels=str(made))).values()
+    ((given, proposed),) = pictures(task(labels=str(made))).values()
     assert (given == UNLABELLED).all() and (proposed == 65_535).all()
 
 
 def test_a_label_that_is_no_class_of_the_run(run, elsewhere):
     Image.fromarray(np.full(SIZE, 21, np.uint8)).save(run / "labels" / f"{TRAIN[0]}.png")
     with pytest.raises(RunError, match="holds 21, which is no class of the run") as caught:
-        pictures(lesson(labels=str(run)))
+        pictures(task(labels=str(run)))
     assert caught.value.hint == "label it again: clipseg pseudolabel, with another --name"
 
 
 def test_a_picture_without_label_is_said_and_the_others_are_learnt(run):
     (run / "labels" / f"{TRAIN[1]}.png").unlink()
-    found = lesson(labels=str(run))
+    found = task(labels=str(run))
     assert [s.source.relative.stem for s in found.samples] == [n for n in TRAIN if n != TRAIN[1]]
     assert found.notes == (f"1 image has no label in {run} and cannot be learnt from",)
     (run / "labels" / f"{TRAIN[2]}.png").unlink()
-    assert lesson(labels=str(run)).notes == (f"2 images have no label in {run} and cannot be learnt from",)
+    assert task(labels=str(run)).notes == (f"2 images have no label in {run} and cannot be learnt from",)
 
 
 def test_labels_of_another_size_leave_their_picture_out_and_name_it(run, teach):

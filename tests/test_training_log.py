@@ -1,4 +1,4 @@
-"""The journal of a run: every row on the disk at once, and after an interruption no row twice."""
+"""The log of a run: every row on the disk at once, and after an interruption no row twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from clipseg_cli.errors import OutputError, RunError
 from clipseg_cli.outputs import LabelRow
-from clipseg_cli.training.log import Journal, Step, Validation, read_log, read_validation
+from clipseg_cli.training.log import Step, TrainingLog, Validation, read_log, read_validation
 from clipseg_cli.types import ClassList
 
 CLASSES = ClassList(("cat", "dog"), (("cat",), ("dog",)))
@@ -33,11 +33,11 @@ def validation(iteration, miou=0.25):
 
 
 def fill(folder, first, last, *, done=0, every=2):
-    with Journal(folder, done=done) as journal:
+    with TrainingLog(folder, done=done) as log:
         for i in range(first, last + 1):
-            journal.step(step(i, loss=1 / i))
+            log.step(step(i, loss=1 / i))
             if i % every == 0:
-                journal.validation(validation(i, i / 100))
+                log.validation(validation(i, i / 100))
 
 
 def board(folder):
@@ -59,60 +59,60 @@ def test_rows_come_back_as_they_were(tmp_path):
         step(40_000, loss=-0.0, rate=5e-324, distill=0.0),
     ]
     scored = [validation(1, 1 / 3), validation(2, 0.0)]
-    with Journal(tmp_path) as journal:
+    with TrainingLog(tmp_path) as log:
         for s in noted:
-            journal.step(s)
+            log.step(s)
         for v in scored:
-            journal.validation(v)
+            log.validation(v)
     assert read_log(tmp_path) == noted
     assert read_validation(tmp_path) == scored
 
 
 def test_a_loss_that_is_no_number_comes_back_too(tmp_path):
-    with Journal(tmp_path) as journal:
-        journal.step(step(1, loss=math.nan))
-        journal.validation(validation(1, math.nan))
+    with TrainingLog(tmp_path) as log:
+        log.step(step(1, loss=math.nan))
+        log.validation(validation(1, math.nan))
     assert math.isnan(read_log(tmp_path)[0].loss)
     assert math.isnan(read_validation(tmp_path)[0].miou)
 
 
 def test_numpy_numbers_are_written_as_numbers(tmp_path):
-    with Journal(tmp_path) as journal:
-        journal.step(step(np.int64(3), loss=np.float64(0.1), distill=np.float32(0.5)))
+    with TrainingLog(tmp_path) as log:
+        log.step(step(np.int64(3), loss=np.float64(0.1), distill=np.float32(0.5)))
     assert read_log(tmp_path) == [step(3, loss=0.1, distill=0.5)]
 
 
 def test_the_log_is_a_plain_table(tmp_path):
-    with Journal(tmp_path) as journal:
-        journal.step(step(1, loss=0.5))
-        journal.validation(Validation(1, 0.25, 0.5, 24))
+    with TrainingLog(tmp_path) as log:
+        log.step(step(1, loss=0.5))
+        log.validation(Validation(1, 0.25, 0.5, 24))
     log = (tmp_path / "log.csv").read_text().splitlines()
     assert log == [HEADER, "1,0.5,0.3333333333333333,guided,0.7,12.5,"]
     scores = (tmp_path / "validation.csv").read_text().splitlines()
     assert scores == ["iteration,miou,pixel_accuracy,images", "1,0.25,0.5,24"]
 
 
-def test_a_folder_without_a_journal_has_no_rows(tmp_path):
+def test_a_folder_without_a_log_has_no_rows(tmp_path):
     assert read_log(tmp_path) == []
     assert read_validation(tmp_path / "nowhere") == []
 
 
 def test_a_row_is_on_the_disk_before_the_next(tmp_path):
-    with Journal(tmp_path) as journal:
+    with TrainingLog(tmp_path) as log:
         for i in (1, 2, 3):
-            journal.step(step(i))
+            log.step(step(i))
             assert [s.iteration for s in read_log(tmp_path)] == list(range(1, i + 1))
-        journal.validation(validation(3))
+        log.validation(validation(3))
         assert read_validation(tmp_path) == [validation(3)]
 
 
 def test_a_killed_process_leaves_all_it_noted(tmp_path, process_env):
     code = (
         "import os, signal; from pathlib import Path\n"
-        "from clipseg_cli.training.log import Journal, Step, Validation\n"
-        f"journal = Journal(Path({str(tmp_path)!r}))\n"
-        "for i in range(1, 8): journal.step(Step(i, 1.0, 0.1, 'guided', 1.0, 9.0))\n"
-        "journal.validation(Validation(7, 0.5, 0.5, 2))\n"
+        "from clipseg_cli.training.log import TrainingLog, Step, Validation\n"
+        f"log = TrainingLog(Path({str(tmp_path)!r}))\n"
+        "for i in range(1, 8): log.step(Step(i, 1.0, 0.1, 'guided', 1.0, 9.0))\n"
+        "log.validation(Validation(7, 0.5, 0.5, 2))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env=process_env, timeout=60, check=False)
@@ -129,8 +129,8 @@ def test_half_a_last_line_is_dropped(tmp_path, cut):
     path = tmp_path / "log.csv"
     os.truncate(path, path.stat().st_size - cut)
     assert read_log(tmp_path) == whole[:5]
-    with Journal(tmp_path, done=5) as journal:
-        journal.step(whole[5])
+    with TrainingLog(tmp_path, done=5) as log:
+        log.step(whole[5])
     assert read_log(tmp_path) == whole
 
 
@@ -152,9 +152,9 @@ def test_tensorboard_shows_no_part_twice(tmp_path):
 
 
 def test_tensorboard_gets_every_number_under_its_name(tmp_path):
-    with Journal(tmp_path) as journal:
-        journal.step(Step(3, 0.5, 0.25, "guided", 0.75, 8.0, distill=2.0))
-        journal.validation(Validation(3, 0.125, 0.625, 4))
+    with TrainingLog(tmp_path) as log:
+        log.step(Step(3, 0.5, 0.25, "guided", 0.75, 8.0, distill=2.0))
+        log.validation(Validation(3, 0.125, 0.625, 4))
     assert board(tmp_path)[0] == {
         "train/loss": [(3, 0.5)],
         "train/learning_rate": [(3, 0.25)],
@@ -168,12 +168,12 @@ def test_tensorboard_gets_every_number_under_its_name(tmp_path):
 
 def test_beginning_anew_replaces_what_was_there(tmp_path):
     fill(tmp_path, 1, 6)
-    with Journal(tmp_path) as journal:
-        journal.draw()
+    with TrainingLog(tmp_path) as log:
+        log.draw()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "tensorboard" / "other.txt").write_text("mine too")
-    with Journal(tmp_path) as journal:
-        journal.step(step(1, loss=7.0))
+    with TrainingLog(tmp_path) as log:
+        log.step(step(1, loss=7.0))
         assert not (tmp_path / "curves.png").exists()
     assert read_log(tmp_path) == [step(1, loss=7.0)]
     assert read_validation(tmp_path) == []
@@ -193,9 +193,9 @@ def test_a_file_that_somebody_changed_is_named_with_its_line(tmp_path, name, tex
     path.write_text(text.format(head=path.read_text().splitlines()[0]))
     before = path.read_bytes()
     with pytest.raises(RunError, match=name):
-        Journal(tmp_path, done=2)
+        TrainingLog(tmp_path, done=2)
     assert path.read_bytes() == before
-    Journal(tmp_path).close()  # a new beginning does not mind
+    TrainingLog(tmp_path).close()  # a new beginning does not mind
     assert read_log(tmp_path) == read_validation(tmp_path) == []
 
 
@@ -211,20 +211,20 @@ def test_a_log_that_is_no_text_is_refused(tmp_path):
         read_log(tmp_path)
 
 
-def test_a_journal_that_cannot_be_written_is_said(tmp_path):
+def test_a_log_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        Journal(tmp_path / "file" / "run")
+        TrainingLog(tmp_path / "file" / "run")
 
 
 @pytest.mark.parametrize("rows", [(0, 0), (1, 0), (10, 1)])
 def test_curves_of_any_short_run(tmp_path, rows):
-    with Journal(tmp_path) as journal:
+    with TrainingLog(tmp_path) as log:
         for i in range(1, rows[0] + 1):
-            journal.step(step(i))
+            log.step(step(i))
         for i in range(1, rows[1] + 1):
-            journal.validation(validation(i))
-        assert journal.draw() == tmp_path / "curves.png"
+            log.validation(validation(i))
+        assert log.draw() == tmp_path / "curves.png"
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (1200, 450)
 
@@ -233,8 +233,8 @@ def test_the_curves_are_given_what_was_noted(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("clipseg_cli.training.log.draw_curves", lambda *given: seen.append(given))
     fill(tmp_path, 1, 4)
-    with Journal(tmp_path, done=4) as journal:
-        journal.draw()
+    with TrainingLog(tmp_path, done=4) as log:
+        log.draw()
     ((steps, scores, path),) = seen
     assert steps == [(s.iteration, s.loss, s.rate, s.stage) for s in read_log(tmp_path)] != []
     assert scores == [(v.iteration, v.miou) for v in read_validation(tmp_path)] != []
@@ -244,8 +244,8 @@ def test_the_curves_are_given_what_was_noted(tmp_path, monkeypatch):
 def test_sample_predictions_go_to_the_folder_and_to_tensorboard(tmp_path):
     labels = np.zeros((6, 8), np.int32)
     rows = [LabelRow("a", np.full((6, 8, 3), 90, np.uint8), (None, labels, labels + 1))]
-    with Journal(tmp_path) as journal:
-        path = journal.pictures(4, rows, CLASSES)
+    with TrainingLog(tmp_path) as log:
+        path = log.sample_sheet(4, rows, CLASSES)
     assert path == tmp_path / "predictions.png"
     _, images = board(tmp_path)
     (event,) = images["val/predictions"]
@@ -254,10 +254,10 @@ def test_sample_predictions_go_to_the_folder_and_to_tensorboard(tmp_path):
 
 
 def test_closing_twice_is_fine_and_an_error_passes_through(tmp_path):
-    with pytest.raises(KeyboardInterrupt), Journal(tmp_path) as journal:
-        journal.step(step(1))
+    with pytest.raises(KeyboardInterrupt), TrainingLog(tmp_path) as log:
+        log.step(step(1))
         raise KeyboardInterrupt
-    journal.close()
+    log.close()
     assert len(read_log(tmp_path)) == 1
 
 
