@@ -16,6 +16,7 @@ from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 from clipseg_cli.models.clip.dense_transformer import dense_reader
 from clipseg_cli.ops.correlation import correlations, pool_by_correlation
 from clipseg_cli.ops.metrics import confusion_matrix, score
+from clipseg_cli.ops.pamr import pamr, pamr_affinity
 from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.pseudo import fill_unlabelled
 from clipseg_cli.ops.reduce import Tile, reduce_layers, reduce_maps, stretched, upsample
@@ -25,7 +26,7 @@ from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overha
 from clipseg_cli.refinements.area_threshold import small_classes
 from clipseg_cli.refinements.key_smoothing import smooth_by_keys
 from clipseg_cli.refinements.objectness import doubtful_patches
-from clipseg_cli.refinements.pamr import PixelAdaptive, pamr, pamr_affinity
+from clipseg_cli.refinements.pamr import PixelAdaptive
 from clipseg_cli.refinements.prompt_denoising import absent_classes
 from clipseg_cli.refinements.saliency import SaliencyFusion
 from clipseg_cli.types import Reading

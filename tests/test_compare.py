@@ -73,7 +73,7 @@ def test_the_table_lies_in_files_beside_its_settings(evaluate, voc, tmp_path):
     record = json.loads(path.with_name("methods.json").read_text("utf-8"))
     assert record["images"] == 5
     assert all(
-        settings["refinements"] == [{"name": "presence", "value": True}]
+        settings["refinements"] == [{"name": "presence", "value": "evidence"}]
         for settings in record["settings"].values()
     )
 

@@ -91,10 +91,16 @@ class Colors:
         return None
 
 
+def words() -> torch.Tensor:
+    """For methods that read with them in sight."""
+    return F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(2)), dim=1)
+
+
 def reader_of(name: str) -> Any:
     method = METHODS.get(name)
     guide = Colors() if method.guided else None
-    return with_regions(dense_reader(tower(), method, Reading(keys=True, guide=guide, whole=True)), method)
+    reading = Reading(keys=True, guide=guide, whole=True, values=True, text_embeds=words())
+    return with_regions(dense_reader(tower(), method, reading), method)
 
 
 def with_regions(reader: Any, method: Any) -> Any:
@@ -123,6 +129,8 @@ def test_one_feature_per_patch(name: str, size: tuple[int, int]) -> None:
     assert dense.features.shape == (2, 16, fine * grid[0], fine * grid[1])
     assert dense.keys.shape == (2, 32, *dense.features.shape[2:])  # every method can be smoothed by keys
     assert dense.whole.shape == (2, 16)
+    assert dense.values.shape == (2, 32, *grid)
+    assert (dense.guide is not None) == bool(method.guided)
     assert dense.features.isfinite().all()
     over = (8 * up[0] - size[0], 8 * up[1] - size[1]) if method.padding == "around" else (0, 0)
     assert (sum(dense.overhang[:2]), sum(dense.overhang[2:])) == over
@@ -169,7 +177,8 @@ def test_the_embedding_beside_any_reading_is_that_of_open_clip(name: str) -> Non
         method = METHODS.get(name)
         if method.attention is None and not hasattr(visual, "transformer"):
             continue
-        reading = Reading(guide=Colors() if method.guided else None, whole=True)
+        guide = Colors() if method.guided else None
+        reading = Reading(guide=guide, whole=True, text_embeds=words())
         reader = with_regions(dense_reader(visual, method, reading), method)
         batch = images(size, size)
         torch.testing.assert_close(reader(batch).whole, visual(batch), atol=1e-5, rtol=1e-4)

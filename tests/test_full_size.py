@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clipseg_cli.ops.pamr import pamr, pamr_affinity
 from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.reduce import (
     Compose,
@@ -17,7 +18,7 @@ from clipseg_cli.ops.reduce import (
     reduce_layers,
     stretched,
 )
-from clipseg_cli.refinements.pamr import PixelAdaptive, pamr, pamr_affinity
+from clipseg_cli.refinements.pamr import PixelAdaptive
 from clipseg_cli.refinements.saliency import SaliencyFusion
 
 CPU = torch.device("cpu")

@@ -109,7 +109,7 @@ def test_every_method_takes_every_refinement(cli, tiny_clip, make_image, tmp_pat
     assert labels_of(tmp_path / "out", "x").shape == (72, 88)
     settings = json.loads((tmp_path / "out" / "classes.json").read_text("utf-8"))["model"]["settings"]
     steps = {step["name"]: step["value"] for step in settings["refinements"]}
-    assert steps["presence"] is True and steps["pamr"] == 2 and steps["prompt_denoising"] == 0.3
+    assert steps["presence"] == "evidence" and steps["pamr"] == 2 and steps["prompt_denoising"] == 0.3
 
 
 def test_key_smoothing_of_separate_patches_is_refused(cli, make_image, tmp_path):

@@ -25,7 +25,10 @@ DEFAULT = find_protocol("default")
 ENTRIES = [(name, METHODS.get(name)) for name in METHODS.names()]
 ENTRIES += [(name, REFINEMENTS.get(name)) for name in REFINEMENTS.names()]
 ENTRIES += [(name, REGIONS.get(name)) for name in REGIONS.names()]
-FUNCTIONS = ("attention", "read", "read_regions", "pool", "refine", "change", "observe", "relabel", "open")
+FUNCTIONS = (
+    *("attention", "read", "read_twice", "read_regions", "pool"),
+    *("refine", "change", "spread", "observe", "relabel", "open"),
+)
 
 
 def chosen(*texts: str, method: str = "maskclip", **options):
@@ -77,7 +80,7 @@ def test_a_text_becomes_the_type_of_the_default(default, text, value):
         ("naclip.std=wide", "wide is not a number"),
         ("pamr.dilations=8,x", "8,x is not whole numbers from 1 to 256, by comma"),
         ("pamr.dilations=0", "0 is not whole numbers"),
-        ("presence=maybe", "maybe is not true or false"),
+        ("presence=maybe", "it has an option of its own"),
         ("naclip=3", "naclip is a method"),
         ("saliency=clip", "it has an option of its own"),
     ],
@@ -126,7 +129,7 @@ def test_a_variant_that_leaves_a_hyperparameter_out_does_not_take_it():
         chosen_method("naclip:kk", read_settings(["naclip.std=3"], {}))
 
 
-@pytest.mark.parametrize("text", ["presence=true", "key_smoothing=1", "prompt_denoising=0.5"])
+@pytest.mark.parametrize("text", ["key_smoothing=1", "prompt_denoising=0.5"])
 def test_a_student_takes_no_refinement_of_a_clip(text):
     with pytest.raises(UsageError, match="is about a CLIP"):
         chosen(text, method="")

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import InferenceConfig, check_options
+from clipseg_cli.config import InferenceConfig, check_options, options_of
 from clipseg_cli.data.classes import benchmark_names, is_list_file, load_classes
 from clipseg_cli.errors import ClassListError
 from clipseg_cli.inference.settings import find_protocol
@@ -27,7 +27,11 @@ def checked_config(**options: Any) -> InferenceConfig:
         TypeError: a number or a text of another type.
     """
     defaults = {field.name: field for field in dataclasses.fields(InferenceConfig)}
+    known = options_of(InferenceConfig)
     for name, value in options.items():
+        if isinstance(value, bool) and name in known and known[name].bare:
+            options[name] = known[name].bare if value else ""
+            continue
         kind = str(defaults[name].type)
         if kind.startswith("str") and not (value is None and "None" in kind):
             options[name] = checked_text(value, name)

@@ -100,7 +100,8 @@ class Segmenter:
         saliency: str | os.PathLike[str] = InferenceConfig.saliency,
         prompt_denoising: float = InferenceConfig.prompt_denoising,
         key_smoothing: float = InferenceConfig.key_smoothing,
-        presence: bool = InferenceConfig.presence,
+        propagate: str = InferenceConfig.propagate,
+        presence: bool | str = InferenceConfig.presence,
         pamr: int = InferenceConfig.pamr,
         regions: str = InferenceConfig.regions,
         region_vote: bool = InferenceConfig.region_vote,
@@ -126,8 +127,8 @@ class Segmenter:
             guide: another network, for methods that ask for one: "dino", "dino-b8", "dinov2", a ViT of timm, NAME=FILE.
             saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO"; "auto"
                 is "found" for "clip_diy" with a model that has a head for it, else "none".
-            prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
-            presence, pamr: drop classes that are nowhere; steps of pixel-adaptive refinement, 0 is off.
+            prompt_denoising, key_smoothing, pamr: thresholds in [0, 1], steps of pixel-adaptive refinement; 0 is off.
+            propagate, presence: let scores flow: "lposs", "lposs+", "pearl"; drop absent classes: True, "freecp".
             regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; let each agree.
             memory: a bank of labelled images, which brings its own sizes.
             hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
@@ -135,9 +136,8 @@ class Segmenter:
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
             device, precision: "cpu", "cuda:1", "mps"; "fp32", "bf16" ("auto": where the device has units for it).
-            short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
-            window, stride, batch_size: side of the sliding window, 0 for the whole picture; step; windows at once.
-            max_megapixels: larger pictures are refused before they are decoded.
+            short_side, window, stride: pixels; a short side of 0 keeps the size, a window of 0 is the whole picture.
+            batch_size, max_megapixels: windows at once; larger pictures are refused before they are decoded.
 
         Raises:
             ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.

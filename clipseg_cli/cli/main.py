@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from clipseg_cli import __version__
 from clipseg_cli.cli import convert, evaluate, export, index, models, pseudolabel, segment, train
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
+from clipseg_cli.cli.options import OptionalValues
 from clipseg_cli.errors import ClipsegError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ for _name, _command, _examples in (
     ("convert", convert.convert, convert.EXAMPLES),
     ("models", models.models, models.EXAMPLES),
 ):
-    app.command(_name, help=_paragraphs(_command.__doc__ or ""), epilog=_examples)(_command)
+    app.command(_name, cls=OptionalValues, help=_paragraphs(_command.__doc__ or ""), epilog=_examples)(
+        _command
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,10 +9,39 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from clipseg_cli.cli.completion import COMPLETIONS
-from clipseg_cli.config import OF_A_CLIP, OUTPUT, PANELS, Option, options_of
+from clipseg_cli.config import OF_A_CLIP, OUTPUT, PANELS, InferenceConfig, Option, options_of
 from clipseg_cli.errors import UsageError
+
+
+class OptionalValues(TyperCommand):
+    """A command some of whose options may stand without a value: `--presence` and `--presence freecp`.
+
+    A value is only taken for one where it is a choice, so that `--presence photo.jpg` names an image.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does, once every such option has its value."""
+        return super().parse_args(ctx, with_values(args))
+
+
+def with_values(args: list[str]) -> list[str]:
+    """`--presence freecp` and `--presence` as --presence=freecp and --presence=evidence."""
+    bare = {one.flag(name): one for name, one in options_of(InferenceConfig).items() if one.bare}
+    found: list[str] = []
+    left = list(args)
+    while left:
+        arg = left.pop(0)
+        if arg == "--":
+            return [*found, arg, *left]
+        if arg in bare:
+            given = bool(left) and left[0] in bare[arg].choices
+            arg = f"{arg}={left.pop(0) if given else bare[arg].bare}"
+        found.append(arg)
+    return found
+
 
 Config = TypeVar("Config")
 Command = Callable[..., None]

@@ -1,9 +1,11 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
+from clipseg_cli.config.best import BEST, NO_SALIENCY
 from clipseg_cli.config.constants import (
     BACKGROUND_WORDS,
     BUNDLED_BACKBONE,
     BUNDLED_MODEL,
+    GRAPHS,
     IGNORE_INDEX,
     IGNORE_INDEX_16,
     PLAIN_BACKGROUND,
@@ -14,8 +16,6 @@ from clipseg_cli.config.constants import (
 from clipseg_cli.config.convert import ConvertConfig
 from clipseg_cli.config.data import DataConfig, EvalConfig, IndexConfig, PseudolabelConfig
 from clipseg_cli.config.inference import (
-    BEST,
-    NO_SALIENCY,
     OF_A_CLIP,
     REFINEMENTS,
     TEACHING,

@@ -24,6 +24,11 @@ SALIENCY_HEADS = (BUNDLED_MODEL,)
 BUNDLED_BACKBONE = "resnet10t"
 """The one that the package has weights of, for students of the bundled model."""
 
+PROPAGATIONS = ("lposs", "lposs+", "pearl")
+
+GRAPHS = PROPAGATIONS[:2]
+"""Those that look at patches, and may ask a guide."""
+
 
 def ignore_value(classes: int) -> int:
     """The label value for "ignore" beside so many class ids: 255, or 65535 where ids need 16 bits."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_BACKGROUND, SALIENCY_HEADS
+from clipseg_cli.config.best import BEST, NO_SALIENCY, best_method, best_saliency
+from clipseg_cli.config.constants import BACKGROUND_WORDS, PLAIN_BACKGROUND, PROPAGATIONS
 from clipseg_cli.config.options import INFERENCE, MAIN, METHOD, MODEL, OUTPUT, WORDS, folder, option
 from clipseg_cli.config.protocols import PROTOCOLS
 
 REFINEMENTS = (
-    *("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr"),
+    *("guide", "saliency", "propagate", "prompt_denoising", "key_smoothing", "presence", "pamr"),
     *("regions", "region_vote", "memory"),
 )
 """Options that make other labels of what a method reads."""
@@ -31,42 +32,6 @@ OF_A_CLIP = (
 
 TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
 """How a CLIP labels, beside its weights; a student remembers it of its teacher."""
-
-BEST = "auto"
-"""Instead of a method: the best that asks no second network, judged by published averages (README) and, for the
-bundled model, by what it scores on drawn scenes. Instead of a kind of saliency: the one with which CLIP-DIY was
-published, where the model has a head for it."""
-
-NO_SALIENCY = "none"
-
-
-def best_method(model: str, protocol: str) -> str:
-    """What `--method auto` means.
-
-    Args:
-        model: an architecture; towers that are not called "ViT-" after CLIP's own have no published comparison, and the
-            plainest reading fits them all.
-        protocol: its publication may be about a method of its own.
-    """
-    own = PROTOCOLS[protocol].method if protocol in PROTOCOLS else ""
-    if own or model == BUNDLED_MODEL:
-        return own or "vanilla"
-    return "sc_clip" if model.startswith("ViT-") and "SigLIP" not in model else "maskclip"
-
-
-def best_saliency(model: str, pretrained: str | None, method: str, protocol: str) -> str:
-    """What `--saliency auto` means.
-
-    Args:
-        model: only those in the package have heads of their own, which fit the weights in the package.
-        pretrained: other weights for it.
-        method: CLIP-DIY is published with FOUND; all others do without.
-        protocol: a publication fixes its settings, and none of them is about our models.
-    """
-    fits = model in SALIENCY_HEADS and pretrained in (None, "bundled")
-    diy = method.replace("-", "_") == "clip_diy" and protocol == InferenceConfig.protocol
-    return "found" if fits and diy else NO_SALIENCY
-
 
 PROBABILITY = (0, 1)
 SIDE = 16_384
@@ -107,7 +72,8 @@ class InferenceConfig:
     )
     templates: str | None = option(
         None,
-        "Prompt templates around each word: imagenet (80), maskclip (85), single, clip-diy, name, or a text file. "
+        "Prompt templates around each word: imagenet (80), maskclip (85), single, clip-diy, name, a text file, or "
+        "floss:FOLDER (for each class those of the 80 that are surest of it on unlabelled images). "
         "Default: the protocol's, usually imagenet.",
         panel=WORDS,
         metavar="SET",
@@ -134,8 +100,8 @@ class InferenceConfig:
     )
     guide: str = option(
         "",
-        "The auxiliary network of proxyclip, dinoiser and corrclip: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, "
-        "or a head of CLIP-DINOiser.",
+        "The auxiliary network of proxyclip, dinoiser, corrclip and --propagate lposs: dino, dino-b8, dinov2, a ViT of "
+        "timm, NAME=FILE, or a head of CLIP-DINOiser.",
         panel=METHOD,
         metavar="NAME",
     )
@@ -155,6 +121,15 @@ class InferenceConfig:
         choices=tuple(PROTOCOLS),
         kind="protocol",
     )
+    propagate: str = option(
+        "",
+        "Let scores flow: lposs (between patches that look alike, to the --guide if there is one, else to the model), "
+        "lposs+ (and between near pixels of one colour), pearl (over the image, up to its edges).",
+        panel=METHOD,
+        metavar="KIND",
+        choices=PROPAGATIONS,
+        kind="propagation",
+    )
     prompt_denoising: float = option(
         0.0,
         "Drop classes that are nowhere more probable than T (paper: 0.5; 0 is off).",
@@ -169,11 +144,15 @@ class InferenceConfig:
         metavar="T",
         within=PROBABILITY,
     )
-    presence: bool = option(
-        False,
-        "Drop classes that are nowhere in the image: no coherent part of it, and no window as a whole.",
+    presence: str = option(
+        "",
+        "Drop classes that are nowhere in the image. Alone, or evidence: no coherent part of it, and no window as a "
+        "whole; freecp: their maps do not hold together, or a crop looks like another class.",
         panel=METHOD,
-        flags=("--presence",),
+        metavar="[KIND]",
+        choices=("evidence", "freecp"),
+        bare="evidence",
+        kind="kind of presence",
     )
     pamr: int = option(
         0,

@@ -34,6 +34,7 @@ class Option:
         choices: all values that there are; none for any.
         read: text -> value, where neither text nor number is meant.
         shown: the default as a user would type it; None for the value itself, "" to say nothing of it.
+        bare: of `choices`, its value where the flag stands alone.
         kind: what it names, for messages and completion ("protocol", "model").
     """
 
@@ -45,6 +46,7 @@ class Option:
     choices: tuple[str, ...] = ()
     read: Callable[[str], Any] | None = None
     shown: str | None = None
+    bare: str = ""
     kind: str = ""
 
     def flag(self, name: str) -> str:
@@ -63,7 +65,7 @@ class Option:
         """
         if value is None:
             return
-        if self.choices and value not in self.choices:
+        if self.choices and value and value not in self.choices:
             raise UsageError(f"unknown {self.kind or name} '{value}'", hint=did_you_mean(value, self.choices))
         if self.within is not None and not self.within[0] <= value <= self.within[1]:
             low, high = self.within

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from clipseg_cli.config.best import NO_SALIENCY
 from clipseg_cli.config.data import DataConfig, PseudolabelConfig
-from clipseg_cli.config.inference import NO_SALIENCY, InferenceConfig
+from clipseg_cli.config.inference import InferenceConfig
 from clipseg_cli.config.options import (
     INFERENCE,
     LABELS,

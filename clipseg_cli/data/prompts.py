@@ -5,6 +5,7 @@ CLIP was trained on captions, so a word is embedded within many sentences whose 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SLOT = "{}"
+EXPERTS = "floss:"
 TEMPLATE_SETS = ("imagenet", "maskclip", "single", "clip-diy", "name")
 
 _SCENE_TEMPLATES = (
@@ -33,7 +35,7 @@ def load_templates(spec: str) -> tuple[str, ...]:
     Args:
         spec: "imagenet" (the 80 of CLIP's authors), "maskclip" (those and 5 more, 85), "single" ("a photo
             of a {}."), "clip-diy" (the same without the full stop), "name" (the bare word), or a text file, one
-            template a line (`#` starts a comment).
+            template a line (`#` starts a comment); "floss:FOLDER" is "imagenet", of which each class gets its own.
 
     Raises:
         UsageError: neither a set nor a file; the hint names the nearest set.
@@ -41,6 +43,8 @@ def load_templates(spec: str) -> tuple[str, ...]:
     """
     if spec in TEMPLATE_SETS:
         return _named(spec)
+    if experts_folder(spec) is not None:
+        return _named("imagenet")
     if not is_list_file(spec):
         raise UsageError(f"unknown templates '{spec}'", hint=did_you_mean(spec, (*TEMPLATE_SETS, "FILE.txt")))
     path = Path(spec)
@@ -54,6 +58,13 @@ def load_templates(spec: str) -> tuple[str, ...]:
                 hint="for example: a photo of a {}.",
             )
     return tuple(line for _, line in lines)
+
+
+def experts_folder(spec: str | None) -> Path | None:
+    """The folder of "floss:FOLDER", on whose images templates are chosen among the 80; None for any other set."""
+    if spec is None or not spec.startswith(EXPERTS):
+        return None
+    return Path(os.path.expanduser(spec.removeprefix(EXPERTS)))  # noqa: PTH111  (leaves unknown homes as they are)
 
 
 def build_prompts(words: Sequence[str], templates: Sequence[str]) -> list[list[str]]:

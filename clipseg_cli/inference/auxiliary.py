@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
+from clipseg_cli.config import BEST, GRAPHS, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ModelError, UsageError, hinting
 from clipseg_cli.inference.regions import reads_names
 from clipseg_cli.methods import find_method
@@ -51,10 +51,10 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
             f"--method {config.method_name} needs another network",
             hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
         )
-    if config.guide and not method.guided:
+    if config.guide and not _asks(config, method):
         raise UsageError(
             f"--method {config.method_name} asks no other network",
-            hint="leave out --guide, or use --method proxyclip or corrclip",
+            hint="leave out --guide, or use --method proxyclip or corrclip, or --propagate lposs",
         )
     kind = config.saliency.partition("=")[0]
     if kind not in KINDS and not _folder(config.saliency).is_dir():
@@ -85,12 +85,12 @@ def load_guide(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Guide | None:
-    """The other network of a method, computing in `dtype`, or None where it asks for none.
+    """The network that a method or a propagation asks, computing in `dtype`, or None where none is asked.
 
     Raises:
         ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
     """
-    if not method.guided or not config.guide:
+    if not config.guide or not _asks(config, method):
         return None
     if method.pool is not None and _folder(config.guide).is_file():
         tensors = read_checkpoint(_folder(config.guide)).tensors
@@ -101,7 +101,12 @@ def load_guide(
         return DinoiserHead.of(tensors).to(device)
     mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
     vit = load_self_supervised(config.guide, device, dtype)
-    return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads)
+    return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads if method.guided else "values")
+
+
+def _asks(config: InferenceConfig, method: Method) -> bool:
+    """Whether the method or the propagation looks at a guide."""
+    return bool(method.guided) or config.propagate in GRAPHS
 
 
 def load_saliency(

@@ -123,16 +123,23 @@ def _span(span: tuple[float, float]) -> dict[str, Any]:
 def _defaults(entry: Entry) -> Iterator[tuple[str, Any]]:
     functions: Iterable[Any]
     if isinstance(entry, Refinement):
-        functions = (entry.refine, entry.change, entry.observe, entry.relabel)
+        functions = (entry.refine, entry.change, entry.spread, entry.observe, entry.relabel)
     elif isinstance(entry, Format | RegionSource):
         functions = (entry.open,)
     else:
-        functions = (entry.attention, entry.read, entry.read_regions, entry.pool)
+        functions = (entry.attention, entry.read, entry.read_twice, entry.read_regions, entry.pool)
         yield "blocks", entry.blocks
         if entry.pyramid is not None:
             yield from dataclasses.asdict(entry.pyramid).items()
     for function in functions:
-        yield from (getattr(function, "__kwdefaults__", None) or {}).items()
+        yield from _keywords(function).items()
+
+
+def _keywords(function: Any) -> dict[str, Any]:
+    """Keyword arguments of a function with their defaults; those that a variant fixes are gone."""
+    if isinstance(function, functools.partial):
+        return {k: v for k, v in _keywords(function.func).items() if k not in function.keywords}
+    return getattr(function, "__kwdefaults__", None) or {}
 
 
 def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
@@ -142,9 +149,9 @@ def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
         UsageError: they do not go together.
     """
     changed: dict[str, Any] = {}
-    for part in ("attention", "read", "read_regions", "pool"):
+    for part in ("attention", "read", "read_twice", "read_regions", "pool"):
         function = getattr(method, part)
-        own = {k: v for k, v in values.items() if k in (getattr(function, "__kwdefaults__", None) or {})}
+        own = {k: v for k, v in values.items() if k in _keywords(function)}
         if own:
             changed[part] = functools.partial(function, **own)
     if "blocks" in values:
@@ -225,6 +232,8 @@ def _switch(owner: str, switches: Mapping[str, Any]) -> Hyperparameter:
         raise UsageError(
             f"--set {owner}=...: {owner} is a {kind}", hint=f"choose it with {_turned_on(owner)}"
         )
+    if REFINEMENTS.get(owner).chosen_by:
+        raise UsageError(f"--set {owner}=...: it has an option of its own", hint=f"use {_turned_on(owner)}")
     default = switches.get(owner, 0.0)
     if isinstance(default, str):
         raise UsageError(f"--set {owner}=...: it has an option of its own", hint=f"use --{owner}")
@@ -255,7 +264,8 @@ def _turned_on(owner: str) -> str:
     for registry, option in ((METHODS, "--method"), (REGIONS, "--regions"), (FORMATS, "--formats")):
         if owner in registry.names():
             return f"{option} {owner}"
-    return f"--{owner.replace('_', '-')}"
+    name, *values = REFINEMENTS.get(owner).chosen_by or (owner,)
+    return " ".join([f"--{name.replace('_', '-')}", *values[:1]])
 
 
 def chosen_method(name: str, chosen: Chosen) -> Method:

@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from clipseg_cli.data.prompts import build_prompts, load_templates
+from clipseg_cli.data.prompts import build_prompts, experts_folder, load_templates
 from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency, require_background
+from clipseg_cli.inference.experts import check_experts, find_experts
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
 from clipseg_cli.inference.memory import Bank, load_bank, recall_from, sized_by_memory
 from clipseg_cli.inference.predictor import Predictor
@@ -126,7 +127,7 @@ class ModelPlan:
         if bank is not None:
             scale = self.protocol.softmax_scale or backbone.logit_scale
             recall = recall_from(bank, classes, text_embeds, scale, self.device)
-        return Predictor(
+        predictor = Predictor(
             backbone,
             self.method,
             classes,
@@ -143,6 +144,17 @@ class ModelPlan:
             levels=levels,
             chosen=self.chosen,
         )
+        folder = experts_folder(self.config.templates)
+        if folder is not None:
+            predictor.experts = find_experts(
+                predictor,
+                backbone,
+                build_prompts(classes.queries, self.templates),
+                folder,
+                method=f"{self.config.method_name} {self.chosen.of(self.config.method_name)}",
+                max_megapixels=self.config.max_megapixels,
+            )
+        return predictor
 
 
 def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | StudentPlan:
@@ -164,6 +176,10 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     chosen = read_chosen(config, protocol, config.method_name)
     method = chosen_method(config.method_name, chosen)
+    folder = experts_folder(config.templates)
+    if folder is not None:
+        crops, sight = method.pyramid is not None, method.read_twice is not None
+        check_experts(folder, words_in_sight=sight, crops=crops)
     check_guides(config, method)
     config = sized_by_memory(config, method)
     check_window(config, protocol)

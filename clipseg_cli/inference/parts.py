@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from clipseg_cli.types import Tile
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -26,6 +28,11 @@ class Picture(NamedTuple):
     crops: NDArray[np.uint8] | None
     auxiliary: Mapping[str, NDArray[np.float32]]
     regions: Tensor | None = None
+
+    @property
+    def tiles(self) -> list[Tile]:
+        """Where the windows lie in the image at network size."""
+        return [Tile(w.top, w.top + w.height, w.left, w.left + w.width) for w in self.windows]
 
 
 class Crop(NamedTuple):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
+    from clipseg_cli.inference.expert_classifier import Experts
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
@@ -62,6 +63,7 @@ class Predictor:
     Attributes:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
+        experts: classifiers that speak for single classes, or None.
     """
 
     def __init__(
@@ -87,20 +89,22 @@ class Predictor:
         self.saliency_name = config.saliency_name(classes.background is not None)
         if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
             saliency = None
-        self.guide, self.saliency, self.saliency_maps = guide, saliency, saliency_folder(config)
-        self.regions, self.recall = regions, recall
+        self.guide, self.saliency, self.regions, self.recall = guide, saliency, regions, recall
+        self.saliency_maps = saliency_folder(config)
         self.reads_regions = method is not None and method.read_regions is not None
         require_background(config, classes)
-        values = values_of(config, protocol, chosen, self.saliency_name, guided=guide is not None)
+        guided = guide is not None and method is not None and bool(method.guided)
+        values = values_of(config, protocol, chosen, self.saliency_name, guided=guided)
         self.steps = plan_steps(values, chosen.hyperparameters, background=classes.background is not None)
         mean, std = (
             torch.tensor(v, device=device)
             for v in (protocol.mean or backbone.mean, protocol.std or backbone.std)
         )
-        keys, whole = self.steps.need("keys"), self.steps.need("whole")
-        levels = levels or self.steps.need("levels")
-        how = Reading(protocol.activation, protocol.ln_eps, keys, guide, -mean / std, whole, levels)
-        self.reader = backbone.reader(method, how)
+        need = self.steps.need
+        in_sight = text_embeds if method is not None and method.read_twice is not None else None
+        asked = (need("keys"), guide, -mean / std, need("whole"), levels or need("levels"))
+        more = (need("values") and guide is None, need("attention"), in_sight)
+        self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *asked, *more))
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
         self.tiling: Tiling = (
@@ -114,11 +118,10 @@ class Predictor:
         class_of = torch.tensor(
             classes.query_to_class, device=device, dtype=torch.uint8 if narrow else torch.int32
         )
-        self.words = Words(classes, class_of, s.refine_scale)
-        self.classes, self.text_embeds = classes, text_embeds
-        self.device, self.dtype = device, dtype
-        self.batch_size = config.batch_size
-        self.class_scores = class_scores
+        self.words = Words(classes, class_of, s.refine_scale, text_embeds)
+        self.classes, self.text_embeds, self.device, self.dtype = classes, text_embeds, device, dtype
+        self.batch_size, self.class_scores = config.batch_size, class_scores
+        self.experts: Experts | None = None
         self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
 
     def prepare(self, image: DecodedImage, size: tuple[int, int] | None = None) -> Prepared:
@@ -187,6 +190,8 @@ class Predictor:
             own = list(islice(parts, len(picture.windows)))
             context = self._context(picture, own)
             maps = [part.maps for part in own]
+            for step in self.steps.graph:
+                maps = step.spread(maps, context)
             for step in before:
                 maps = [step(one, context) for one in maps]
             size = (picture.pixels.shape[1], picture.pixels.shape[2])
@@ -241,13 +246,15 @@ class Predictor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             dense = self.reader(images, torch.stack(ids) if ids else None)
         logits = self.reader.logits(dense.features, self.text_embeds)
+        if self.experts is not None:
+            logits = self.experts.cosines(dense.features, self.reader, self.words)
         whole = None
         if dense.whole is not None:
             whole = self.reader.logits(dense.whole[:, :, None, None], self.text_embeds)[:, :, 0, 0]
         recalled = None
         if self.recall is not None and dense.levels is not None:
             recalled = self.recall.read(dense.levels)
-        windows = WindowBatch(logits, dense, whole)
+        windows = WindowBatch(logits, dense, whole, images, getattr(self.reader, "whole", None))
         for step in self.steps.window:
             windows = dataclasses.replace(windows, logits=step.change(windows, self.words))
         observed = {step.name: step.observe(windows, self.words) for step in self.steps.observing}
@@ -280,12 +287,15 @@ class Predictor:
         return Context(
             self.words,
             partial(self.normalise, picture.pixels),
+            lambda: picture.pixels.float() / 255,
             picture.size,
             self.settings.softmax_scale,
             self.settings.protocol.key_norm,
             observed,
             auxiliary,
-            self.recall,
+            picture.tiles,
+            guided=self.guide is not None,
+            recall=self.recall,
         )
 
     def _segmentation(self, one: Prepared, labelled: Labelled, *, class_scores: bool) -> Segmentation:
@@ -311,6 +321,8 @@ class Predictor:
         prints = {name: network.fingerprint for name, network in networks.items() if network is not None}
         settings = dataclasses.asdict(self.settings)
         settings["refinements"] = [step.describe() for step in self.steps]
+        if self.experts is not None:
+            settings["experts"] = self.experts.describe()
         if self.regions is not None:
             settings["regions"] = dict(self.regions.made_by)
         if self.recall is not None:

@@ -14,7 +14,7 @@ from clipseg_cli.outputs import format_names
 from clipseg_cli.refinements import REFINEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -54,6 +54,11 @@ class Step:
         assert self.refinement.change is not None
         return self.refinement.change(windows, words, **self._of(self.refinement.change))
 
+    def spread(self, maps: Sequence[LogitMaps], context: Context) -> list[LogitMaps]:
+        """Maps of all windows of an image, refined together."""
+        assert self.refinement.spread is not None
+        return self.refinement.spread(maps, context, self.value, **self._of(self.refinement.spread))
+
     def relabel(self, labels: Tensor, confidence: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Labels [H, W] of an image and how sure they are, once they are decided."""
         assert self.refinement.relabel is not None
@@ -80,6 +85,7 @@ class Steps:
 
     Attributes:
         window: right behind the network, batch by batch.
+        graph: on the patches of all windows of an image, before these are merged.
         observing: those that note something of each window for later.
         grid: on the patches, of each window or of the merged image.
         full: behind the grid, on regions, pixels and the whole image.
@@ -87,6 +93,7 @@ class Steps:
     """
 
     window: tuple[Step, ...] = ()
+    graph: tuple[Step, ...] = ()
     observing: tuple[Step, ...] = ()
     grid: tuple[Step, ...] = ()
     full: tuple[Step, ...] = ()
@@ -100,10 +107,11 @@ class Steps:
             own = [step for step in steps if step.refinement.scope == name]
             return sorted(own, key=lambda step: step.refinement.order)
 
-        grid = scope("grid")
+        graph, grid = scope("graph"), scope("grid")
         return cls(
             tuple(scope("window")),
-            tuple(step for step in grid if step.refinement.observe is not None),
+            tuple(graph),
+            tuple(step for step in (*graph, *grid) if step.refinement.observe is not None),
             tuple(grid),
             tuple(step for name in AFTER_MERGING for step in scope(name)),
             tuple(scope("labels")),
@@ -118,7 +126,7 @@ class Steps:
         return (self.grid, self.full) if refines_windows else ((), (*self.grid, *self.full))
 
     def __iter__(self) -> Iterator[Step]:
-        return iter((*self.window, *self.grid, *self.full, *self.labels))
+        return iter((*self.window, *self.graph, *self.grid, *self.full, *self.labels))
 
     def need(self, what: str) -> bool:
         """Whether any step has that in `Refinement.needs`."""
@@ -137,7 +145,12 @@ def values_of(
         saliency: what finds the foreground, once "auto" is resolved.
         guided: whether the method has an auxiliary network, which may know what objects are.
     """
-    own = {name: getattr(config, name) for name in REFINEMENTS.names() if hasattr(config, name)}
+    own = {}
+    for name in REFINEMENTS.names():
+        option, *values = REFINEMENTS.get(name).chosen_by or (name,)
+        value = getattr(config, option, None)
+        value = values[0] if values and value is True else value  # as older records have it
+        own[name] = value if not values or value in values else None
     return {
         **own,
         "area_threshold": protocol.area_threshold,
@@ -187,7 +200,7 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"--set {name}=... and {option} say the same", hint="leave out one of them")
     for name in chosen.values:
-        needs = {"keys", "whole"} & set(REFINEMENTS.get(name).needs)
+        needs = {"keys", "values", "whole", "attention"} & set(REFINEMENTS.get(name).needs)
         if not method and (needs or name in OF_A_CLIP):
             raise UsageError(
                 f"--set {name}=... is about a CLIP; a student is used as it was trained",
@@ -200,6 +213,17 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
         raise UsageError(
             f"--method {method} has no keys for --key-smoothing: each patch is a picture of its own",
             hint="leave out --key-smoothing, or choose another --method",
+        )
+    graph = [name for name in on if REFINEMENTS.get(name).scope == "graph"]
+    if graph and method and find_method(method).pyramid is not None:
+        raise UsageError(
+            f"--method {method} has no patches for --propagate {config.propagate}: it sees crops of several sizes",
+            hint="take --propagate pearl, or choose another --method",
+        )
+    if "freecp" in on and method and (find_method(method).pyramid or find_method(method).guided):
+        raise UsageError(
+            f"--method {method} has no patches of its own for --presence freecp",
+            hint="take --presence alone, or choose another --method",
         )
     asking = [f"--{name.replace('_', '-')}" for name in on if "regions" in REFINEMENTS.get(name).needs]
     if method and find_method(method).read_regions is not None:
@@ -249,5 +273,5 @@ def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool)
     decide = fixed("decide", "upsampling, softmax and argmax, tile by tile")
     method_row = fixed(config.method_name, method.summary)
     method_row["settings"] = dict(chosen.of(config.method_name.replace("-", "_").partition(":")[0]))
-    first = [fixed("cut", cut), method_row, *rows((*steps.window, *before)), merge]
+    first = [fixed("cut", cut), method_row, *rows((*steps.window, *steps.graph, *before)), merge]
     return [*first, *rows(after), decide, *rows(steps.labels)]

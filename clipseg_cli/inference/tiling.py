@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +50,8 @@ class SlidingWindows:
         self, parts: Sequence[LogitMaps], windows: Sequence[Window], overhangs: Sequence[Overhang], size: Size
     ) -> LogitMaps:
         """Maps of an image of (H, W) pixels from those of its windows."""
+        if parts[0].mass is not None:
+            return self._weighed(parts, windows, overhangs, size)
         maps = [part.maps[0] for part in parts]
         if self.cell == 1:
             for i, (window, overhang) in enumerate(zip(windows, overhangs, strict=True)):
@@ -64,6 +67,20 @@ class SlidingWindows:
             stitch(keys, cells, grid) if keys else None,
             stitch(recalled, cells, grid) if recalled else None,
         )
+
+    def _weighed(
+        self, parts: Sequence[LogitMaps], windows: Sequence[Window], overhangs: Sequence[Overhang], size: Size
+    ) -> LogitMaps:
+        """The same where cells count differently: sums of what they say, over sums of their mass."""
+        summed = []
+        for part in parts:
+            assert part.mass is not None  # as of the first
+            mass = part.mass[None]
+            maps = torch.cat([part.maps[0] * mass, mass])
+            summed.append(dataclasses.replace(part, maps=(maps,), mass=None))
+        merged = self.merge(summed, windows, overhangs, size)
+        mass = merged.maps[0][-1]
+        return dataclasses.replace(merged, maps=(merged.maps[0][:-1] / mass,), mass=mass)
 
 
 class MultiScaleCrops:

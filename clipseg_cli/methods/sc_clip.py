@@ -9,9 +9,9 @@ detail.
 The blocks are those of a tower of twelve; in others they are taken at the same share of the depth. Each picture of a
 batch is calibrated by itself.
 
-Reference: SuleBai/SC-CLIP@0417ba9, clip/model.py, VisionTransformer.forward and lof_pytorch. There are no reference
-tensors of the authors' code for it; it is checked against a second implementation, patch by patch
-(tests/test_sc_clip.py).
+Reference: SuleBai/SC-CLIP@0417ba9, clip/model.py, VisionTransformer.forward and lof_pytorch. The published code finds
+the row of an outlier by the number of rows, which repairs other patches where a picture is not square; here it is found
+by the number of columns.
 """
 
 from __future__ import annotations
@@ -35,14 +35,19 @@ if TYPE_CHECKING:
 BLOCKS = 12
 """Depth of the tower that the block numbers are about."""
 
-EARLY, MIDDLE, DETAIL = 4, 9, range(4, 11)
-"""Blocks, counted from 1: those that gather behind and before the last block, and those that are summed for detail."""
+EARLY, MIDDLE, DETAIL = 4, 9, (4, 10)
+"""Blocks, counted from 1: those that gather behind and before the last block, and the first and last of those that are
+summed for detail."""
 
 ALIKE = 0.4
 """Cosines below it count nothing."""
 
 CLS_SHARE = 0.3
 """How much of the class token is added to every patch."""
+
+SHARPNESS, MARGIN = 3.0, 1.0
+"""Of the attention to patches that a middle block finds alike: factor before its softmax, and multiple of the mean
+similarity below which there is none."""
 
 NEIGHBOURS, OUTLIERS = 30, 0.05
 """How many near patches the outlier factor looks at, and which share of the patches is repaired."""
@@ -63,6 +68,9 @@ def read(
     cls_share: float = CLS_SHARE,
     neighbours: int = NEIGHBOURS,
     odd_share: float = OUTLIERS,
+    detail: tuple[int, ...] = DETAIL,
+    sharpness: float = SHARPNESS,
+    margin: float = MARGIN,
 ) -> Tokens:
     """The whole tower, with a calibrated last block.
 
@@ -75,6 +83,9 @@ def read(
         alike: cosines below it count nothing.
         cls_share: how much of the class token is added to every patch.
         neighbours, odd_share: see `outliers`.
+        detail: the first and the last block that are summed, counted from 1 in a tower of twelve.
+        sharpness, margin: of the attention to patches that the middle block finds alike, `gamma` and `beta` of
+            `proxy_attention`.
     """
     del guide
     behind = []
@@ -91,13 +102,13 @@ def read(
 
     odd = outliers(patches(x), neighbours, odd_share)
     inner = mended(patches(behind[number(middle)]), odd)
-    near = proxy_attention(inner, beta=1.0)  # [B, n, n]
+    near = proxy_attention(inner, beta=margin, gamma=sharpness)  # [B, n, n]
     gathered = pool_by_correlation(mended(patches(x), odd), correlations(inner, alike), grid)
-    detail = sum(behind[i] for i in sorted({number(i) for i in DETAIL}))
-    assert isinstance(detail, torch.Tensor)  # there is one block at least
+    summed = sorted({number(i) for i in range(min(detail), max(detail) + 1)})
+    several = torch.stack([behind[i] for i in summed]).sum(dim=0)  # [B, N, W]
     late = correlations(patches(behind[number(early)]), alike)
     found = x.new_zeros(())
-    for tokens in (torch.cat([x[:, :prefix], gathered.flatten(2).mT], dim=1), detail):
+    for tokens in (torch.cat([x[:, :prefix], gathered.flatten(2).mT], dim=1), several):
         mixed = last_block(blocks[-1], tokens, near, prefix, cls_share)
         found = found + pool_by_correlation(to_grid(mixed, grid), late, grid)
     return Tokens(found.flatten(2).mT, grid)
@@ -137,17 +148,30 @@ def outliers(features: Tensor, neighbours: int = NEIGHBOURS, odd_share: float = 
     Returns:
         [B, h, w] bool; about `odd_share` of the patches.
     """
+    factor = outlier_factors(features, neighbours)
+    odd = factor > factor.quantile(1 - odd_share, dim=1, keepdim=True)
+    return odd.view(-1, *features.shape[2:])
+
+
+def outlier_factors(features: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
+    """The local outlier factor of each patch: how much denser its nearest ones lie than it does itself.
+
+    Args:
+        features: [B, W, h, w].
+        neighbours: how many near patches the factor looks at; fewer in a small picture.
+
+    Returns:
+        [B, h*w]; about 1 for what is no outlier, and 1 where there is one patch only.
+    """
     flat = features.flatten(2).mT.float()  # [B, n, W]
     count = min(neighbours, flat.shape[1] - 1)
     if count < 1:
-        return torch.zeros_like(features[:, 0], dtype=torch.bool)
+        return torch.ones_like(flat[..., 0])
     distances = torch.cdist(flat, flat).square()
     nearest, index = distances.topk(count + 1, dim=-1, largest=False)  # the patch itself comes first
     density = count / nearest[..., -1].clamp(min=1e-6)  # [B, n]
     of_nearest = density[:, None].expand_as(distances).gather(2, index[..., 1:])  # [B, n, count]
-    factor = (of_nearest / density[..., None]).mean(dim=-1)
-    odd = factor > factor.quantile(1 - odd_share, dim=1, keepdim=True)
-    return odd.view(-1, *features.shape[2:])
+    return (of_nearest / density[..., None]).mean(dim=-1)
 
 
 def mended(features: Tensor, odd: Tensor) -> Tensor:
@@ -179,6 +203,9 @@ METHOD = Method(
         "cls_share": (0, 10),
         "neighbours": (1, 10_000),
         "odd_share": (0, 1),
+        "detail": (1, BLOCKS - 1),
+        "sharpness": (0, 1000),
+        "margin": (-10, 10),
     },
     cost=1.1,
     summary="outliers repaired, patches gathered and attended to by CLIP's own inner features",

@@ -151,7 +151,7 @@ def observe(
     )
 
 
-def refine(maps: LogitMaps, context: Context, value: bool) -> LogitMaps:
+def refine(maps: LogitMaps, context: Context, value: str) -> LogitMaps:
     """The maps without the classes that no window of the image speaks for."""
     del value
     classes = context.words.classes
@@ -164,6 +164,7 @@ REFINEMENT = Refinement(
     scope="grid",
     order=10,
     observe=observe,
+    chosen_by=("presence", "evidence"),
     needs=("whole",),
     ranges={"present": (0, 1), "certain": (0, 1), "surest": (0, 1), "alike": (-1, 1)},
     summary="classes that are nowhere in the image are dropped",

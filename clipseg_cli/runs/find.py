@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clipseg_cli.config import EvalConfig
+from clipseg_cli.config import EvalConfig, options_of
 from clipseg_cli.data.corruptions import CORRUPTIONS, SEVERITIES, parse_corruptions
 from clipseg_cli.errors import RunError
 from clipseg_cli.outputs import safe_name
@@ -184,9 +184,9 @@ def _differing(config: EvalConfig, background: bool) -> Iterator[str]:
     if config.protocol != EvalConfig.protocol:
         yield config.protocol
     for name, value in config.refinements(background).items():
-        yield _SHORT.get(name, name) + (
-            "" if value is True else Path(value).stem if isinstance(value, str) else f"{value:g}"
-        )
+        text = Path(value).stem.replace("+", "-plus") if isinstance(value, str) else f"{value:g}"
+        alone = value is True or value == options_of(EvalConfig)[name].bare
+        yield _SHORT.get(name, name) + ("" if alone else text)
     for name, number in (
         ("short", config.short_side),
         ("window", config.window),

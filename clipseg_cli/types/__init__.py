@@ -5,8 +5,6 @@ from clipseg_cli.types.data import Dataset, Sample
 from clipseg_cli.types.dense import (
     AttentionFn,
     Block,
-    DenseFeatures,
-    DenseModel,
     Guide,
     GuideReads,
     Method,
@@ -14,15 +12,16 @@ from clipseg_cli.types.dense import (
     PoolFn,
     Positions,
     Pyramid,
-    Reader,
     ReadFn,
-    Reading,
     ReadRegionsFn,
+    ReadTwiceFn,
+    Scene,
     Tokens,
 )
 from clipseg_cli.types.images import DecodedImage, ImageSource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.memory import Recall
+from clipseg_cli.types.reading import DenseFeatures, DenseModel, Reader, Reading
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
 from clipseg_cli.types.regions import RegionMaker, RegionMap, RegionSource, RegionTools
 from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer

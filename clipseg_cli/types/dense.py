@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -110,6 +110,27 @@ class ReadFn(Protocol):
         """
 
 
+class Scene(NamedTuple):
+    """What a method knows that reads with the words in sight.
+
+    Attributes:
+        image: [B, 3, H, W] normalised.
+        text_embeds: [Q, D] unit vectors of the words.
+        embed: patches [B, n, W] behind the last block -> [B, n, D] in the space of the words.
+    """
+
+    image: Tensor
+    text_embeds: Tensor
+    embed: Callable[[Tensor], Tensor]
+
+
+class ReadTwiceFn(Protocol):
+    """Reads the last blocks with the words in sight, in several passes."""
+
+    def __call__(self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], scene: Scene) -> Tokens:
+        """What replaces the output of the blocks; the first three arguments are those of `ReadFn`."""
+
+
 class ReadRegionsFn(Protocol):
     """Reads the last blocks in a way of its own, by the regions of the picture."""
 
@@ -153,12 +174,12 @@ class Method:
     """One way to read dense features from the last blocks of a frozen tower.
 
     Attributes:
-        attention: what replaces the attention of the last block; None with `read` and `read_regions`.
-        residual: keep the residual around the attention.
-        mlp: keep the MLP of the last block with its residual.
+        attention: what replaces the attention of the last block; None where one of the three below reads.
+        residual, mlp: keep the residual around the attention, and the MLP of the last block with its own.
         read: replaces the last blocks altogether.
+        read_twice: the same with the words in sight.
         read_regions: the same, by regions of the picture, which the user has to name a source for.
-        blocks: how many of them `read` gets, as far as the tower has them.
+        blocks: how many of them these get, as far as the tower has them.
         pool: what becomes of the features after the projection.
         pointwise: towers without attention are read in this way too, position by position.
         pyramid: the picture is not read densely, but patch by patch with whole-image CLIP.
@@ -169,7 +190,7 @@ class Method:
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
             right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
             picture, but cut to it where the padding is "around".
-        ranges: hyper-parameter -> (least, most). They are keyword arguments of `attention`, `read` and `pool` with
+        ranges: hyper-parameter -> (least, most). They are keyword arguments of these functions with
             defaults, the fields of a pyramid, or "blocks".
         cost: time of a picture relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
             ViT-B-16, CPU).
@@ -182,6 +203,7 @@ class Method:
     residual: bool = True
     mlp: bool = True
     read: ReadFn | None = None
+    read_twice: ReadTwiceFn | None = None
     read_regions: ReadRegionsFn | None = None
     blocks: int = 1
     pool: PoolFn | None = None
@@ -196,106 +218,3 @@ class Method:
     summary: str = ""
     paper: str = ""
     reference: str = ""
-
-
-class DenseFeatures(NamedTuple):
-    """What one pass through a network gives.
-
-    Attributes:
-        features: [B, D, h, w] in the space of the words, not normalised.
-        keys: [B, K, h, w] key features for key smoothing, or None where there are none.
-        tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
-        cls: [B, D] the class token, read like the patches; None where there is none.
-        overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
-        objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
-        whole: [B, D] embedding of the picture as CLIP was trained to give it; None unless asked for.
-        levels: [B, F, h, w] features of several depths on top of each other, of mean square 1 each; None unless asked
-            for.
-    """
-
-    features: Tensor
-    keys: Tensor | None
-    tokens: Tensor
-    cls: Tensor | None = None
-    overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
-    objectness: Tensor | None = None
-    whole: Tensor | None = None
-    levels: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How an image tower is read, beside the method.
-
-    Attributes:
-        activation, ln_eps: forced on the tower, weights still shared; None keeps its own. A ResNet has neither.
-        keys: hand out keys, where the tower has any.
-        guide: the other network, for a method that asks for one.
-        black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
-        whole: hand out the embedding of the image as well; costs the replaced blocks once more.
-        levels: hand out features of several depths as well.
-    """
-
-    activation: str | None = None
-    ln_eps: float | None = None
-    keys: bool = False
-    guide: Guide | None = None
-    black: Tensor | None = None
-    whole: bool = False
-    levels: bool = False
-
-
-class Reader(Protocol):
-    """A network that is read densely."""
-
-    @property
-    def patch(self) -> int:
-        """Pixels between two features: the patch of a ViT, the output stride of a ResNet."""
-
-    def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
-        """One feature for each patch, ceil(H / patch) x ceil(W / patch).
-
-        Args:
-            image: normalised [B, 3, H, W].
-            regions: [B, H, W] numbers of regions, 0 for none; for a method that asks for them, and else left out.
-        """
-
-    def logits(self, features: Tensor, text_embeds: Tensor) -> Tensor:
-        """Features [B, D, h, w] and words [Q, D] -> scores [B, Q, h, w], before the softmax scale, in float32."""
-
-
-class DenseModel(Protocol):
-    """A network whose features live in the space of words: a frozen CLIP, or a student of one.
-
-    Attributes:
-        name: architecture, for people and for records.
-        pretrained: which weights.
-        fingerprint: equal for equal weights.
-        mean, std: of pictures in [0, 1].
-        image_size: side of the windows by default; 0 for the whole picture.
-        short_side: side to which pictures are resized by default; 0 keeps their own size.
-        logit_scale: factor on scores before the softmax.
-        words: what it was taught, where it knows nothing else; else None.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def pretrained(self) -> str: ...  # noqa: D102
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-    @property
-    def mean(self) -> tuple[float, float, float]: ...  # noqa: D102
-    @property
-    def std(self) -> tuple[float, float, float]: ...  # noqa: D102
-    @property
-    def image_size(self) -> int: ...  # noqa: D102
-    @property
-    def short_side(self) -> int: ...  # noqa: D102
-    @property
-    def logit_scale(self) -> float: ...  # noqa: D102
-    @property
-    def words(self) -> frozenset[str] | None: ...  # noqa: D102
-
-    def reader(self, method: Method | None, how: Reading) -> Reader:
-        """How its features are read; both concern a CLIP, and a student refuses them."""

@@ -56,6 +56,7 @@ class LogitMaps:
         nearest: repeat cells instead of interpolating.
         probabilities: the maps are compared as they are, without scale and softmax.
         at_full_size: what happens to them there, in order.
+        mass: [h, w] how much each cell of the one map counts where maps of windows are averaged; None: all the same.
         excluded: bool [Q], words that may not win, though they take part in the softmax.
     """
 
@@ -67,6 +68,7 @@ class LogitMaps:
     nearest: bool = False
     probabilities: bool = False
     at_full_size: tuple[PixelRefinement, ...] = ()
+    mass: Tensor | None = None
     excluded: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> LogitMaps:

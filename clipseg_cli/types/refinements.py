@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
     from clipseg_cli.types.classes import ClassList
-    from clipseg_cli.types.dense import DenseFeatures
-    from clipseg_cli.types.logits import LogitMaps
+    from clipseg_cli.types.logits import LogitMaps, Tile
     from clipseg_cli.types.memory import Recall
+    from clipseg_cli.types.reading import DenseFeatures
 
-Scope = Literal["window", "grid", "region", "pixel", "image", "labels"]
-"""What a step looks at: the windows of a batch right behind the network, the map on the grid of patches, the regions
-of the image, pixels and their neighbours at full size, all pixels of the image at once, or the labels of the image once
-all of them are decided."""
+Scope = Literal["window", "graph", "grid", "region", "pixel", "image", "labels"]
+"""What a step looks at: the windows of a batch right behind the network, the patches of all windows of an image before
+they are merged, the map on the grid of patches, the regions of the image, pixels and their neighbours at full size, all
+pixels of the image at once, or the labels of the image once all of them are decided."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class Words:
         classes: what they stand for.
         class_of: [Q] class id of each word, in the type of the label map.
         scale: factor on cosines before a softmax inside a refinement.
+        text_embeds: [Q, D] unit vectors of the words; of a student without words of its own, weights of its classes.
     """
 
     classes: ClassList
     class_of: Tensor
     scale: float
+    text_embeds: Tensor
 
     def of(self, class_id: int) -> Tensor:
         """Bool [Q]: the words of a class."""
@@ -49,11 +51,15 @@ class WindowBatch:
         logits: [B, Q, h, w] cosines.
         dense: the features that they come from.
         whole: [B, Q] cosines of the windows as wholes; None unless a refinement needs them.
+        images: [B, 3, H, W] normalised.
+        embed: images [n, 3, H, W] -> embeddings [n, D] as CLIP was trained to give them; None where there are none.
     """
 
     logits: Tensor
     dense: DenseFeatures
     whole: Tensor | None = None
+    images: Tensor | None = None
+    embed: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,22 +69,28 @@ class Context:
     Attributes:
         words: that compete.
         image: gives the image at network size, [3, h, w] normalised; made only for a step that looks at it.
+        colours: the same as sRGB in [0, 1].
         size: (H, W) of the labels.
         softmax_scale: factor on cosines before the softmax that decides.
         key_norm: axis over which a protocol normalises keys.
         observed: name of a refinement -> what it noted of the windows, [P, ...].
         auxiliary: name of an auxiliary network -> what it says of the whole image; "regions" are its ids, int32
             [1, H, W] at the size of the image itself, 0 where there is none.
+        windows: [P] where the parts that the network saw lie in the image at network size.
+        guided: the auxiliary network of `--guide` saw the windows too.
         recall: what labelled images taught, for the step that asks it.
     """
 
     words: Words
     image: Callable[[], Tensor]
+    colours: Callable[[], Tensor]
     size: tuple[int, int]
     softmax_scale: float
     key_norm: Literal["token", "position"]
     observed: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    windows: Sequence[Tile] = ()
+    guided: bool = False
     recall: Recall | None = None
 
 
@@ -118,15 +130,17 @@ class Refinement:
     """One step; a file in `refinements/` that declares REFINEMENT is in the registry.
 
     Attributes:
-        refine: the step; None for scopes "window" and "labels".
+        refine: the step; None for the scopes "window", "graph" and "labels".
         scope: what it looks at.
         order: steps of a scope run by ascending order.
         change: scope "window": (windows, words) -> logits [B, Q, h, w].
+        spread: scope "graph": (maps of all windows of an image, context, value) -> the same, refined together.
         observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
             are hyper-parameters.
         relabel: scope "labels": the step behind the decision.
-        needs: of "keys", "whole" and "levels", what the network has to hand out for it; of "background", that a class
-            is it; any other name is a key of `Context.auxiliary`: "regions", "saliency".
+        chosen_by: name of the option that turns it on, and the values that do; empty for an option of its own name.
+        needs: of "keys", "values", "whole", "attention" and "levels", what the network has to hand out for it; of
+            "background", that a class is it; any other name is a key of `Context.auxiliary`: "regions", "saliency".
         ranges: hyper-parameter -> (least, most).
         summary: one line for help texts.
         paper: arXiv id.
@@ -137,8 +151,10 @@ class Refinement:
     scope: Scope
     order: int = 0
     change: Callable[..., Tensor] | None = None
+    spread: Callable[..., list[LogitMaps]] | None = None
     observe: Callable[..., Tensor] | None = None
     relabel: RelabelFn | None = None
+    chosen_by: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     summary: str = ""

@@ -44,7 +44,7 @@ class DenseResNet:
                 hint="choose another --method, or a model such as ViT-B-16",
             )
         self.visual, self.method, self.mix, self.guide = visual, method, method.attention, how.guide
-        self.keys, self.pooled, self.levels = how.keys, how.whole, how.levels
+        self.keys, self.pooled, self.levels, self.values = how.keys, how.whole, how.levels, how.values
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
@@ -62,14 +62,17 @@ class DenseResNet:
         features = pool.c_proj(merge_heads(self.mix(q, k, v, grid)))  # [B, N, D]
         keys = to_grid(key[:, 1:], grid) if self.keys else None
         maps = to_grid(features[:, 1:], grid)
-        if self.method.pool is not None and self.guide is not None:
-            maps = self.method.pool(maps, self.guide(image))
+        guide = None if self.guide is None else self.guide(image)
+        if self.method.pool is not None and guide is not None:
+            maps = self.method.pool(maps, guide)
         return DenseFeatures(
             maps,
             keys,
             x,
             features[:, 0],
             whole=self._embedding(seq, grid) if self.pooled else None,
+            values=to_grid(merge_heads(v)[:, 1:], grid) if self.values else None,
+            guide=guide,
             levels=stack_levels((x, maps)) if self.levels else None,
         )
 
@@ -107,20 +110,23 @@ class DenseConv:
                 hint="choose --method maskclip, or a model such as ViT-B-16",
             )
         self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, how.guide
-        self.pooled, self.levels = how.whole, how.levels
+        self.pooled, self.levels, self.values = how.whole, how.levels, how.values
         self.patch = patch_of(visual)
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage."""
         x = self.trunk.forward_features(image)  # [B, W, h, w]
         features = to_grid(self._ending(x), (x.shape[2], x.shape[3]))
-        if self.method.pool is not None and self.guide is not None:
-            features = self.method.pool(features, self.guide(image))
+        guide = None if self.guide is None else self.guide(image)
+        if self.method.pool is not None and guide is not None:
+            features = self.method.pool(features, guide)
         return DenseFeatures(
             features,
             None,
             x,
             whole=self._mean(x) if self.pooled else None,
+            values=x if self.values else None,
+            guide=guide,
             levels=stack_levels((x, features)) if self.levels else None,
         )
 

@@ -18,11 +18,11 @@ from torch import nn
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
-from clipseg_cli.ops.attention import to_grid
+from clipseg_cli.ops.attention import merge_heads, to_grid
 from clipseg_cli.ops.levels import spread, stack_levels
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
-from clipseg_cli.types import DenseFeatures, Reading, Tokens
+from clipseg_cli.types import DenseFeatures, Reading, Scene, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,12 +45,18 @@ class DenseTransformer:
         how: what else is asked for.
 
     Raises:
-        ModelError: the guide looks into a block that the method replaces.
+        ModelError: the guide looks into a block that the method replaces, or the method lacks the words.
     """
 
     def __init__(self, tower: Tower, method: Method, how: Reading = AS_TRAINED) -> None:
         self.tower, self.method = tower, method
         self.guide, self.black, self.keys, self.pooled = how.guide, how.black, how.keys, how.whole
+        self.values, self.attention, self.text_embeds = how.values, how.attention, how.text_embeds
+        if method.read_twice is not None and how.text_embeds is None:
+            raise ModelError(
+                "this method reads with the words in sight, and there are none",
+                hint="choose another --method",
+            )
         self.depths = spread(tower.depth) if how.levels else ()
         self.tap = _tapped(how.guide, tower.depth, method.blocks)
         self.patch = tower.patch
@@ -61,11 +67,12 @@ class DenseTransformer:
         What happens to sides that are no multiple of the patch is the method's (`Method.padding`); what is added to
         them is a region of its own.
         """
+        picture = image
         image, overhang = self._fit(image)
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
         prefix = self.tower.prefix
         x = self.tower.embed(image, grid, self.method.positions)
-        blocks = self.tower.blocks(grid)
+        start, blocks = x, self.tower.blocks(grid)
         behind = max(0, len(blocks) - self.method.blocks)
         inner, inputs = None, []
         for i, block in enumerate(blocks[:behind]):
@@ -78,7 +85,11 @@ class DenseTransformer:
             inputs.append(to_grid(x[:, prefix:], grid))
         seen = image if inner is None else inner
         guide = None if self.guide is None else self.guide(seen)
-        if self.method.read_regions is not None:
+        if self.method.read_twice is not None:
+            assert self.text_embeds is not None  # or else this was not made
+            scene = Scene(picture, self.text_embeds, lambda patches: self.tower.ending(patches)[1])
+            found = self.method.read_twice(blocks[behind:], x, grid, scene)
+        elif self.method.read_regions is not None:
             assert regions is not None  # or else nobody asked for its source
             own = _fit_regions(regions, (image.shape[2], image.shape[3]), overhang)
             found = self.method.read_regions(blocks[behind:], x, grid, guide, own)
@@ -90,7 +101,7 @@ class DenseTransformer:
         features = to_grid(projected, found.grid)
         if self.method.pool is not None and guide is not None:
             features = self.method.pool(features, guide)
-        keys, whole = self._aside(blocks[behind:], x, grid)
+        keys, values, whole = self._aside(blocks[behind:], x, grid)
         return DenseFeatures(
             features,
             None if keys is None else upsample(keys, (features.shape[2], features.shape[3])),
@@ -100,6 +111,9 @@ class DenseTransformer:
             None if self.guide is None else self.guide.objectness(seen),
             whole,
             stack_levels((*inputs, to_grid(tokens, found.grid), features)) if self.depths else None,
+            values,
+            guide,
+            self._attention(start, grid) if self.attention else None,
         )
 
     logits = staticmethod(cosine_logits)
@@ -123,20 +137,35 @@ class DenseTransformer:
             x = block.feed(x + block.scaled(block.project(F.scaled_dot_product_attention(q, k, v))))
         return self.tower.pooled(x)
 
+    def _attention(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What patches attend to, in the mean of all blocks but the last, as they were trained: [B, Nh, n, n]."""
+        prefix, total, blocks = self.tower.prefix, None, self.tower.blocks(grid)[:-1]
+        for block in blocks:
+            q, k, _ = block.qkv(block.normed(x))
+            weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)[:, :, prefix:, prefix:]
+            total = weights if total is None else total + weights
+            x = block(x)
+        if total is None:
+            raise ModelError("a tower of one block has no attention in front of the last")
+        mean: Tensor = total / len(blocks)
+        return mean
+
     def _aside(
         self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """What the replaced blocks would say as they were trained: keys [B, W, h, w], and the embedding [B, D]."""
-        if not (self.keys or self.pooled):
-            return None, None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What the replaced blocks say as they were trained: keys and values [B, W, h, w], the embedding [B, D]."""
+        if not (self.keys or self.pooled or self.values):
+            return None, None, None
         for block in blocks[:-1]:
             x = block(x)
-        last, keys = blocks[-1], None
-        if self.keys:
-            # As published, keys pass the output projection like values do.
-            projected = last.project(last.qkv(last.normed(x))[1])
-            keys = to_grid(projected[:, self.tower.prefix :], grid)
-        return keys, self.tower.pooled(last(x)) if self.pooled else None
+        last, keys, values, prefix = blocks[-1], None, None, self.tower.prefix
+        if self.keys or self.values:
+            _, k, v = last.qkv(last.normed(x))
+            if self.keys:  # as published, keys pass the output projection like values do
+                keys = to_grid(last.project(k)[:, prefix:], grid)
+            if self.values:
+                values = to_grid(merge_heads(v)[:, prefix:], grid)
+        return keys, values, self.tower.pooled(last(x)) if self.pooled else None
 
     def _fit(self, image: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
         """Whole patches, and by how many pixels the result is to be cut: (top, bottom, left, right)."""
@@ -206,6 +235,11 @@ def dense_reader(
         raise ModelError(
             f"cannot read this image tower densely: {reason}",
             hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
+        )
+    if how.attention and (type(visual).__name__ == "ModifiedResNet" or is_convolutional(visual)):
+        raise ModelError(
+            "this step looks at attention between patches, and this tower has no blocks with it",
+            hint="leave out --presence freecp, or choose a model such as ViT-B-16",
         )
     if type(visual).__name__ == "ModifiedResNet":
         return DenseResNet(visual, method, how)

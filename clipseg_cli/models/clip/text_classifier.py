@@ -73,6 +73,24 @@ def compute_embeds(
     device: torch.device,
 ) -> Tensor:
     """The embeddings of `embed_words` without the cache."""
+    words = embed_prompts(model, tokenizer, prompts, device=device)
+
+    @torch.inference_mode()
+    def average(embeds: Tensor) -> Tensor:
+        return torch.stack([average_prompts(word) for word in embeds])
+
+    return map_single_threaded(average, [words], device)[0]
+
+
+@torch.inference_mode()
+def embed_prompts(
+    model: nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    prompts: Sequence[Sequence[str]],
+    *,
+    device: torch.device,
+) -> Tensor:
+    """Raw outputs [Q, T, D] of the text tower for every word in every template; arguments as for `embed_words`."""
     flat = [prompt for word in prompts for prompt in word]
     # Prompts of one length share a batch, so that short ones are not padded to the longest.
     tokens = tokenizer(flat)
@@ -83,13 +101,9 @@ def compute_embeds(
     def embed(batch: Tensor) -> Tensor:
         return encode_text(model, tokens[batch].to(device)).float()
 
-    @torch.inference_mode()
-    def average(embeds: Tensor) -> Tensor:
-        return torch.stack([average_prompts(word) for word in embeds.split([len(word) for word in prompts])])
-
     parts = map_single_threaded(embed, order.split(PROMPTS_PER_BATCH), device)
-    embeds = torch.cat(parts)[order.argsort().to(device)]
-    return map_single_threaded(average, [embeds], device)[0]
+    embeds: Tensor = torch.cat(parts)[order.argsort().to(device)].unflatten(0, (len(prompts), -1))
+    return embeds
 
 
 def encode_text(model: Any, tokens: Tensor) -> Tensor:
