@@ -52,9 +52,15 @@ def decoder(image: Picture, name: str, *, max_megapixels: float) -> Callable[[],
     if isinstance(image, (str, os.PathLike)):
         return partial(_read_file, os.fspath(image), max_megapixels)
     try:
-        return partial(_itself, _taken(image, source, max_megapixels))
+        taken = _taken(image, source, max_megapixels)
     except (ClipsegError, TypeError) as error:
-        return partial(_fail, error)
+        wrong = error  # said when it is asked for, as of a file
+
+        def fail() -> DecodedImage:
+            raise wrong
+
+        return fail
+    return lambda: taken
 
 
 def require_many(images: object) -> None:
@@ -66,14 +72,6 @@ def require_many(images: object) -> None:
     one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
     if one or not hasattr(images, "__iter__") or (isinstance(images, np.ndarray) and images.ndim < 4):
         raise TypeError(f"many images are expected here, not one {type(images).__name__}")
-
-
-def _itself(image: DecodedImage) -> DecodedImage:
-    return image
-
-
-def _fail(error: Exception) -> DecodedImage:
-    raise error
 
 
 def _read_file(name: str | bytes, max_megapixels: float) -> DecodedImage:

@@ -31,6 +31,7 @@ _ELSEWHERE = {
     "name",
     "shard",
 }
+"""Options that change no label, or that stand elsewhere in the manifest."""
 
 
 def run_identity(

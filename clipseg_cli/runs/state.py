@@ -127,14 +127,12 @@ class RunState:
 
     def sentences(self) -> Iterator[str]:
         """What a user should be told."""
-        if len(self.corrected) == 1:
-            yield f"{_counted(self.corrected, 'label')} changed since this run wrote it, and stays as it is"
-        elif self.corrected:
-            yield f"{_counted(self.corrected, 'label')} changed since this run wrote them, and stay as they are"
-        if len(self._replaced) == 1:
-            yield f"{_counted(self._replaced, 'picture')} replaced since it was labelled, and is labelled again"
-        elif self._replaced:
-            yield f"{_counted(self._replaced, 'picture')} replaced since they were labelled, and are labelled again"
+        if self.corrected:
+            rest = "it, and stays as it is" if len(self.corrected) == 1 else "them, and stay as they are"
+            yield f"{_counted(self.corrected, 'label')} changed since this run wrote {rest}"
+        if self._replaced:
+            rest = "it was labelled, and is" if len(self._replaced) == 1 else "they were labelled, and are"
+            yield f"{_counted(self._replaced, 'picture')} replaced since {rest} labelled again"
 
     def require_labels(self) -> None:
         """Prove that what this process has written is still there.
