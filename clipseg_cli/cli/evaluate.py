@@ -84,7 +84,7 @@ def evaluate(
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
 ) -> None:
-    """Score label maps against ground truth: those of a model, or the pictures that any tool has made.
+    """Score label maps against ground truth: those of a model, or the images that any tool has made.
 
     Prints the IoU of each class, mIoU and accuracies, and what was published for the same benchmark; writes
     results.json, results.csv and confusion.png. Without a data set it takes the newest student beside its teacher, or

@@ -41,7 +41,7 @@ def train(
 
     Without --labels or --dataset it learns from the newest run of clipseg pseudolabel. The labels guide at first,
     then the student labels for itself. Writes a run folder: checkpoints, log.csv, TensorBoard,
-    curves.png and predictions.png. The result labels pictures with clipseg segment --student RUN.
+    curves.png and predictions.png. The result labels images with clipseg segment --student RUN.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     config = opt.config_from(TrainConfig, ctx.params)

@@ -45,13 +45,13 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """One published mIoU on corrupted pictures.
+    """One published mIoU on corrupted images.
 
     Attributes:
         method, backbone: as in `Published`.
         corruption: its name ("speckle_noise").
         severity: 1 to 5.
-        value: mIoU in % on the corrupted pictures.
+        value: mIoU in % on the corrupted images.
         clean: mIoU in % on the untouched ones.
         source: where both come from.
     """
@@ -115,7 +115,7 @@ def _is_of(published: str, method: str) -> bool:
 
 
 def validation_images(benchmark: str) -> int | None:
-    """Pictures in the validation split that the published figures are about; None for an unknown benchmark."""
+    """Images in the validation split that the published figures are about; None for an unknown benchmark."""
     return _facts()["validation_images"].get(benchmark)  # type: ignore[no-any-return]
 
 
@@ -132,7 +132,7 @@ def zero_shot_rows(benchmark: str) -> tuple[list[ZeroShot], str, str]:
 
 
 def corruption_rows(benchmark: str) -> list[Corrupted]:
-    """Results that were published for corrupted pictures of a benchmark; mostly none."""
+    """Results that were published for corrupted images of a benchmark; mostly none."""
     facts = _facts()["corruption"]
     common = ("method", "backbone", "corruption", "severity", "clean")
     return [

@@ -67,7 +67,7 @@ def run_identity(
 
 
 def dataset_identity(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Which pictures of which data set a run is about.
+    """Which images of which data set a run is about.
 
     Args:
         dataset: where they are.

@@ -68,14 +68,14 @@ class Guide(Protocol):
 
     @property
     def inner(self) -> int | None:
-        """The block of CLIP that it looks into, from the end if below 0; None: it looks at the picture itself."""
+        """The block of CLIP that it looks into, from the end if below 0; None: it looks at the image itself."""
 
     @property
     def fingerprint(self) -> str:
         """Equal for equal weights."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalised picture [B, 3, H, W], or patches of the inner block [B, W, h, w] -> [B, Dg, hg, wg]."""
+        """Normalised image [B, 3, H, W], or patches of the inner block [B, W, h, w] -> [B, Dg, hg, wg]."""
 
     def objectness(self, x: Tensor) -> Tensor | None:
         """The same -> logits [B, 1, hg, wg] of being an object; None where it does not know."""
@@ -106,10 +106,10 @@ class PoolFn(Protocol):
 
 @dataclass(frozen=True)
 class Pyramid:
-    """How a picture is cut into square patches that are classified as whole pictures, scale by scale.
+    """How an image is cut into square patches that are classified as whole images, scale by scale.
 
     Attributes:
-        parts: side of the patches of each scale, as a part of the short side of the picture.
+        parts: side of the patches of each scale, as a part of the short side of the image.
         weights: of the scales.
         stride: patches follow each other by a side divided by this; 2 overlaps them by half.
         nearest: where grids are stretched as published, repeat their cells instead of interpolating.
@@ -133,15 +133,15 @@ class Method:
         blocks: how many of them `read` gets, as far as the tower has them.
         pool: what becomes of the features after the projection.
         pointwise: towers without attention are read in this way too, position by position.
-        pyramid: the picture is not read densely, but patch by patch with whole-image CLIP.
+        pyramid: the image is not read densely, but patch by patch with whole-image CLIP.
         guided: `read` or `pool` takes features of another network, of the user's choice.
         positions: how position embeddings are brought to another grid; see `ops.positions`.
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
             right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
-            picture, but cut to it where the padding is "around".
+            image, but cut to it where the padding is "around".
         ranges: hyper-parameter -> (least, most). They are keyword arguments of `attention`, `read` and `pool` with
             defaults, the fields of a pyramid, or "blocks".
-        cost: time of a picture relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
+        cost: time of an image relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
             ViT-B-16, CPU).
         summary: one line for `clipseg models --methods` and help texts.
         paper: arXiv id.
@@ -176,7 +176,7 @@ class DenseFeatures(NamedTuple):
         cls: [B, D] the class token, read like the patches; None where there is none.
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
-        whole: [B, D] embedding of the picture as CLIP was trained to give it; None unless asked for.
+        whole: [B, D] embedding of the image as CLIP was trained to give it; None unless asked for.
     """
 
     features: Tensor
@@ -229,9 +229,9 @@ class DenseModel(Protocol):
         name: architecture, for people and for records.
         pretrained: which weights.
         fingerprint: equal for equal weights.
-        mean, std: of pictures in [0, 1].
-        image_size: side of the windows by default; 0 for the whole picture.
-        short_side: side to which pictures are resized by default; 0 keeps their own size.
+        mean, std: of images in [0, 1].
+        image_size: side of the windows by default; 0 for the whole image.
+        short_side: side to which images are resized by default; 0 keeps their own size.
         logit_scale: factor on scores before the softmax.
         words: what it was taught, where it knows nothing else; else None.
     """

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """An exclusive label map with its confidence, at the picture's own size.
+    """An exclusive label map with its confidence, at the image's own size.
 
     Attributes:
         labels: [H, W] class ids; uint8 up to 255 classes, uint16 beyond.
         scores: [H, W] float32 in [0, 1], probability of the label that won.
         classes: what the ids mean.
-        image: the picture that was segmented.
+        image: the image that was segmented.
         class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
             time; None unless asked for.
     """
@@ -58,7 +58,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How much of one picture one class took: pixel count, share in [0, 1], mean confidence or None."""
+    """How much of one image one class took: pixel count, share in [0, 1], mean confidence or None."""
 
     id: int
     name: str
