@@ -94,7 +94,20 @@ class Colors:
 def reader_of(name: str) -> Any:
     method = METHODS.get(name)
     guide = Colors() if method.guided else None
-    return dense_reader(tower(), method, Reading(keys=True, guide=guide, whole=True))
+    return with_regions(dense_reader(tower(), method, Reading(keys=True, guide=guide, whole=True)), method)
+
+
+def with_regions(reader: Any, method: Any) -> Any:
+    """The reader, with squares of 16 pixels as regions where the method asks for some; the first is in none."""
+    if method.read_regions is None:
+        return reader
+
+    def read(image: torch.Tensor) -> Any:
+        rows, columns = (torch.arange(side) // 16 for side in image.shape[2:])
+        squares = rows[:, None] * 100 + columns
+        return reader(image, squares.expand(len(image), -1, -1))
+
+    return read
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -157,6 +170,7 @@ def test_the_embedding_beside_any_reading_is_that_of_open_clip(name: str) -> Non
         if method.attention is None and not hasattr(visual, "transformer"):
             continue
         reader = dense_reader(visual, method, Reading(guide=Colors() if method.guided else None, whole=True))
+        reader = with_regions(reader, method)
         batch = images(size, size)
         torch.testing.assert_close(reader(batch).whole, visual(batch), atol=1e-5, rtol=1e-4)
 

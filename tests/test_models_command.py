@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from clipseg_cli.cli.models import models
 from clipseg_cli.errors import UsageError
 from clipseg_cli.methods import METHODS
+from clipseg_cli.regions import REGIONS
 
 
 @pytest.fixture
@@ -142,6 +143,20 @@ def test_methods_are_those_of_the_registry(run):
         known["clip_diy"]["cost"] > 5 and known["proxyclip"]["guided"] and "kk" in known["naclip"]["variants"]
     )
     assert "maskclip" in run("--methods")
+
+
+def test_sources_of_regions_are_those_of_the_registry(run, monkeypatch):
+    listed = {row["name"]: row for row in json.loads(run("--regions", "--json"))}
+    assert sorted(listed) == REGIONS.names()
+    assert all(row["summary"] for row in listed.values())
+    assert listed["eomt"]["weights"] == "tue-mps/coco_panoptic_eomt_large_640"
+    assert [name for name, row in listed.items() if not row["weights"]] == ["folder", "superpixels"]
+    assert "superpixels" in run("--regions") and "superpixels" in run("--methods")
+    monkeypatch.setattr("clipseg_cli.cli.region_sources.find_spec", lambda name: None)
+    printed = " ".join(run("--regions").split())
+    assert "clipseg-cli[regions]" in printed.replace(" ", "")
+    with pytest.raises(UsageError, match="list different things"):
+        run("--regions", "--methods")
 
 
 def test_a_tower_that_cannot_be_read_is_refused_before_its_weights_are_fetched(cli, make_image, tmp_path):

@@ -94,7 +94,7 @@ def test_a_guide_sees_the_picture_as_it_was() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.9, 0.8, 0.7)
     normalised = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(SelfSupervisedGuide(vit, mean, std)(normalised), vit.features(image))
-    values = SelfSupervisedGuide(vit, mean, std, values=True)(normalised)
+    values = SelfSupervisedGuide(vit, mean, std, reads="values")(normalised)
     torch.testing.assert_close(values, vit.last_block(image).v)
 
 

@@ -19,11 +19,13 @@ from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.steps import plan_steps, read_chosen
 from clipseg_cli.methods import METHODS, naclip
 from clipseg_cli.refinements import REFINEMENTS
+from clipseg_cli.regions import REGIONS
 
 DEFAULT = find_protocol("default")
 ENTRIES = [(name, METHODS.get(name)) for name in METHODS.names()]
 ENTRIES += [(name, REFINEMENTS.get(name)) for name in REFINEMENTS.names()]
-FUNCTIONS = ("attention", "read", "pool", "refine", "change", "observe")
+ENTRIES += [(name, REGIONS.get(name)) for name in REGIONS.names()]
+FUNCTIONS = ("attention", "read", "read_regions", "pool", "refine", "change", "observe", "relabel", "open")
 
 
 def chosen(*texts: str, method: str = "maskclip", **options):
@@ -43,7 +45,7 @@ def test_every_keyword_of_a_function_can_be_set_and_has_a_range(name, entry):
     assert keywords <= set(entry.ranges), f"{name}: no range for {keywords - set(entry.ranges)}"
     for one in hyperparameters_of(entry).values():
         values = one.default if isinstance(one.default, tuple) else (one.default,)
-        assert all(value is None or one.low <= value <= one.high for value in values)
+        assert all(v is None or v in one.choices or one.low <= v <= one.high for v in values)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,9 @@ def test_a_text_becomes_the_type_of_the_default(default, text, value):
     [
         ("naclip.std", "wanted NAME.HYPERPARAMETER=VALUE"),
         ("naclip.=3", "wanted NAME.HYPERPARAMETER=VALUE"),
-        ("naclp.std=3", "no method, refinement or format 'naclp'"),
+        ("naclp.std=3", "no method, refinement, source of regions or format 'naclp'"),
+        ("superpixels.algorithm=quick", "quick is not felzenszwalb or slic"),
+        ("superpixels=1", "superpixels is a source of regions"),
         ("naclip.sdt=3", "naclip has no hyper-parameter 'sdt'"),
         ("naclip.std=0", "0 is not a number from 0.01 to 10000"),
         ("naclip.std=nan", "nan is not a number"),
@@ -89,6 +93,8 @@ def test_what_would_change_nothing_is_refused():
         chosen("naclip.std=3", method="sclip")
     with pytest.raises(UsageError, match=r"pamr.dilations does nothing without --pamr"):
         chosen("pamr.dilations=4")
+    with pytest.raises(UsageError, match=r"superpixels.scale does nothing without --regions superpixels"):
+        chosen("superpixels.scale=4", "region_vote=true", regions="folder=.")
     with pytest.raises(UsageError, match=r"--set pamr=... and --pamr say the same"):
         chosen("pamr=3", pamr=2)
 

@@ -14,7 +14,7 @@ from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
 from clipseg_cli.errors import UsageError
-from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.auxiliary import maps_by_name
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
@@ -102,6 +102,8 @@ class Segmenter:
         key_smoothing: float = InferenceConfig.key_smoothing,
         presence: bool = InferenceConfig.presence,
         pamr: int = InferenceConfig.pamr,
+        regions: str = InferenceConfig.regions,
+        region_vote: bool = InferenceConfig.region_vote,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
@@ -126,7 +128,9 @@ class Segmenter:
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
             presence: drop classes that are nowhere in the image.
             pamr: steps of pixel-adaptive refinement; 0 is off.
-            hyperparameters: of methods and refinements, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
+            regions: where masks of regions come from: "superpixels", "eomt", "mask2former", "sam2", or NAME=WEIGHTS.
+            region_vote: all pixels of a region take the label that most of them have.
+            hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
@@ -145,10 +149,10 @@ class Segmenter:
         options |= {"hyperparameters": checked_settings(hyperparameters), "device": str(device)}
         config = checked_config(**options)
         plan = plan_clip(config, find_protocol(config.protocol))
-        if saliency_folder(config):
+        if option := maps_by_name(config):
             raise UsageError(
-                "maps of saliency are found by the names of files, and images in memory have none",
-                hint='use "clip", "dino" or "found", or the command line',
+                f"maps of {option.strip('-')} are found by the names of files, and images in memory have none",
+                hint="name a network or an algorithm, or use the command line",
             )
         backbone = plan.backbone()
         auxiliary = plan.auxiliary_networks(backbone)

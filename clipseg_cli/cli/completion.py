@@ -32,11 +32,20 @@ def methods(incomplete: str) -> list[str]:
 
 
 def hyperparameters(incomplete: str) -> list[str]:
-    """Methods and refinements that may have some."""
+    """Methods, refinements and sources of regions that may have some."""
     from clipseg_cli.methods import METHODS
     from clipseg_cli.refinements import REFINEMENTS
+    from clipseg_cli.regions import REGIONS
 
-    return _begun([f"{name}." for name in (*METHODS.names(), *REFINEMENTS.names())], incomplete)
+    owners = (*METHODS.names(), *REFINEMENTS.names(), *REGIONS.names())
+    return _begun([f"{name}." for name in owners], incomplete)
+
+
+def regions(incomplete: str) -> list[str]:
+    """The files in `regions/`."""
+    from clipseg_cli.regions import REGIONS
+
+    return _begun(REGIONS.names(), incomplete)
 
 
 def benchmarks(incomplete: str) -> list[str]:
@@ -67,5 +76,6 @@ COMPLETIONS: dict[str, Callable[[str], list[str]]] = {
     "classes": benchmarks,
     "device": devices,
     "format": formats,
+    "source of regions": regions,
 }
 """Kind of an option -> what may stand there."""

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import PLAIN_WIDTH, Console, count, data_errors
+from clipseg_cli.cli.region_sources import region_rows, region_table
 from clipseg_cli.errors import UsageError, did_you_mean
 
 EXAMPLES = """
@@ -21,6 +22,7 @@ EXAMPLES = """
   clipseg models ViT-B-16
   clipseg models --cached --json
   clipseg models --methods
+  clipseg models --regions
 """
 
 TAGS_SHOWN = 6
@@ -36,6 +38,9 @@ def models(
     methods: Annotated[
         bool, typer.Option("--methods", help="List the ways to read dense labels instead.")
     ] = False,
+    regions: Annotated[
+        bool, typer.Option("--regions", help="List where masks of regions may come from instead.")
+    ] = False,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
@@ -45,14 +50,20 @@ def models(
     parameters its image and text side have.
     """
     console = Console(as_json=as_json, quiet=quiet)
+    if methods and regions:
+        raise UsageError("--methods and --regions list different things", hint="leave out one of them")
     with console.waiting("counting parameters"):
-        rows = _method_rows(matching) if methods else _model_rows(matching, cached)
+        rows = _rows(matching, cached, methods=methods, regions=regions)
     if as_json:
         console.document(rows)
     elif not quiet:
         with data_errors():
+            if regions:
+                _print(region_table(rows))
+                return
             _print(_method_table(rows) if methods else _model_table(rows))
             if methods and not matching:
+                _print(region_table(region_rows("")))
                 _print(_settings_table())
         if methods:
             console.say(
@@ -61,6 +72,12 @@ def models(
         else:
             readable = sum(row["dense"] for row in rows)
             console.say(f"{count(len(rows), 'architecture')}, {readable} readable densely; * on this machine")
+
+
+def _rows(matching: str, cached: bool, *, methods: bool, regions: bool) -> list[dict[str, Any]]:
+    if regions:
+        return region_rows(matching)
+    return _method_rows(matching) if methods else _model_rows(matching, cached)
 
 
 def _method_rows(matching: str) -> list[dict[str, Any]]:
@@ -75,7 +92,8 @@ def _method_rows(matching: str) -> list[dict[str, Any]]:
             "paper": method.paper,
             "reference": method.reference,
             "cost": method.cost,
-            "guided": method.guided,
+            "guided": bool(method.guided),
+            "regions": method.read_regions is not None,
             "variants": list(variants(name)),
             "hyperparameters": _hyperparameters(method),
             "published": asdict(average) if (average := published_average(name)) else None,
@@ -94,15 +112,16 @@ def _hyperparameters(entry: Any) -> list[dict[str, Any]]:
 
 
 def _settings_table() -> Table:
-    """What `--set` takes, of methods, refinements and formats."""
+    """What `--set` takes, of methods, refinements, sources of regions and formats."""
     from clipseg_cli.methods import METHODS
     from clipseg_cli.outputs import FORMATS
     from clipseg_cli.refinements import REFINEMENTS
+    from clipseg_cli.regions import REGIONS
 
     table = Table(box=None, pad_edge=False)
     for column in ("--set", "default", "takes"):
         table.add_column(column, no_wrap=column != "takes")
-    registries: tuple[Any, ...] = (METHODS, REFINEMENTS, FORMATS)
+    registries: tuple[Any, ...] = (METHODS, REFINEMENTS, REGIONS, FORMATS)
     for registry in registries:
         for owner in registry.names():
             for row in _hyperparameters(registry.get(owner)):
@@ -133,7 +152,8 @@ def _method_table(rows: list[dict[str, Any]]) -> Table:
     table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("published", no_wrap=True)
     for row in rows:
-        name = row["name"] + (" [yellow]--guide[/yellow]" if row["guided"] else "")
+        asks = "--regions" if row["regions"] else "--guide" if row["guided"] else ""
+        name = row["name"] + (f" [yellow]{asks}[/yellow]" if asks else "")
         paper = row["paper"].removeprefix("arXiv:")
         table.add_row(name, row["summary"], paper, f"{row['cost']:.1f}", _published(row))
     return table

@@ -12,7 +12,9 @@ from clipseg_cli.evaluation.comparison import Candidate, Comparison
 from clipseg_cli.evaluation.scoring import results_folder
 from clipseg_cli.inference.dataset import open_data, unseen_ids
 from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.inference.regions import check_regions
 from clipseg_cli.methods import METHODS, find_method
+from clipseg_cli.regions import REGIONS
 from clipseg_cli.utils.distributed import process_share
 
 if TYPE_CHECKING:
@@ -72,11 +74,18 @@ def _candidates_of(
         ClipsegError: the model itself cannot be loaded, or, if strict, a method cannot read it.
     """
     able, unable, plans = [], dict[str, ClipsegError](), []
+    voting = config.region_vote or any(_owner(text) == "region_vote" for text in config.hyperparameters)
+    if not voting and all(find_method(name).read_regions is None for name in names):
+        check_regions(config.regions, ())
     for name in names:
-        guide = config.guide if find_method(name).guided else ""
+        method = find_method(name)
+        settings = _settings_of(name, config.hyperparameters)
+        own: dict[str, Any] = {"method": name, "guide": config.guide if method.guided else ""}
+        if not voting and method.read_regions is None:  # it has no use for them
+            own["regions"] = ""
+            settings = tuple(text for text in settings if _owner(text) not in REGIONS.names())
         try:
-            own_settings = _settings_of(name, config.hyperparameters)
-            changed = dataclasses.replace(config, method=name, guide=guide, hyperparameters=own_settings)
+            changed = dataclasses.replace(config, **own, hyperparameters=settings)
             plans.append(plan_clip(changed, protocol))
         except ClipsegError as error:
             if strict:
@@ -86,17 +95,17 @@ def _candidates_of(
     classes = len(dataset.classes)
     for plan in plans:
         assert backbone is not None
-        own: Any = plan.config
+        chosen: Any = plan.config
         try:
             predictor = plan.predictor(backbone, dataset.classes)
         except ClipsegError as error:
             if strict:
                 raise
-            unable[own.method] = error
+            unable[chosen.method] = error
             continue
         matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
         label = f"{backbone.name} / {backbone.pretrained}"
-        able.append(Candidate(own.method, label, own, backbone, predictor, plan.templates, matrix))
+        able.append(Candidate(chosen.method, label, chosen, backbone, predictor, plan.templates, matrix))
     return able, unable
 
 
@@ -104,9 +113,14 @@ def _base(name: str) -> str:
     return name.replace("-", "_").partition(":")[0]
 
 
+def _owner(text: str) -> str:
+    """What a text of `--set` is about."""
+    return _base(text.partition("=")[0].partition(".")[0].strip())
+
+
 def _method_of(text: str) -> str | None:
     """The method that a text of `--set` is about; None where it is about something else."""
-    owner = _base(text.partition("=")[0].partition(".")[0].strip())
+    owner = _owner(text)
     return owner if owner in METHODS.names() else None
 
 

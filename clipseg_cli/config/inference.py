@@ -10,8 +10,14 @@ from clipseg_cli.config.constants import BACKGROUND_WORDS, BUNDLED_MODEL, PLAIN_
 from clipseg_cli.config.options import INFERENCE, MAIN, METHOD, MODEL, OUTPUT, WORDS, folder, option
 from clipseg_cli.config.protocols import PROTOCOLS
 
-REFINEMENTS = ("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr")
+REFINEMENTS = (
+    *("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr"),
+    *("regions", "region_vote"),
+)
 """Options that make other labels of what a method reads."""
+
+OF_PIXELS = ("pamr", "regions", "region_vote")
+"""Those of them that look at pixels, whoever labels."""
 
 OF_A_CLIP = (
     "model",
@@ -19,9 +25,9 @@ OF_A_CLIP = (
     "method",
     "protocol",
     "templates",
-    *(name for name in REFINEMENTS if name != "pamr"),
+    *(name for name in REFINEMENTS if name not in OF_PIXELS),
 )
-"""Options that mean nothing for a student, which is used as it was trained; PAMR looks at pixels, whoever labels."""
+"""Options that mean nothing for a student, which is used as it was trained."""
 
 TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
 """How a CLIP labels, beside its weights; a student remembers it of its teacher."""
@@ -128,8 +134,8 @@ class InferenceConfig:
     )
     guide: str = option(
         "",
-        "The auxiliary network of proxyclip and dinoiser: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, or a head "
-        "of CLIP-DINOiser.",
+        "The auxiliary network of proxyclip, dinoiser and corrclip: dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, "
+        "or a head of CLIP-DINOiser.",
         panel=METHOD,
         metavar="NAME",
     )
@@ -177,10 +183,25 @@ class InferenceConfig:
         metavar="STEPS",
         within=(0, 100),
     )
+    regions: str = option(
+        "",
+        "Where masks of regions come from: superpixels (no weights), folder=DIR (id maps by the names of the images), "
+        "eomt, mask2former or sam2 (networks; =WEIGHTS names others, on the hub or in a folder). clipseg models "
+        "--regions lists them.",
+        panel=METHOD,
+        metavar="NAME",
+        kind="source of regions",
+    )
+    region_vote: bool = option(
+        False,
+        "All pixels of a region take the label that most of them have; needs --regions.",
+        panel=METHOD,
+        flags=("--region-vote",),
+    )
     hyperparameters: tuple[str, ...] = option(
         (),
-        "A hyper-parameter of a method or refinement: naclip.std=3, pamr.dilations=8,16. Repeat for more; clipseg "
-        "models --methods lists them.",
+        "A hyper-parameter of a method, refinement or source of regions: naclip.std=3, pamr.dilations=8,16. Repeat for "
+        "more; clipseg models --methods lists them.",
         panel=METHOD,
         metavar="NAME=VALUE",
         flags=("--set",),

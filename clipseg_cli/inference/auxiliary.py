@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.config import BEST, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ModelError, UsageError, hinting
+from clipseg_cli.inference.regions import reads_names
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 from clipseg_cli.models.auxiliary.saliency import ClipCut, Found, LeastAttended
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedViT
     from clipseg_cli.models.clip.backbones import Backbone
-    from clipseg_cli.types import Guide, Method
+    from clipseg_cli.types import ClassList, Guide, Method
 
 FOUND_HEAD = "https://raw.githubusercontent.com/valeoai/FOUND/1ad22bacf1a6854faff1b5d4be300d54cad6f277/data/weights/decoder_weights.pt"
 """The commit in it fixes the content."""
@@ -45,7 +46,7 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
     Raises:
         UsageError: a guide that is missing or not asked for, or an unknown kind of saliency.
     """
-    if method.guided and not config.guide:
+    if method.guided is True and not config.guide:
         raise UsageError(
             f"--method {config.method_name} needs another network",
             hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
@@ -53,12 +54,26 @@ def check_guides(config: InferenceConfig, method: Method) -> None:
     if config.guide and not method.guided:
         raise UsageError(
             f"--method {config.method_name} asks no other network",
-            hint="leave out --guide, or use --method proxyclip",
+            hint="leave out --guide, or use --method proxyclip or corrclip",
         )
     kind = config.saliency.partition("=")[0]
     if kind not in KINDS and not _folder(config.saliency).is_dir():
         raise UsageError(
             f"unknown saliency '{config.saliency}'", hint=f"{', '.join(KINDS)}, or a folder of maps"
+        )
+
+
+def require_background(config: InferenceConfig, classes: ClassList) -> None:
+    """Saliency decides what is background, so that one of the classes has to be it.
+
+    Raises:
+        UsageError: none is.
+    """
+    asked = config.saliency_name(classes.background is not None) != NO_SALIENCY
+    if asked and classes.background is None:
+        raise UsageError(
+            f"--saliency {config.saliency} decides what is background, and there is none among the classes",
+            hint="name some with --background, or leave --saliency out",
         )
 
 
@@ -75,7 +90,7 @@ def load_guide(
     Raises:
         ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
     """
-    if not method.guided:
+    if not method.guided or not config.guide:
         return None
     if method.pool is not None and _folder(config.guide).is_file():
         tensors = read_checkpoint(_folder(config.guide)).tensors
@@ -86,7 +101,7 @@ def load_guide(
         return DinoiserHead.of(tensors).to(device)
     mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
     vit = load_self_supervised(config.guide, device, dtype)
-    return SelfSupervisedGuide(vit, mean, std, values=method.pool is not None)
+    return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads)
 
 
 def load_saliency(
@@ -133,6 +148,13 @@ def saliency_folder(config: InferenceConfig) -> Path | None:
     folder = _folder(config.saliency)
     known = config.saliency.partition("=")[0] in KINDS
     return None if known or not folder.is_dir() else folder
+
+
+def maps_by_name(config: InferenceConfig) -> str:
+    """The option whose maps are found by the names of images, as in "--saliency"; empty where there is none."""
+    if saliency_folder(config):
+        return "--saliency"
+    return "--regions" if reads_names(config.regions) else ""
 
 
 def _folder(text: str) -> Path:

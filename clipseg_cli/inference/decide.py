@@ -52,7 +52,7 @@ def decide(maps: LogitMaps, context: Context, background_threshold: float) -> De
 
 
 class ClassMaps:
-    """Probability maps of single classes, by a decision that was made.
+    """Probability maps of single classes, as they were when the pixels were decided, each by itself.
 
     Some are made at once, so that steps at full size are taken once for all words and not once for each class.
 

@@ -1,4 +1,4 @@
-"""`--set`: hyper-parameters of methods, refinements and output formats, checked against what their functions take.
+"""`--set`: hyper-parameters of methods, refinements, sources of regions and formats, checked against their functions.
 
 `--set naclip.std=3` sets one, `--set pamr.dilations=8,16` several numbers, and `--set pamr=10` turns a refinement on.
 """
@@ -15,12 +15,15 @@ from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.methods import METHODS, find_method
 from clipseg_cli.outputs import FORMATS
 from clipseg_cli.refinements import REFINEMENTS
-from clipseg_cli.types import Format, Refinement
+from clipseg_cli.regions import REGIONS
+from clipseg_cli.types import Format, Method, Refinement, RegionSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from clipseg_cli.types import Method
+    from clipseg_cli.utils.registry import Registry
+
+Entry = Method | Refinement | RegionSource | Format
 
 AUTO = "auto"
 """Text for a hyper-parameter that is found from the data unless it is given."""
@@ -28,17 +31,19 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """A number, a switch, or several numbers, that a function takes.
+    """A number, a switch, several numbers, or one of some words, that a function takes.
 
     Attributes:
         default: its value unless it is set; None for one that is found from the data.
         low, high: between which each number lies.
+        choices: all that a word may be.
     """
 
     name: str
     default: Any
-    low: float
-    high: float
+    low: float = 0.0
+    high: float = 0.0
+    choices: tuple[str, ...] = ()
 
     def read(self, text: str) -> Any:
         """The value that a text stands for.
@@ -48,6 +53,10 @@ class Hyperparameter:
         """
         if self.default is None and text == AUTO:
             return None
+        if self.choices:
+            if text not in self.choices:
+                raise ValueError(self.wanted())
+            return text
         if isinstance(self.default, tuple):
             return tuple(self._number(part, type(self.default[0])) for part in text.split(","))
         return self._number(text, float if self.default is None else type(self.default))
@@ -67,6 +76,8 @@ class Hyperparameter:
 
     def wanted(self) -> str:
         """What it takes, as in "a whole number from 1 to 16"."""
+        if self.choices:
+            return " or ".join(self.choices)
         one = self.default[0] if isinstance(self.default, tuple) else self.default
         if isinstance(one, bool):
             return "true or false"
@@ -83,31 +94,40 @@ class Chosen:
 
     Attributes:
         values: name of a refinement -> value of its option.
-        hyperparameters: name of a method or refinement -> its hyper-parameters.
+        hyperparameters: name of a method, refinement, source of regions or format -> its hyper-parameters.
     """
 
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     hyperparameters: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def of(self, name: str) -> Mapping[str, Any]:
-        """The hyper-parameters of one method or refinement."""
+        """The hyper-parameters of one of them."""
         return self.hyperparameters.get(name, {})
 
 
-def hyperparameters_of(entry: Method | Refinement | Format) -> dict[str, Hyperparameter]:
-    """All that can be set of a method, a refinement or a format, by name."""
+def hyperparameters_of(entry: Entry) -> dict[str, Hyperparameter]:
+    """All that can be set of a method, a refinement, a source of regions or a format, by name."""
     defaults = dict(_defaults(entry))
-    return {name: Hyperparameter(name, defaults[name], *entry.ranges[name]) for name in sorted(entry.ranges)}
+    found = {}
+    for name in sorted(entry.ranges):
+        span: Any = entry.ranges[name]
+        words = isinstance(defaults[name], str)
+        found[name] = Hyperparameter(name, defaults[name], **({"choices": span} if words else _span(span)))
+    return found
 
 
-def _defaults(entry: Method | Refinement | Format) -> Iterator[tuple[str, Any]]:
+def _span(span: tuple[float, float]) -> dict[str, Any]:
+    return {"low": span[0], "high": span[1]}
+
+
+def _defaults(entry: Entry) -> Iterator[tuple[str, Any]]:
     functions: Iterable[Any]
     if isinstance(entry, Refinement):
-        functions = (entry.refine, entry.change, entry.observe)
-    elif isinstance(entry, Format):
+        functions = (entry.refine, entry.change, entry.observe, entry.relabel)
+    elif isinstance(entry, Format | RegionSource):
         functions = (entry.open,)
     else:
-        functions = (entry.attention, entry.read, entry.pool)
+        functions = (entry.attention, entry.read, entry.read_regions, entry.pool)
         yield "blocks", entry.blocks
         if entry.pyramid is not None:
             yield from dataclasses.asdict(entry.pyramid).items()
@@ -122,7 +142,7 @@ def set_hyperparameters(method: Method, values: Mapping[str, Any]) -> Method:
         UsageError: they do not go together.
     """
     changed: dict[str, Any] = {}
-    for part in ("attention", "read", "pool"):
+    for part in ("attention", "read", "read_regions", "pool"):
         function = getattr(method, part)
         own = {k: v for k, v in values.items() if k in (getattr(function, "__kwdefaults__", None) or {})}
         if own:
@@ -162,10 +182,10 @@ def read_settings(texts: Sequence[str], switches: Mapping[str, Any]) -> Chosen:
             raise UsageError(
                 f"--set {text}: wanted NAME.HYPERPARAMETER=VALUE", hint="as in --set naclip.std=3"
             )
-        known = (*METHODS.names(), *REFINEMENTS.names(), *FORMATS.names())
+        known = (*METHODS.names(), *REFINEMENTS.names(), *REGIONS.names(), *FORMATS.names())
         if owner not in known:
             raise UsageError(
-                f"--set {text}: there is no method, refinement or format '{owner}'",
+                f"--set {text}: there is no method, refinement, source of regions or format '{owner}'",
                 hint=did_you_mean(owner, known),
             )
         try:
@@ -179,12 +199,7 @@ def read_settings(texts: Sequence[str], switches: Mapping[str, Any]) -> Chosen:
 
 
 def _find(owner: str, name: str) -> Hyperparameter:
-    entry: Method | Refinement | Format
-    if owner in METHODS.names():
-        entry = METHODS.get(owner)
-    else:
-        entry = REFINEMENTS.get(owner) if owner in REFINEMENTS.names() else FORMATS.get(owner)
-    known = hyperparameters_of(entry)
+    known = hyperparameters_of(_registry_of(owner).get(owner))
     found = known.get(name.replace("-", "_"))
     if found is None:
         raise UsageError(
@@ -194,10 +209,17 @@ def _find(owner: str, name: str) -> Hyperparameter:
     return found
 
 
+def _registry_of(owner: str) -> Registry[Any]:
+    registries: tuple[Registry[Any], ...] = (METHODS, REFINEMENTS, REGIONS, FORMATS)
+    return next(registry for registry in registries if owner in registry.names())
+
+
 def _switch(owner: str, switches: Mapping[str, Any]) -> Hyperparameter:
     if owner not in REFINEMENTS.names():
-        what, option = ("method", "--method") if owner in METHODS.names() else ("format", "--formats")
-        raise UsageError(f"--set {owner}=...: {owner} is a {what}", hint=f"choose it with {option} {owner}")
+        kind = _registry_of(owner).kind
+        raise UsageError(
+            f"--set {owner}=...: {owner} is a {kind}", hint=f"choose it with {_turned_on(owner)}"
+        )
     default = switches.get(owner, 0.0)
     if isinstance(default, str):
         raise UsageError(f"--set {owner}=...: it has an option of its own", hint=f"use --{owner}")
@@ -210,7 +232,7 @@ def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
     Args:
         chosen: what `--set` says.
         method: name of the method in use.
-        steps: names of the refinements and formats in use.
+        steps: names of the refinements, of the source of regions and of the formats in use.
 
     Raises:
         UsageError: a hyper-parameter would change nothing.
@@ -219,12 +241,16 @@ def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
     for owner, values in chosen.hyperparameters.items():
         if owner not in used:
             name = next(iter(values))
-            turn_on = f"--{owner.replace('_', '-')}"
-            if owner in METHODS.names():
-                turn_on = f"--method {owner}"
-            elif owner in FORMATS.names():
-                turn_on = f"--formats {owner}"
+            turn_on = _turned_on(owner)
             raise UsageError(f"--set {owner}.{name} does nothing without {turn_on}", hint=f"add {turn_on}")
+
+
+def _turned_on(owner: str) -> str:
+    """The option that has a method, refinement, source of regions or format take part."""
+    for registry, option in ((METHODS, "--method"), (REGIONS, "--regions"), (FORMATS, "--formats")):
+        if owner in registry.names():
+            return f"{option} {owner}"
+    return f"--{owner.replace('_', '-')}"
 
 
 def chosen_method(name: str, chosen: Chosen) -> Method:

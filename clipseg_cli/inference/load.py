@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.prompts import build_prompts, load_templates
-from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency
+from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency, require_background
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
-from clipseg_cli.inference.predictor import Predictor, require_background
+from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import check_window
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.inference.students import StudentPlan, plan_student
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
     import torch
 
     from clipseg_cli.config import InferenceConfig, Protocol
+    from clipseg_cli.inference.regions import Regions
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.types import ClassList, Guide, Method
 
 
 class AuxiliaryNetworks(NamedTuple):
-    """Networks beside CLIP: what a method asks, and what finds the foreground."""
+    """Beside CLIP: what a method asks, what finds the foreground, and where regions come from."""
 
     guide: Guide | None
     saliency: Saliency | None
+    regions: Regions | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class ModelPlan:
         return backbone
 
     def auxiliary_networks(self, backbone: Backbone) -> AuxiliaryNetworks:
-        """What the method and `--saliency` ask beside CLIP.
+        """What the method, `--saliency` and `--regions` ask beside CLIP.
 
         Raises:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
@@ -87,6 +90,7 @@ class ModelPlan:
         return AuxiliaryNetworks(
             load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
             load_saliency(self.config, backbone, self.device, self.dtype),
+            load_regions(self.config, self.chosen, self.device, self.dtype),
         )
 
     def predictor(
@@ -98,7 +102,7 @@ class ModelPlan:
         auxiliary: AuxiliaryNetworks | None = None,
     ) -> Predictor:
         """A predictor on a model that is loaded already; `auxiliary` saves loading other networks once more."""
-        guide, saliency = auxiliary or self.auxiliary_networks(backbone)
+        guide, saliency, regions = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -118,6 +122,7 @@ class ModelPlan:
             class_scores=class_scores,
             guide=guide,
             saliency=saliency,
+            regions=regions,
             chosen=self.chosen,
         )
 

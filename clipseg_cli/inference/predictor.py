@@ -9,60 +9,35 @@ import dataclasses
 from collections import defaultdict
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clipseg_cli.config import NO_SALIENCY, Protocol, ignore_value
 from clipseg_cli.data.images import resize_nearest
-from clipseg_cli.errors import UsageError
-from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.auxiliary import require_background, saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
 from clipseg_cli.inference.hyperparameters import Chosen
+from clipseg_cli.inference.parts import Crop, Labelled, Part, Picture
 from clipseg_cli.inference.prepare import Prepared, prepare
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
+from clipseg_cli.ops.regions import nearest_ids
 from clipseg_cli.types import Context, LogitMaps, Reading, Segmentation, WindowBatch, Words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
-    from clipseg_cli.inference.decide import Decision
-    from clipseg_cli.inference.tiling import Overhang, Tiling
+    from clipseg_cli.inference.regions import Regions
+    from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
-    from clipseg_cli.ops.windows import Window
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method
-
-
-class _Picture(NamedTuple):
-    """An image where the network is: pixels uint8 [3, h, w]; the rest as in `Prepared`."""
-
-    pixels: Tensor
-    windows: Sequence[Window]
-    size: tuple[int, int]
-    crops: NDArray[np.uint8] | None
-    auxiliary: Mapping[str, NDArray[np.float32]]
-
-
-class _Part(NamedTuple):
-    """What the network says of a window or crop, and what refinements noted of it."""
-
-    maps: LogitMaps
-    overhang: Overhang
-    observed: Mapping[str, Tensor]
-
-
-class _Labelled(NamedTuple):
-    """What came out for an image, and what its class maps can be made from."""
-
-    decision: Decision
-    class_maps: ClassMaps
 
 
 class Predictor:
@@ -79,6 +54,7 @@ class Predictor:
         class_scores: hand out the map of any single class too.
         guide: the auxiliary network of a method that asks for one.
         saliency: finds the foreground, for `config.saliency`.
+        regions: makes id maps, for `config.regions`.
         chosen: what `--set` says of refinements.
 
     Attributes:
@@ -100,6 +76,7 @@ class Predictor:
         class_scores: bool = False,
         guide: Guide | None = None,
         saliency: Saliency | None = None,
+        regions: Regions | None = None,
         chosen: Chosen | None = None,
     ) -> None:
         protocol, chosen = protocol or find_protocol(config.protocol), chosen or Chosen()
@@ -107,6 +84,8 @@ class Predictor:
         if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
             saliency = None
         self.guide, self.saliency, self.saliency_maps = guide, saliency, saliency_folder(config)
+        self.regions = regions
+        self.reads_regions = method is not None and method.read_regions is not None
         require_background(config, classes)
         values = values_of(config, protocol, chosen, self.saliency_name, guided=guide is not None)
         self.steps = plan_steps(values, chosen.hyperparameters, background=classes.background is not None)
@@ -144,7 +123,8 @@ class Predictor:
             image: as it was decoded.
             size: (H, W) of the label map to make; None is the image's own.
         """
-        return prepare(image, self.settings, self.tiling, self.saliency_maps, size)
+        beside = self.regions if self.regions is not None and self.regions.beside else None
+        return prepare(image, self.settings, self.tiling, self.saliency_maps, beside, size)
 
     @torch.inference_mode()
     def predict(
@@ -161,14 +141,15 @@ class Predictor:
         wanted = self.class_scores if class_scores is None else class_scores
         repeat = self.settings.protocol.upsample == "labels"
         pictures = [
-            _Picture(
+            Picture(
                 torch.from_numpy(one.resized).to(self.device, non_blocking=True).permute(2, 0, 1),
                 one.windows,
                 (one.resized.shape[0], one.resized.shape[1]) if repeat else one.size,
                 one.crops,
                 one.auxiliary,
+                None if ids is None else torch.from_numpy(ids).to(self.device, non_blocking=True),
             )
-            for one in images
+            for one, ids in zip(images, self._region_ids(images), strict=True)
         ]
         for one, labelled in zip(images, self._labelled(pictures), strict=True):
             yield self._segmentation(one, labelled, class_scores=wanted)
@@ -184,14 +165,16 @@ class Predictor:
         windows = self.tiling.windows((images.shape[2], images.shape[3]))
         pictures = []
         for image in images:
-            crops = None
+            crops, ids, pixels = None, None, image.permute(1, 2, 0)
             if isinstance(self.tiling, MultiScaleCrops):
-                crops = self.tiling.crops(image.permute(1, 2, 0).cpu().numpy())
-            pictures.append(_Picture(image, windows, size, crops, {}))
+                crops = self.tiling.crops(pixels.cpu().numpy())
+            if self.regions is not None:
+                ids = torch.from_numpy(self.regions.of_pixels(pixels.cpu().numpy())).to(self.device)
+            pictures.append(Picture(image, windows, size, crops, {}, ids))
         for labelled in self._labelled(pictures):
             yield labelled.decision.labels
 
-    def _labelled(self, pictures: Sequence[_Picture]) -> Iterator[_Labelled]:
+    def _labelled(self, pictures: Sequence[Picture]) -> Iterator[Labelled]:
         """The loop: tiles through the network, merged and refined step by step, decided."""
         before, after = self.steps.around_merging(self.tiling.refines_windows)
         parts = iter(self._encode([crop for picture in pictures for crop in self._cut(picture)]))
@@ -206,36 +189,52 @@ class Predictor:
             for step in after:
                 merged = step(merged, context)
             decision = decide(merged, context, self.settings.background_threshold)
-            yield _Labelled(decision, ClassMaps(merged, context, decision.reduced))
+            class_maps = ClassMaps(merged, context, decision.reduced)
+            for step in self.steps.labels:
+                labels, confidence = step.relabel(decision.labels, decision.confidence, context)
+                decision = decision._replace(labels=labels, confidence=confidence)
+            yield Labelled(decision, class_maps)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB [..., 3, H, W] -> what the network takes."""
         return (images.float() - self.mean) / self.std
 
-    def _cut(self, picture: _Picture) -> list[Tensor]:
-        """What the network gets of an image: normalised [3, h, w] each."""
+    def _region_ids(self, images: Sequence[Prepared]) -> Sequence[NDArray[np.int32] | None]:
+        """The id map of each image, made by a thread already, or here by a network; None where none is asked for."""
+        if self.regions is None or self.regions.beside:
+            return [one.auxiliary.get("regions") for one in images]
+        return self.regions.in_batches([one.image for one in images], self.batch_size)
+
+    def _cut(self, picture: Picture) -> list[Crop]:
+        """What the network gets of an image."""
         if picture.crops is not None:
             crops = torch.from_numpy(picture.crops).to(self.device, non_blocking=True).movedim(-1, -3)
-            return list(self.normalise(crops))
+            return [Crop(crop) for crop in self.normalise(crops)]
         image = self.normalise(picture.pixels)
-        return [image[:, window.slices[0], window.slices[1]] for window in picture.windows]
+        pixels = [image[:, window.slices[0], window.slices[1]] for window in picture.windows]
+        if not self.reads_regions or picture.regions is None:
+            return [Crop(crop) for crop in pixels]
+        ids = nearest_ids(picture.regions, (image.shape[1], image.shape[2]))
+        return [Crop(crop, ids[w.slices]) for crop, w in zip(pixels, picture.windows, strict=True)]
 
-    def _encode(self, crops: Sequence[Tensor]) -> list[_Part]:
+    def _encode(self, crops: Sequence[Crop]) -> list[Part]:
         """Tiles of any shape, in batches of one shape, through the network."""
-        by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, crop in enumerate(crops):
-            by_shape[(crop.shape[1], crop.shape[2])].append(i)
-        found: dict[int, _Part] = {}
+            by_shape[tuple(crop.pixels.shape)].append(i)
+        found: dict[int, Part] = {}
         for indices in by_shape.values():
             for start in range(0, len(indices), self.batch_size):
                 batch = indices[start : start + self.batch_size]
-                found.update(zip(batch, self._read(torch.stack([crops[i] for i in batch])), strict=True))
+                found.update(zip(batch, self._read([crops[i] for i in batch]), strict=True))
         return [found[i] for i in range(len(crops))]
 
-    def _read(self, images: Tensor) -> Iterator[_Part]:
-        """One batch [B, 3, H, W] through the network, and the steps right behind it."""
+    def _read(self, crops: Sequence[Crop]) -> Iterator[Part]:
+        """One batch through the network, and the steps right behind it."""
+        images = torch.stack([crop.pixels for crop in crops])  # [B, 3, H, W]
+        ids = [crop.regions for crop in crops if crop.regions is not None]
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            dense = self.reader(images)
+            dense = self.reader(images, torch.stack(ids) if ids else None)
         logits = self.reader.logits(dense.features, self.text_embeds)
         whole = None
         if dense.whole is not None:
@@ -245,7 +244,7 @@ class Predictor:
             windows = dataclasses.replace(windows, logits=step.change(windows, self.words))
         observed = {step.name: step.observe(windows, self.words) for step in self.steps.observing}
         for row in range(len(images)):
-            yield _Part(
+            yield Part(
                 LogitMaps(
                     (windows.logits[row],),
                     keys=None if dense.keys is None else dense.keys[row].float(),
@@ -254,15 +253,19 @@ class Predictor:
                 {name: values[row] for name, values in observed.items()},
             )
 
-    def _context(self, picture: _Picture, parts: Sequence[_Part]) -> Context:
+    def _context(self, picture: Picture, parts: Sequence[Part]) -> Context:
         """What the steps of an image may look at; auxiliary networks see it once, and as a whole."""
         observed = {
             step.name: torch.stack([part.observed[step.name] for part in parts])
             for step in self.steps.observing
         }
         auxiliary = {
-            name: torch.from_numpy(found).to(self.device)[None] for name, found in picture.auxiliary.items()
+            name: torch.from_numpy(found).to(self.device)[None]
+            for name, found in picture.auxiliary.items()
+            if name != "regions"
         }
+        if picture.regions is not None:
+            auxiliary["regions"] = picture.regions[None]
         if self.steps.need("saliency") and "saliency" not in auxiliary and self.saliency is not None:
             auxiliary["saliency"] = self.saliency(picture.pixels[None].float() / 255)[0]
         return Context(
@@ -275,7 +278,7 @@ class Predictor:
             auxiliary,
         )
 
-    def _segmentation(self, one: Prepared, labelled: _Labelled, *, class_scores: bool) -> Segmentation:
+    def _segmentation(self, one: Prepared, labelled: Labelled, *, class_scores: bool) -> Segmentation:
         """The label map of an image at its own size, on the CPU."""
         size, make = one.size, labelled.class_maps
 
@@ -298,18 +301,6 @@ class Predictor:
         prints = {name: network.fingerprint for name, network in networks.items() if network is not None}
         settings = dataclasses.asdict(self.settings)
         settings["refinements"] = [step.describe() for step in self.steps]
+        if self.regions is not None:
+            settings["regions"] = dict(self.regions.made_by)
         return {**settings, **({"auxiliary": prints} if prints else {})}
-
-
-def require_background(config: InferenceConfig, classes: ClassList) -> None:
-    """Saliency decides what is background, so that one of the classes has to be it.
-
-    Raises:
-        UsageError: none is.
-    """
-    asked = config.saliency_name(classes.background is not None) != NO_SALIENCY
-    if asked and classes.background is None:
-        raise UsageError(
-            f"--saliency {config.saliency} decides what is background, and there is none among the classes",
-            hint="name some with --background, or leave --saliency out",
-        )

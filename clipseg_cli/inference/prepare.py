@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.data.images import resize_image, target_size
 from clipseg_cli.data.saliency_maps import read_saliency
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.settings import Settings
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.ops.windows import Window
@@ -35,7 +36,7 @@ class Prepared:
         windows: in pixels of `resized`.
         size: (H, W) of the label map to make.
         crops: uint8 [P, n, n, 3] what the network gets instead of the windows themselves, or None.
-        auxiliary: maps that come from files, by the names of the networks whose place they take.
+        auxiliary: maps that need no model of ours, by name: "saliency" from files, "regions" at the size of the image.
     """
 
     image: DecodedImage
@@ -43,7 +44,7 @@ class Prepared:
     windows: tuple[Window, ...]
     size: tuple[int, int]
     crops: NDArray[np.uint8] | None = None
-    auxiliary: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    auxiliary: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
 
 
 def prepare(
@@ -51,6 +52,7 @@ def prepare(
     settings: Settings,
     tiling: Tiling,
     saliency_maps: Path | None,
+    regions: Regions | None,
     size: tuple[int, int] | None,
 ) -> Prepared:
     """An image at network size, with its windows.
@@ -60,18 +62,25 @@ def prepare(
         settings: with the sizes.
         tiling: how it is cut.
         saliency_maps: folder of maps from files, or None.
+        regions: source of id maps that are made here, or None.
         size: (H, W) of the label map to make; None is the image's own.
 
     Raises:
-        ImageError: its saliency map is missing or damaged.
+        ImageError: its saliency map or its id map is missing or damaged.
     """
     s, own = settings, (image.pixels.shape[0], image.pixels.shape[1])
     network = target_size(*own, short_side=s.short_side or None, long_side=s.long_side, multiple=s.multiple)
     if s.protocol.square and s.short_side:
         network = (s.short_side, s.short_side)
     image = dataclasses.replace(image, notes=(*image.notes, *_size_notes(own, network, s)))
+    auxiliary: dict[str, NDArray[Any]] = {}
+    if regions is not None:
+        (found,) = regions([image])
+        auxiliary["regions"] = found.ids
+        image = dataclasses.replace(image, notes=(*image.notes, *filter(None, [found.note])))
     resized = resize_image(image.pixels, network, antialias=not s.protocol.keep_exact_size)
-    auxiliary = {"saliency": read_saliency(saliency_maps, image.source.relative)} if saliency_maps else {}
+    if saliency_maps:
+        auxiliary["saliency"] = read_saliency(saliency_maps, image.source.relative)
     return Prepared(image, resized, tiling.windows(network), size or own, tiling.crops(resized), auxiliary)
 
 

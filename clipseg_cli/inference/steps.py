@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clipseg_cli.config import OF_A_CLIP, InferenceConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.hyperparameters import chosen_method, read_settings, require_used
+from clipseg_cli.inference.regions import check_regions
 from clipseg_cli.methods import find_method
 from clipseg_cli.outputs import format_names
 from clipseg_cli.refinements import REFINEMENTS
@@ -25,7 +26,7 @@ OFF = (None, False, 0, "", "none")
 """Values of an option that leave its refinement out."""
 
 AFTER_MERGING: tuple[Scope, ...] = ("region", "pixel", "image")
-"""Scopes that come behind the grid of patches, in this order."""
+"""Scopes that come behind the grid of patches, in this order; "labels" comes behind the decision."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ class Step:
         assert self.refinement.change is not None
         return self.refinement.change(windows, words, **self._of(self.refinement.change))
 
+    def relabel(self, labels: Tensor, confidence: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Labels [H, W] of an image and how sure they are, once they are decided."""
+        assert self.refinement.relabel is not None
+        own = self._of(self.refinement.relabel)
+        return self.refinement.relabel(labels, confidence, context, self.value, **own)
+
     def observe(self, windows: WindowBatch, words: Words) -> Tensor:
         """What is noted of each window: [B, ...]."""
         assert self.refinement.observe is not None
@@ -76,12 +83,14 @@ class Steps:
         observing: those that note something of each window for later.
         grid: on the patches, of each window or of the merged image.
         full: behind the grid, on regions, pixels and the whole image.
+        labels: behind the decision.
     """
 
     window: tuple[Step, ...] = ()
     observing: tuple[Step, ...] = ()
     grid: tuple[Step, ...] = ()
     full: tuple[Step, ...] = ()
+    labels: tuple[Step, ...] = ()
 
     @classmethod
     def of(cls, steps: list[Step]) -> Steps:
@@ -97,6 +106,7 @@ class Steps:
             tuple(step for step in grid if step.refinement.observe is not None),
             tuple(grid),
             tuple(step for name in AFTER_MERGING for step in scope(name)),
+            tuple(scope("labels")),
         )
 
     def around_merging(self, refines_windows: bool) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
@@ -108,7 +118,7 @@ class Steps:
         return (self.grid, self.full) if refines_windows else ((), (*self.grid, *self.full))
 
     def __iter__(self) -> Iterator[Step]:
-        return iter((*self.window, *self.grid, *self.full))
+        return iter((*self.window, *self.grid, *self.full, *self.labels))
 
     def need(self, what: str) -> bool:
         """Whether any step has that in `Refinement.needs`."""
@@ -165,7 +175,8 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
         method: name of the method in use; "" for a student.
 
     Raises:
-        UsageError: an unknown name, a value out of range, something said twice, or a hyper-parameter that does nothing.
+        UsageError: an unknown name, a value out of range, something said twice, or a hyper-parameter that does nothing;
+            or what `check_regions` says.
     """
     switches = {
         name: getattr(InferenceConfig, name) for name in REFINEMENTS.names() if hasattr(InferenceConfig, name)
@@ -190,7 +201,11 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
             f"--method {method} has no keys for --key-smoothing: each patch is a picture of its own",
             hint="leave out --key-smoothing, or choose another --method",
         )
-    require_used(chosen, method, (*on, *format_names(config.format_texts)))
+    asking = [f"--{name.replace('_', '-')}" for name in on if "regions" in REFINEMENTS.get(name).needs]
+    if method and find_method(method).read_regions is not None:
+        asking.append(f"--method {method}")
+    source = check_regions(config.regions, asking)
+    require_used(chosen, method, (*on, source, *format_names(config.format_texts)))
     return chosen
 
 
@@ -208,7 +223,7 @@ def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool)
     chosen = read_chosen(config, protocol, config.method_name)
     method = chosen_method(config.method_name, chosen)
     saliency = config.saliency_name(background)
-    values = values_of(config, protocol, chosen, saliency, guided=method.guided)
+    values = values_of(config, protocol, chosen, saliency, guided=bool(config.guide))
     steps = plan_steps(values, chosen.hyperparameters, background=background)
     published = protocol.stitch == "pixel" and method.pyramid is None
 
@@ -234,4 +249,5 @@ def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool)
     decide = fixed("decide", "upsampling, softmax and argmax, tile by tile")
     method_row = fixed(config.method_name, method.summary)
     method_row["settings"] = dict(chosen.of(config.method_name.replace("-", "_").partition(":")[0]))
-    return [fixed("cut", cut), method_row, *rows((*steps.window, *before)), merge, *rows(after), decide]
+    first = [fixed("cut", cut), method_row, *rows((*steps.window, *before)), merge]
+    return [*first, *rows(after), decide, *rows(steps.labels)]

@@ -20,6 +20,7 @@ from clipseg_cli.config import (
 from clipseg_cli.data.prompts import build_prompts
 from clipseg_cli.errors import ModelError, RunError, UsageError
 from clipseg_cli.inference.predictor import Predictor
+from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import STUDENT_PROTOCOL
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.models.clip.backbones import load_backbone
@@ -136,6 +137,7 @@ class StudentPlan:
             dtype=self.dtype,
             protocol=self.protocol,
             class_scores=class_scores,
+            regions=load_regions(self.config, self.chosen, self.device, self.dtype),
             chosen=self.chosen,
         )
 

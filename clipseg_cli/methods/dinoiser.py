@@ -36,6 +36,7 @@ METHOD = Method(
     maskclip.attention,
     pool=pool,
     guided=True,
+    guide_reads="values",
     positions="shape",
     padding="black",
     pointwise=True,

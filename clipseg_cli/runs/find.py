@@ -28,7 +28,14 @@ Kind = Literal["pseudolabel", "train"]
 
 _OF_A_PROTOCOL = ("short_side", "window", "stride", "templates", "background_threshold")
 _OF_A_MODEL = ("pretrained",)
-_SHORT = {"prompt_denoising": "pd", "key_smoothing": "ks", "guide": "", "saliency": ""}
+_SHORT = {
+    "prompt_denoising": "pd",
+    "key_smoothing": "ks",
+    "guide": "",
+    "saliency": "",
+    "regions": "",
+    "region_vote": "vote",
+}
 """What stands before the value of an option in a name."""
 
 

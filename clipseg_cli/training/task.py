@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clipseg_cli.config import OF_A_CLIP, PLAIN_BACKGROUND, TrainConfig
 from clipseg_cli.data.prompts import load_templates
 from clipseg_cli.errors import ClipsegError, RunError, UsageError
-from clipseg_cli.inference.auxiliary import saliency_folder
+from clipseg_cli.inference.auxiliary import maps_by_name
 from clipseg_cli.inference.dataset import list_hash, open_data, unseen_ids
 from clipseg_cli.outputs import class_table_rows
 from clipseg_cli.runs.find import GOES_ON, options_of_run
@@ -104,8 +104,8 @@ def check_sources(config: TrainConfig) -> None:
             "--labels RUN reads what was written, --teacher labels each crop anew",
         ),
         (
-            config.teacher and saliency_folder(config),
-            "maps of --saliency are of whole images, and --teacher labels crops",
+            config.teacher and maps_by_name(config),
+            f"maps of {maps_by_name(config)} are of whole images, and --teacher labels crops",
             "label whole images with clipseg pseudolabel, and learn from that run",
         ),
         (

@@ -17,6 +17,9 @@ Positions = Literal["size", "shape", "scale", "antialias"]
 Padding = Literal["corner", "black", "drop", "around"]
 
 
+GuideReads = Literal["tokens", "values", "query+key"]
+
+
 class AttentionFn(Protocol):
     """Mixes the values of the last block."""
 
@@ -33,8 +36,14 @@ class Block(Protocol):
     def normed(self, x: Tensor) -> Tensor:
         """What the attention sees: the first LayerNorm."""
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `normed`."""
+    def qkv(self, x: Tensor, *, placed: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `normed`.
+
+        Args:
+            x: all tokens of an image, or others.
+            placed: they are all tokens of an image, and a tower that turns patches by where they stand does so; else
+                they stand nowhere, like a class token.
+        """
 
     def project(self, mixed: Tensor) -> Tensor:
         """Output projection of the attention: [B, Nh, N, Dh] -> [B, N, W]."""
@@ -56,11 +65,15 @@ class Tokens(NamedTuple):
         patches: [B, h*w, W].
         grid: (h, w).
         cls: [B, 1, W], or None where the reading has no class token.
+        weight: of the patches, where other readings of them are added.
+        added: such readings, each [B, h*w, W] and its weight; they are added behind the last LayerNorm.
     """
 
     patches: Tensor
     grid: tuple[int, int]
     cls: Tensor | None = None
+    weight: float = 1.0
+    added: tuple[tuple[Tensor, float], ...] = ()
 
 
 class Guide(Protocol):
@@ -97,6 +110,20 @@ class ReadFn(Protocol):
         """
 
 
+class ReadRegionsFn(Protocol):
+    """Reads the last blocks in a way of its own, by the regions of the image."""
+
+    def __call__(
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], guide: Tensor | None, regions: Tensor
+    ) -> Tokens:
+        """What replaces the output of the blocks.
+
+        Args:
+            blocks, x, grid, guide: as for `ReadFn`.
+            regions: [B, H, W] id of the region of each pixel of what the tower sees; 0 where there is none.
+        """
+
+
 class PoolFn(Protocol):
     """Gathers features by what another network says of their patches."""
 
@@ -126,15 +153,18 @@ class Method:
     """One way to read dense features from the last blocks of a frozen tower.
 
     Attributes:
-        attention: what replaces the attention of the last block; None with `read`.
+        attention: what replaces the attention of the last block; None with `read` and `read_regions`.
         residual: keep the residual around the attention.
         mlp: keep the MLP of the last block with its residual.
         read: replaces the last blocks altogether.
+        read_regions: the same, by regions of the image, which the user has to name a source for.
         blocks: how many of them `read` gets, as far as the tower has them.
         pool: what becomes of the features after the projection.
         pointwise: towers without attention are read in this way too, position by position.
         pyramid: the image is not read densely, but patch by patch with whole-image CLIP.
-        guided: `read` or `pool` takes features of another network, of the user's choice.
+        guided: `read` or `pool` takes features of another network, of the user's choice; "optional": or does without.
+        guide_reads: what it takes of a self-supervised network: the last tokens, or values, or queries plus keys of
+            the last attention.
         positions: how position embeddings are brought to another grid; see `ops.positions`.
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
             right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
@@ -152,11 +182,13 @@ class Method:
     residual: bool = True
     mlp: bool = True
     read: ReadFn | None = None
+    read_regions: ReadRegionsFn | None = None
     blocks: int = 1
     pool: PoolFn | None = None
     pointwise: bool = False
     pyramid: Pyramid | None = None
-    guided: bool = False
+    guided: bool | Literal["optional"] = False
+    guide_reads: GuideReads = "tokens"
     positions: Positions = "size"
     padding: Padding = "corner"
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -215,8 +247,13 @@ class Reader(Protocol):
     def patch(self) -> int:
         """Pixels between two features: the patch of a ViT, the output stride of a ResNet."""
 
-    def __call__(self, image: Tensor) -> DenseFeatures:
-        """Normalised image [B, 3, H, W] -> one feature for each patch, ceil(H / patch) x ceil(W / patch)."""
+    def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
+        """One feature for each patch, ceil(H / patch) x ceil(W / patch).
+
+        Args:
+            image: normalised [B, 3, H, W].
+            regions: [B, H, W] numbers of regions, 0 for none; for a method that asks for them, and else left out.
+        """
 
     def logits(self, features: Tensor, text_embeds: Tensor) -> Tensor:
         """Features [B, D, h, w] and words [Q, D] -> scores [B, Q, h, w], before the softmax scale, in float32."""

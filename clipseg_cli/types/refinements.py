@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from clipseg_cli.types.dense import DenseFeatures
     from clipseg_cli.types.logits import LogitMaps
 
-Scope = Literal["window", "grid", "region", "pixel", "image"]
+Scope = Literal["window", "grid", "region", "pixel", "image", "labels"]
 """What a step looks at: the windows of a batch right behind the network, the map on the grid of patches, the regions
-of the image, pixels and their neighbours at full size, or all pixels of the image at once."""
+of the image, pixels and their neighbours at full size, all pixels of the image at once, or the labels of the image once
+all of them are decided."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Context:
         softmax_scale: factor on cosines before the softmax that decides.
         key_norm: axis over which a protocol normalises keys.
         observed: name of a refinement -> what it noted of the windows, [P, ...].
-        auxiliary: name of an auxiliary network -> what it says of the whole image.
+        auxiliary: name of an auxiliary network -> what it says of the whole image; "regions" are its ids, int32
+            [1, H, W] at the size of the image itself, 0 where there is none.
     """
 
     words: Words
@@ -90,19 +92,38 @@ class RefineFn(Protocol):
         """
 
 
+class RelabelFn(Protocol):
+    """A step behind the decision; its further keyword arguments are the hyper-parameters, each with a default."""
+
+    def __call__(
+        self, labels: Tensor, confidence: Tensor, context: Context, value: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Other labels for an image.
+
+        Args:
+            labels: [H, W] class ids.
+            confidence: [H, W] in [0, 1], how sure each is.
+            context, value: as for `RefineFn`.
+
+        Returns:
+            The same two, in the same types.
+        """
+
+
 @dataclass(frozen=True)
 class Refinement:
     """One step; a file in `refinements/` that declares REFINEMENT is in the registry.
 
     Attributes:
-        refine: the step; None for scope "window".
+        refine: the step; None for scopes "window" and "labels".
         scope: what it looks at.
         order: steps of a scope run by ascending order.
         change: scope "window": (windows, words) -> logits [B, Q, h, w].
         observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
             are hyper-parameters.
+        relabel: scope "labels": the step behind the decision.
         needs: of "keys" and "whole", what the network has to hand out for it; of "background", that a class is it; any
-            other name is that of an auxiliary network.
+            other name is a key of `Context.auxiliary`: "regions", "saliency".
         ranges: hyper-parameter -> (least, most).
         summary: one line for help texts.
         paper: arXiv id.
@@ -114,6 +135,7 @@ class Refinement:
     order: int = 0
     change: Callable[..., Tensor] | None = None
     observe: Callable[..., Tensor] | None = None
+    relabel: RelabelFn | None = None
     needs: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     summary: str = ""

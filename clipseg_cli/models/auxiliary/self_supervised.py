@@ -22,6 +22,8 @@ from clipseg_cli.ops.saliency import qkv_maps
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from clipseg_cli.types import GuideReads
+
 SHORT_NAMES = {
     "dino": "vit_small_patch8_224.dino",
     "dino-b8": "vit_base_patch8_224.dino",
@@ -113,7 +115,8 @@ class SelfSupervisedGuide:
     Args:
         vit: the other network.
         mean, std: by which the images that it gets were normalised, for CLIP; of images in [0, 1].
-        values: hand out the values of the last attention (CLIP-DINOiser) instead of the last tokens (ProxyCLIP).
+        reads: what it hands out: the last tokens (ProxyCLIP), or of the last attention the values (CLIP-DINOiser) or
+            the queries plus keys (CorrCLIP).
     """
 
     inner = None
@@ -124,9 +127,9 @@ class SelfSupervisedGuide:
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         *,
-        values: bool = False,
+        reads: GuideReads = "tokens",
     ) -> None:
-        self.vit, self.values = vit, values
+        self.vit, self.reads = vit, reads
         device = vit._mean.device
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, std))
 
@@ -138,7 +141,10 @@ class SelfSupervisedGuide:
     def __call__(self, x: Tensor) -> Tensor:
         """Images normalised for CLIP [B, 3, H, W] -> [B, W, h, w]."""
         image = x * self._std + self._mean
-        return self.vit.last_block(image).v if self.values else self.vit.features(image)
+        if self.reads == "tokens":
+            return self.vit.features(image)
+        last = self.vit.last_block(image)
+        return last.v if self.reads == "values" else last.q + last.k
 
     def objectness(self, x: Tensor) -> None:
         """It has no opinion."""

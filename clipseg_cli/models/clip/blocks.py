@@ -28,8 +28,9 @@ class OpenClipBlock:
         """Before the attention."""
         return self.block.ln_1(x)  # type: ignore[no-any-return]
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys, values."""
+    def qkv(self, x: Tensor, *, placed: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values; this tower turns no token by where it stands."""
+        del placed
         joined = F.linear(x, self.attn.in_proj_weight, self.attn.in_proj_bias)
         q, k, v = (split_heads(part, self.attn.num_heads) for part in joined.chunk(3, dim=-1))
         return q, k, v
@@ -75,11 +76,11 @@ class TimmBlock:
         """Before the attention."""
         return x if self.post_norm else self.block.norm1(x)
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor, *, placed: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values; normed and rotated where the tower does so."""
         q, k, v = (split_heads(part, self.attn.num_heads) for part in self._joined(x))
         q, k = self.attn.q_norm(q), self.attn.k_norm(k)
-        if self.rope is not None:
+        if self.rope is not None and placed:
             q, k = self._rotated(q).type_as(v), self._rotated(k).type_as(v)
         return q, k, v
 

@@ -45,7 +45,7 @@ class DenseResNet:
         self.visual, self.method, self.mix, self.guide = visual, method, method.attention, how.guide
         self.keys, self.pooled = how.keys, how.whole
 
-    def __call__(self, image: Tensor) -> DenseFeatures:
+    def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
         net = self.visual
         x = net.stem(image)
@@ -104,7 +104,7 @@ class DenseConv:
         self.pooled = how.whole
         self.patch = patch_of(visual)
 
-    def __call__(self, image: Tensor) -> DenseFeatures:
+    def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage."""
         x = self.trunk.forward_features(image)  # [B, W, h, w]
         features = to_grid(self._ending(x), (x.shape[2], x.shape[3]))

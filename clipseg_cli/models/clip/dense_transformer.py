@@ -53,10 +53,11 @@ class DenseTransformer:
         self.tap = _tapped(how.guide, tower.depth, method.blocks)
         self.patch = tower.patch
 
-    def __call__(self, image: Tensor) -> DenseFeatures:
+    def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid (ceil(H / patch), ceil(W / patch)).
 
-        What happens to sides that are no multiple of the patch is the method's (`Method.padding`).
+        What happens to sides that are no multiple of the patch is the method's (`Method.padding`); what is added to
+        them is a region of its own.
         """
         image, overhang = self._fit(image)
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
@@ -71,11 +72,15 @@ class DenseTransformer:
             x = block(x)
         seen = image if inner is None else inner
         guide = None if self.guide is None else self.guide(seen)
-        if self.method.read is not None:
+        if self.method.read_regions is not None:
+            assert regions is not None  # or else nobody asked for its source
+            own = _fit_regions(regions, (image.shape[2], image.shape[3]), overhang)
+            found = self.method.read_regions(blocks[behind:], x, grid, guide, own)
+        elif self.method.read is not None:
             found = self.method.read(blocks[behind:], x, grid, guide)
         else:
             found = self._last_block(blocks[-1], x, grid)
-        tokens, projected = self.tower.ending(found.patches)  # [B, h*w, W], [B, h*w, D]
+        tokens, projected = self._ended(found)  # [B, h*w, W], [B, h*w, D]
         features = to_grid(projected, found.grid)
         if self.method.pool is not None and guide is not None:
             features = self.method.pool(features, guide)
@@ -91,6 +96,16 @@ class DenseTransformer:
         )
 
     logits = staticmethod(cosine_logits)
+
+    def _ended(self, found: Tokens) -> tuple[Tensor, Tensor]:
+        """Patches behind the last norm, and in the space of the words; with other readings of them added."""
+        tokens, projected = self.tower.ending(found.patches)
+        if found.added:
+            tokens, projected = found.weight * tokens, found.weight * projected
+        for patches, weight in found.added:
+            more = self.tower.ending(patches)
+            tokens, projected = tokens + weight * more[0], projected + weight * more[1]
+        return tokens, projected
 
     def whole(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] of whole patches -> its embedding [B, D], as open_clip's own tower gives it."""
@@ -145,6 +160,13 @@ class DenseTransformer:
 
 
 _NO_OVERHANG = (0, 0, 0, 0)
+
+
+def _fit_regions(regions: Tensor, size: tuple[int, int], overhang: tuple[int, int, int, int]) -> Tensor:
+    """Numbers [B, H, W] of the regions of what the tower sees; what was added to the image is a region of its own."""
+    top, left = overhang[0], overhang[2]
+    below, behind = size[0] - regions.shape[1] - top, size[1] - regions.shape[2] - left
+    return F.pad(regions, (left, behind, top, below), value=int(regions.max()) + 1)
 
 
 def _tapped(guide: Guide | None, blocks: int, replaced: int) -> int | None:

@@ -22,7 +22,7 @@ class WholeReader:
     def __init__(self, model: Any, side: int) -> None:
         self.model, self.patch = model, side
 
-    def __call__(self, image: Tensor) -> DenseFeatures:
+    def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, n, n] -> one feature, on a grid (1, 1)."""
         whole = self.model.encode_image(image)
         features = whole[:, :, None, None]  # [B, D, 1, 1]

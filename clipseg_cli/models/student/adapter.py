@@ -30,7 +30,7 @@ class StudentReader:
         self.student = student
         self.patch = student.stride
 
-    def __call__(self, image: Tensor) -> DenseFeatures:
+    def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid (ceil(H / stride), ceil(W / stride))."""
         features, _ = self.student(image.contiguous(memory_format=torch.channels_last))
         return DenseFeatures(features, None, features)
