@@ -52,16 +52,20 @@ class Way(NamedTuple):
 
 def ways(guide: str) -> list[Way]:
     """Every method, and every refinement on top of one."""
-    methods = [
-        Way(name, {"method": name, "guide": guide if METHODS.get(name).guided else ""})
-        for name in METHODS.names()
-    ]
+    methods = []
+    for name in METHODS.names():
+        method = METHODS.get(name)
+        regions = "superpixels" if method.read_regions is not None else ""
+        methods.append(
+            Way(name, {"method": name, "guide": guide if method.guided else "", "regions": regions})
+        )
     refinements = {
         "--prompt-denoising 0.5": {"prompt_denoising": 0.5},
         "--key-smoothing 1.0": {"key_smoothing": 1.0},
         "--presence": {"presence": True},
         "--pamr 10": {"pamr": 10},
         "--saliency clip": {"saliency": "clip"},
+        "--region-vote": {"region_vote": True, "regions": "superpixels"},
     }
     on_top = [Way(f"maskclip {text}", {"method": "maskclip", **own}) for text, own in refinements.items()]
     return sorted(methods, key=lambda way: way.label != PLAIN) + on_top

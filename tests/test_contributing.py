@@ -58,6 +58,7 @@ def test_there_is_an_example_for_each_registry():
     assert {str(Path(path).parent) for path in EXAMPLES} == {
         "clipseg_cli/methods",
         "clipseg_cli/refinements",
+        "clipseg_cli/regions",
         "clipseg_cli/outputs",
         "clipseg_cli/data/datasets",
     }
@@ -76,6 +77,15 @@ def test_a_refinement(added, segment, tmp_path):
     assert changes[1] < changes[0]
     record = json.loads((tmp_path / "b/classes.json").read_text())["model"]["settings"]["refinements"]
     assert record == [{"name": "soften", "value": 1.0, "width": 9}]
+
+
+def test_a_source_of_regions(added, segment):
+    added("squares")
+    labels = segment("a", "--regions", "squares", "--region-vote", "--set", "squares.side=30")
+    plain = segment("b")
+    for rows, columns in np.ndindex(2, 3):
+        square = np.s_[30 * rows : 30 * rows + 30, 30 * columns : 30 * columns + 30]
+        assert np.unique(labels[square]).tolist() == [np.bincount(plain[square].ravel()).argmax()]
 
 
 def test_an_output_format(added, segment, tmp_path):

@@ -169,8 +169,8 @@ def test_the_embedding_beside_any_reading_is_that_of_open_clip(name: str) -> Non
         method = METHODS.get(name)
         if method.attention is None and not hasattr(visual, "transformer"):
             continue
-        reader = dense_reader(visual, method, Reading(guide=Colors() if method.guided else None, whole=True))
-        reader = with_regions(reader, method)
+        reading = Reading(guide=Colors() if method.guided else None, whole=True)
+        reader = with_regions(dense_reader(visual, method, reading), method)
         batch = images(size, size)
         torch.testing.assert_close(reader(batch).whole, visual(batch), atol=1e-5, rtol=1e-4)
 

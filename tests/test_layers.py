@@ -17,7 +17,7 @@ LAYERS = [
     {"evaluation"},
     {"runs"},
     {"inference"},
-    {"methods", "refinements", "regions", "models", "data", "outputs"},
+    {"methods", "refinements", "regions", "memory", "models", "data", "outputs"},
     {"ops"},
     {"utils"},
     {"types", "config"},

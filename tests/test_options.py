@@ -15,6 +15,7 @@ from clipseg_cli.config import (
     PANELS,
     EvalConfig,
     ExportConfig,
+    IndexConfig,
     InferenceConfig,
     PseudolabelConfig,
     SegmentConfig,
@@ -30,6 +31,7 @@ COMMANDS = {
     "segment": SegmentConfig,
     "pseudolabel": PseudolabelConfig,
     "eval": EvalConfig,
+    "index": IndexConfig,
     "train": TrainConfig,
     "export": ExportConfig,
 }

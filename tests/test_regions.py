@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -20,7 +21,9 @@ from clipseg_cli.config import InferenceConfig, TrainConfig
 from clipseg_cli.errors import ImageError, ModelError, UsageError
 from clipseg_cli.inference import regions as engine
 from clipseg_cli.inference.hyperparameters import Chosen
+from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.regions import check_regions, load_regions
+from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.methods import METHODS
 from clipseg_cli.models.clip.dense_transformer import dense_reader
 from clipseg_cli.models.weights import hub
@@ -29,7 +32,7 @@ from clipseg_cli.ops.regions import MOST_REGIONS, id_map_by_area, id_map_by_scor
 from clipseg_cli.regions import REGIONS
 from clipseg_cli.regions.sam2 import point_grid
 from clipseg_cli.training.task import check_sources
-from clipseg_cli.types import DecodedImage, ImageSource, Reading, RegionMap
+from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Reading, RegionMap
 
 CPU = torch.device("cpu")
 NETWORKS = [name for name in REGIONS.names() if REGIONS.get(name).network]
@@ -146,7 +149,7 @@ def test_numbers_of_any_size_are_counted_through(tmp_path):
         (lambda p: np.save(p / "x.npy", -np.ones((60, 90), int)), "x.npy holds negative ids"),
         (lambda p: np.save(p / "x.npy", np.ones((60, 90))), "x.npy holds no array of whole numbers"),
         (lambda p: (p / "x.npy").write_bytes(b"\x93NUMPY"), "cannot read"),
-        (lambda p: Image.fromarray(drawing()).save(p / "x.png"), "x.png is an RGB picture, not class ids"),
+        (lambda p: Image.fromarray(drawing()).save(p / "x.png"), "x.png is an RGB image, not class ids"),
         (
             lambda p: np.save(p / "x.npy", np.arange(1, 300 * 300 + 1).reshape(300, 300)),
             "x.png falls into 90,000 regions, and at most 65,535 can be told apart",
@@ -364,6 +367,14 @@ def test_a_vote_does_not_depend_on_the_numbers_of_regions(noisy):
     assert torch.equal(vote(labels, confidence, regions).labels, vote(labels, confidence, other).labels)
 
 
+def test_a_vote_does_not_depend_on_how_many_pixels_are_counted_at_once(noisy, monkeypatch):
+    whole = vote(*noisy)
+    monkeypatch.setattr("clipseg_cli.ops.regions.BLOCK_PIXELS", 170)
+    parts = vote(*noisy)
+    assert torch.equal(parts.labels, whole.labels)
+    torch.testing.assert_close(parts.confidence, whole.confidence)
+
+
 def test_changed_pixels_are_as_sure_as_their_region_and_others_as_before():
     labels = torch.tensor([[2, 2, 2, 5], [1, 1, 5, 5]])
     confidence = torch.tensor([[0.9, 0.6, 0.3, 0.8], [0.5, 0.7, 0.4, 0.2]])
@@ -424,6 +435,25 @@ def test_maps_by_name_fit_neither_python_nor_crops(tmp_path):
         Segmenter.from_pretrained("emoji", regions=text, region_vote=True)
     with pytest.raises(UsageError, match="maps of --regions are of whole images"):
         check_sources(TrainConfig(dataset=".", teacher=True, regions=text, region_vote=True))
+
+
+def test_crops_in_memory_get_regions_of_their_own():
+    """As a teacher of `clipseg train` labels them."""
+    config = InferenceConfig(model="emoji", device="cpu", regions="superpixels", region_vote=True)
+    plan = plan_clip(config, find_protocol("default"))
+    names = ("car", "tree", "house")
+    backbone, predictor = plan.load(ClassList(names, tuple((name,) for name in names)))
+    crops = np.stack([drawing(64, 96), drawing(64, 96)[:, ::-1]])
+    crops[0] ^= np.random.default_rng(0).integers(0, 32, crops[0].shape, dtype=np.uint8)
+    found = list(predictor.labels(torch.from_numpy(crops).permute(0, 3, 1, 2), (64, 96)))
+    plain = dataclasses.replace(config, regions="", region_vote=False)
+    alone = plan_clip(plain, find_protocol("default")).predictor(backbone, predictor.classes)
+    for pixels, labels, before in zip(
+        crops, found, alone.labels(torch.from_numpy(crops).permute(0, 3, 1, 2), (64, 96)), strict=True
+    ):
+        (regions,) = source("superpixels")([image_of(np.ascontiguousarray(pixels))])
+        wanted = vote(before, torch.ones(64, 96), torch.from_numpy(regions.ids)).labels
+        assert torch.equal(labels, wanted)
 
 
 # CorrCLIP

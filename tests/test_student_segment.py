@@ -373,3 +373,20 @@ def test_sizes_and_windows_can_be_chosen(segment, run, tmp_path):
         Segmenter.from_run(run, window=-1)
     with pytest.raises(TypeError, match="path is text, not int"):
         Segmenter.from_run(5)
+
+
+def test_regions_vote_on_what_a_student_says_too(segment, students_of, photo, tmp_path):
+    assert segment(students_of / "learnt").code == 0
+    plain = labels(tmp_path)
+    ids = np.arange(60 * 90).reshape(60, 90) // 90 // 20 + 1
+    ids[:, 70:] = 0
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps" / "photo.npy", ids)
+    done = segment(students_of / "learnt", "--regions", f"folder={tmp_path / 'maps'}", "--region-vote")
+    assert done.code == 0, done.err
+    voted = labels(tmp_path)
+    assert np.array_equal(voted[:, 70:], plain[:, 70:]) and not np.array_equal(voted, plain)
+    for number in (1, 2, 3):
+        here = ids == number
+        assert np.unique(voted[here]).tolist() == [np.bincount(plain[here]).argmax()]
+    assert record(tmp_path)["options"]["region_vote"] is True

@@ -104,6 +104,7 @@ class Segmenter:
         pamr: int = InferenceConfig.pamr,
         regions: str = InferenceConfig.regions,
         region_vote: bool = InferenceConfig.region_vote,
+        memory: str = InferenceConfig.memory,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
         protocol: str = InferenceConfig.protocol,
@@ -126,19 +127,16 @@ class Segmenter:
             saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO"; "auto"
                 is "found" for "clip_diy" with a model that has a head for it, else "none".
             prompt_denoising, key_smoothing: thresholds in [0, 1]; 0 is off.
-            presence: drop classes that are nowhere in the image.
-            pamr: steps of pixel-adaptive refinement; 0 is off.
-            regions: where masks of regions come from: "superpixels", "eomt", "mask2former", "sam2", or NAME=WEIGHTS.
-            region_vote: all pixels of a region take the label that most of them have.
+            presence, pamr: drop classes that are nowhere; steps of pixel-adaptive refinement, 0 is off.
+            regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; let each agree.
+            memory: a bank of labelled images, which brings its own sizes.
             hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
-            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-            precision: "auto" (bf16 where the device has units for it, else fp32), "fp32" or "bf16".
+            device, precision: "cpu", "cuda:1", "mps"; "fp32", "bf16" ("auto": where the device has units for it).
             short_side: pixels to which the short side is resized, 0 for none; None is what the model asks for.
-            window, stride: of the sliding window, in pixels; window 0 is the whole image.
-            batch_size: windows in one forward pass.
+            window, stride, batch_size: side of the sliding window, 0 for the whole image; step; windows at once.
             max_megapixels: larger images are refused before they are decoded.
 
         Raises:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from clipseg_cli import __version__
-from clipseg_cli.cli import evaluate, export, models, pseudolabel, segment, train
+from clipseg_cli.cli import evaluate, export, index, models, pseudolabel, segment, train
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
 from clipseg_cli.errors import ClipsegError, is_out_of_memory
 
@@ -103,6 +103,7 @@ def _top(
 for _name, _command, _examples in (
     ("segment", segment.segment, segment.EXAMPLES),
     ("pseudolabel", pseudolabel.pseudolabel, pseudolabel.EXAMPLES),
+    ("index", index.index, index.EXAMPLES),
     ("train", train.train, train.EXAMPLES),
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
     ("export", export.export, export.EXAMPLES),

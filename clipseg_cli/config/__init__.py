@@ -11,7 +11,7 @@ from clipseg_cli.config.constants import (
     UNLABELLED,
     ignore_value,
 )
-from clipseg_cli.config.data import DataConfig, EvalConfig, PseudolabelConfig
+from clipseg_cli.config.data import DataConfig, EvalConfig, IndexConfig, PseudolabelConfig
 from clipseg_cli.config.inference import (
     BEST,
     NO_SALIENCY,

@@ -171,3 +171,29 @@ class EvalConfig(DataConfig):
     seed: int = option(0, "Random seed for the corruption noise.", panel=CORRUPTION, metavar="N")
     out: Path = again(PseudolabelConfig, "out", Path("runs/eval"))
     name: str | None = again(PseudolabelConfig, "name")
+
+
+@dataclass(frozen=True)
+class IndexConfig(DataConfig):
+    """All that `clipseg index` needs to know."""
+
+    labels: str = option(
+        "",
+        "Labelled images to learn from: a run of clipseg pseudolabel (labels that were corrected), a data set "
+        "with ground truth, or, with FOLDER, a folder of label PNGs of the same names.",
+        panel=MAIN,
+        metavar="RUN|FOLDER",
+    )
+    out: Path = again(PseudolabelConfig, "out", Path("bank"), help="The bank to write.", metavar="BANK")
+    suggest: int | None = option(
+        None,
+        "Write no bank: name the N images of FOLDER that show most of what is in it, to be corrected next.",
+        panel=MAIN,
+        metavar="N",
+        within=(1, 100_000),
+    )
+    short_side: int | None = again(
+        DataConfig,
+        "short_side",
+        help="Resize the short side to this; 0 keeps the size. Default: twice the model's own image.",
+    )

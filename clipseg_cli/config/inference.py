@@ -12,7 +12,7 @@ from clipseg_cli.config.protocols import PROTOCOLS
 
 REFINEMENTS = (
     *("guide", "saliency", "prompt_denoising", "key_smoothing", "presence", "pamr"),
-    *("regions", "region_vote"),
+    *("regions", "region_vote", "memory"),
 )
 """Options that make other labels of what a method reads."""
 
@@ -197,6 +197,13 @@ class InferenceConfig:
         "All pixels of a region take the label that most of them have; needs --regions.",
         panel=METHOD,
         flags=("--region-vote",),
+    )
+    memory: str = option(
+        "",
+        "What labelled pictures taught: a bank made with clipseg index --labels. It brings its own --short-side, "
+        "--window and --stride.",
+        panel=METHOD,
+        metavar="BANK",
     )
     hyperparameters: tuple[str, ...] = option(
         (),

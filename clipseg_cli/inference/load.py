@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency, require_background
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
+from clipseg_cli.inference.memory import Bank, load_bank, recall_from, sized_by_memory
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import check_window
@@ -30,11 +32,12 @@ if TYPE_CHECKING:
 
 
 class AuxiliaryNetworks(NamedTuple):
-    """Beside CLIP: what a method asks, what finds the foreground, and where regions come from."""
+    """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered."""
 
     guide: Guide | None
     saliency: Saliency | None
     regions: Regions | None
+    bank: Bank | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class ModelPlan:
             load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
             load_saliency(self.config, backbone, self.device, self.dtype),
             load_regions(self.config, self.chosen, self.device, self.dtype),
+            load_bank(self.config, backbone),
         )
 
     def predictor(
@@ -100,9 +104,17 @@ class ModelPlan:
         *,
         class_scores: bool = False,
         auxiliary: AuxiliaryNetworks | None = None,
+        levels: bool = False,
     ) -> Predictor:
-        """A predictor on a model that is loaded already; `auxiliary` saves loading other networks once more."""
-        guide, saliency, regions = auxiliary or self.auxiliary_networks(backbone)
+        """A predictor on a model that is loaded already.
+
+        Args:
+            backbone: the model.
+            classes: what it labels.
+            class_scores, levels: as in `Predictor`.
+            auxiliary: saves loading other networks once more.
+        """
+        guide, saliency, regions, bank = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -110,6 +122,10 @@ class ModelPlan:
             fingerprint=backbone.fingerprint,
             device=self.device,
         )
+        recall = None
+        if bank is not None:
+            scale = self.protocol.softmax_scale or backbone.logit_scale
+            recall = recall_from(bank, classes, text_embeds, scale, self.device)
         return Predictor(
             backbone,
             self.method,
@@ -123,6 +139,8 @@ class ModelPlan:
             guide=guide,
             saliency=saliency,
             regions=regions,
+            recall=recall,
+            levels=levels,
             chosen=self.chosen,
         )
 
@@ -147,8 +165,28 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
     chosen = read_chosen(config, protocol, config.method_name)
     method = chosen_method(config.method_name, chosen)
     check_guides(config, method)
+    config = sized_by_memory(config, method)
     check_window(config, protocol)
     device = pick_device(config.device)
     return ModelPlan(
         config, protocol, templates, method, chosen, device, pick_precision(config.precision, device)
     )
+
+
+def load_reader(
+    config: InferenceConfig, protocol: Protocol, classes: ClassList
+) -> tuple[Predictor, Backbone]:
+    """A predictor that hands out levels for a memory, and its model.
+
+    Where no sizes are chosen, images are seen twice as large as the model's own, in windows side by side: few labels
+    say more of many small patches.
+    """
+    plan = plan_clip(dataclasses.replace(config, memory="", regions="", region_vote=False), protocol)
+    backbone = plan.backbone()
+    own = plan.config
+    if own.short_side is None:
+        own = dataclasses.replace(own, short_side=max(backbone.short_side, 2 * backbone.image_size))
+    if own.window is None and own.stride is None:
+        own = dataclasses.replace(own, window=backbone.image_size, stride=backbone.image_size)
+    plan = dataclasses.replace(plan, config=own)
+    return plan.predictor(backbone, classes, levels=True), backbone

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
-    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method
+    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method, Recall
 
 
 class Predictor:
@@ -55,6 +55,8 @@ class Predictor:
         guide: the auxiliary network of a method that asks for one.
         saliency: finds the foreground, for `config.saliency`.
         regions: makes id maps, for `config.regions`.
+        recall: what a memory taught, for `config.memory`.
+        levels: have the reader hand them out, for one who makes a memory.
         chosen: what `--set` says of refinements.
 
     Attributes:
@@ -77,6 +79,8 @@ class Predictor:
         guide: Guide | None = None,
         saliency: Saliency | None = None,
         regions: Regions | None = None,
+        recall: Recall | None = None,
+        levels: bool = False,
         chosen: Chosen | None = None,
     ) -> None:
         protocol, chosen = protocol or find_protocol(config.protocol), chosen or Chosen()
@@ -84,7 +88,7 @@ class Predictor:
         if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
             saliency = None
         self.guide, self.saliency, self.saliency_maps = guide, saliency, saliency_folder(config)
-        self.regions = regions
+        self.regions, self.recall = regions, recall
         self.reads_regions = method is not None and method.read_regions is not None
         require_background(config, classes)
         values = values_of(config, protocol, chosen, self.saliency_name, guided=guide is not None)
@@ -94,7 +98,8 @@ class Predictor:
             for v in (protocol.mean or backbone.mean, protocol.std or backbone.std)
         )
         keys, whole = self.steps.need("keys"), self.steps.need("whole")
-        how = Reading(protocol.activation, protocol.ln_eps, keys, guide, black=-mean / std, whole=whole)
+        levels = levels or self.steps.need("levels")
+        how = Reading(protocol.activation, protocol.ln_eps, keys, guide, -mean / std, whole, levels)
         self.reader = backbone.reader(method, how)
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
@@ -239,6 +244,9 @@ class Predictor:
         whole = None
         if dense.whole is not None:
             whole = self.reader.logits(dense.whole[:, :, None, None], self.text_embeds)[:, :, 0, 0]
+        recalled = None
+        if self.recall is not None and dense.levels is not None:
+            recalled = self.recall.read(dense.levels)
         windows = WindowBatch(logits, dense, whole)
         for step in self.steps.window:
             windows = dataclasses.replace(windows, logits=step.change(windows, self.words))
@@ -248,6 +256,7 @@ class Predictor:
                 LogitMaps(
                     (windows.logits[row],),
                     keys=None if dense.keys is None else dense.keys[row].float(),
+                    memory=None if recalled is None else recalled[row],
                 ),
                 dense.overhang,
                 {name: values[row] for name, values in observed.items()},
@@ -276,6 +285,7 @@ class Predictor:
             self.settings.protocol.key_norm,
             observed,
             auxiliary,
+            self.recall,
         )
 
     def _segmentation(self, one: Prepared, labelled: Labelled, *, class_scores: bool) -> Segmentation:
@@ -303,4 +313,6 @@ class Predictor:
         settings["refinements"] = [step.describe() for step in self.steps]
         if self.regions is not None:
             settings["regions"] = dict(self.regions.made_by)
+        if self.recall is not None:
+            settings["memory"] = dict(self.recall.facts)
         return {**settings, **({"auxiliary": prints} if prints else {})}

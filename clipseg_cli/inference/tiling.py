@@ -58,7 +58,12 @@ class SlidingWindows:
         cells = [window.divided(self.cell) for window in windows]
         grid = (-(-size[0] // self.cell), -(-size[1] // self.cell))
         keys = [part.keys for part in parts if part.keys is not None]
-        return LogitMaps((stitch(maps, cells, grid),), stitch(keys, cells, grid) if keys else None)
+        recalled = [part.memory for part in parts if part.memory is not None]
+        return LogitMaps(
+            (stitch(maps, cells, grid),),
+            stitch(keys, cells, grid) if keys else None,
+            stitch(recalled, cells, grid) if recalled else None,
+        )
 
 
 class MultiScaleCrops:

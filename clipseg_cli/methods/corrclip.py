@@ -150,6 +150,7 @@ METHOD = Method(
         "spatial_blocks": (1, 100),
         "weights": (-100, 100),
     },
+    cost=5.0,
     summary="attention inside regions, and a class token for each",
     paper="arXiv:2411.10086",
     reference="zdk258/CorrCLIP@103bc18",

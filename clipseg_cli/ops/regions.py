@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
 MOST_REGIONS = 65_535
 """Of one image: as many as a 16-bit image can tell apart."""
+
+BLOCK_PIXELS = 1 << 20
+"""Pixels that are counted at once."""
 
 
 def id_map_by_area(masks: Tensor) -> Tensor:
@@ -103,23 +106,46 @@ def vote(labels: Tensor, confidence: Tensor, regions: Tensor, unsegmented: int =
 
     Source: zdk258/CorrCLIP@103bc18 (arXiv:2411.10086).
     """
-    classes, here = _present(labels)
-    ids, place = _present(regions)
-    counts = torch.bincount(place * len(classes) + here, minlength=len(ids) * len(classes))
-    winner = counts.view(len(ids), -1).argmax(dim=1)[place]  # of equals the first
-    agreeing = torch.where(winner == here, confidence.flatten(), 0.0).double()
-    sure = torch.bincount(place, agreeing) / torch.bincount(place)
-    changed = (winner != here).view(labels.shape) & (regions != unsegmented)
-    return Vote(
-        torch.where(changed, classes[winner].view(labels.shape).to(labels.dtype), labels),
-        torch.where(changed, sure[place].view(labels.shape).to(confidence.dtype), confidence),
-    )
+    # Row by row of blocks, since what is counted takes 8 bytes a pixel.
+    blocks = list(zip(*(map_.split(_rows(map_)) for map_ in (labels, confidence, regions)), strict=True))
+    ids, classes = (_present([block[i] for block in blocks]) for i in (2, 0))
+    row, column = _places(ids), _places(classes)
+    counts = torch.zeros(len(ids) * len(classes), dtype=torch.long, device=labels.device)
+    for own, _, region in blocks:
+        cells = row[region.long()] * len(classes) + column[own.long()]
+        counts += torch.bincount(cells.flatten(), minlength=len(counts))
+    table = counts.view(len(ids), -1)
+    winner = classes[table.argmax(dim=1)]  # [R], of equals the first
+    total = torch.zeros(len(ids), dtype=torch.double, device=labels.device)
+    for own, sure, region in blocks:
+        place = row[region.long()]
+        agreeing = torch.where(winner[place] == own, sure, 0.0).double()
+        total += torch.bincount(place.flatten(), agreeing.flatten(), minlength=len(ids))
+    mean = (total / table.sum(dim=1)).to(confidence.dtype)
+    found = Vote(labels.clone(), confidence.clone())
+    written = zip(*(map_.split(_rows(map_)) for map_ in found), strict=True)
+    for (own, _, region), (new_labels, new_confidence) in zip(blocks, written, strict=True):
+        place = row[region.long()]
+        changed = (winner[place] != own) & (region != unsegmented)
+        new_labels[changed] = winner[place][changed].to(labels.dtype)
+        new_confidence[changed] = mean[place][changed]
+    return found
 
 
-def _present(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The numbers from 0 that occur, ascending [n], and which of them each cell holds, flat."""
-    flat = values.flatten().long()
-    found = torch.bincount(flat).nonzero()[:, 0]
-    places = torch.zeros(int(found[-1]) + 1, dtype=torch.long, device=values.device)
-    places[found] = torch.arange(len(found), device=values.device)
-    return found, places[flat]
+def _rows(map_: Tensor) -> int:
+    """Rows of a block."""
+    return max(1, BLOCK_PIXELS // max(1, map_.shape[1]))
+
+
+def _present(blocks: Sequence[Tensor]) -> Tensor:
+    """The numbers from 0 that occur, ascending."""
+    last = max(int(block.max()) for block in blocks)
+    counts = sum(torch.bincount(block.flatten(), minlength=last + 1) for block in blocks)
+    return torch.as_tensor(counts).nonzero()[:, 0]
+
+
+def _places(numbers: Tensor) -> Tensor:
+    """Which of some ascending numbers each number up to the last is; 0 for those that are not among them."""
+    places = torch.zeros(int(numbers[-1]) + 1, dtype=torch.long, device=numbers.device)
+    places[numbers] = torch.arange(len(numbers), device=numbers.device)
+    return places

@@ -67,6 +67,7 @@ REGIONS = RegionSource(
         "compactness": (0.001, 10_000),
         "side": (16, 16_384),
     },
+    cost=0.4,
     summary="groups of neighbouring pixels that look alike (Felzenszwalb, SLIC); no weights",
     licence="BSD-3-Clause",
 )

@@ -22,6 +22,7 @@ from clipseg_cli.types.dense import (
 )
 from clipseg_cli.types.images import DecodedImage, ImageSource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
+from clipseg_cli.types.memory import Recall
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
 from clipseg_cli.types.regions import RegionMaker, RegionMap, RegionSource, RegionTools
 from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer

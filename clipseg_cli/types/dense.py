@@ -209,6 +209,8 @@ class DenseFeatures(NamedTuple):
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
         whole: [B, D] embedding of the image as CLIP was trained to give it; None unless asked for.
+        levels: [B, F, h, w] features of several depths on top of each other, of mean square 1 each; None unless asked
+            for.
     """
 
     features: Tensor
@@ -218,6 +220,7 @@ class DenseFeatures(NamedTuple):
     overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
     objectness: Tensor | None = None
     whole: Tensor | None = None
+    levels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,7 @@ class Reading:
         guide: the other network, for a method that asks for one.
         black: [3] what a black pixel becomes by normalisation, for methods that pad with black.
         whole: hand out the embedding of the image as well; costs the replaced blocks once more.
+        levels: hand out features of several depths as well.
     """
 
     activation: str | None = None
@@ -238,6 +242,7 @@ class Reading:
     guide: Guide | None = None
     black: Tensor | None = None
     whole: bool = False
+    levels: bool = False
 
 
 class Reader(Protocol):

@@ -50,6 +50,7 @@ class LogitMaps:
     Attributes:
         maps: [Q, h, w] each, cosines; probabilities once keys have smoothed them.
         keys: [K, h, w] key features on the grid of the one map, while they are needed.
+        memory: [M, h, w] what a memory reads, on the grid of the one map, until it is joined with the words.
         weights: factor of each map; None for 1.
         centres: of each map; None stretches it over the whole image.
         nearest: repeat cells instead of interpolating.
@@ -60,6 +61,7 @@ class LogitMaps:
 
     maps: tuple[Tensor, ...]
     keys: Tensor | None = None
+    memory: Tensor | None = None
     weights: tuple[float, ...] | None = None
     centres: tuple[Centres | None, ...] | None = None
     nearest: bool = False

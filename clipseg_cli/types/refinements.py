@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types.classes import ClassList
     from clipseg_cli.types.dense import DenseFeatures
     from clipseg_cli.types.logits import LogitMaps
+    from clipseg_cli.types.memory import Recall
 
 Scope = Literal["window", "grid", "region", "pixel", "image", "labels"]
 """What a step looks at: the windows of a batch right behind the network, the map on the grid of patches, the regions
@@ -68,6 +69,7 @@ class Context:
         observed: name of a refinement -> what it noted of the windows, [P, ...].
         auxiliary: name of an auxiliary network -> what it says of the whole image; "regions" are its ids, int32
             [1, H, W] at the size of the image itself, 0 where there is none.
+        recall: what labelled images taught, for the step that asks it.
     """
 
     words: Words
@@ -77,6 +79,7 @@ class Context:
     key_norm: Literal["token", "position"]
     observed: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    recall: Recall | None = None
 
 
 class RefineFn(Protocol):
@@ -122,8 +125,8 @@ class Refinement:
         observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
             are hyper-parameters.
         relabel: scope "labels": the step behind the decision.
-        needs: of "keys" and "whole", what the network has to hand out for it; of "background", that a class is it; any
-            other name is a key of `Context.auxiliary`: "regions", "saliency".
+        needs: of "keys", "whole" and "levels", what the network has to hand out for it; of "background", that a class
+            is it; any other name is a key of `Context.auxiliary`: "regions", "saliency".
         ranges: hyper-parameter -> (least, most).
         summary: one line for help texts.
         paper: arXiv id.

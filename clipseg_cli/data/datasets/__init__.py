@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.data.datasets._benchmark import Purpose, open_benchmark
 from clipseg_cli.data.datasets._choose import Choice, choose, known_layouts
-from clipseg_cli.data.datasets._own import open_folder
+from clipseg_cli.data.datasets._own import open_folder, own_label_ids
 from clipseg_cli.data.datasets._recognise import Found, recognise_in
 from clipseg_cli.data.labels import read_label, read_values
 from clipseg_cli.utils.registry import Registry

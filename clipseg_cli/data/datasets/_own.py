@@ -18,6 +18,9 @@ from clipseg_cli.types import Dataset
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from clipseg_cli.data.datasets._choose import Choice
     from clipseg_cli.data.datasets._layout import Layout
     from clipseg_cli.types import ClassList
@@ -77,7 +80,7 @@ def open_folder(
         split=part.name,
         classes=class_list,
         samples=samples(pictures, masks),
-        label_ids=as_table(_mask_values(len(class_list))) if masks else None,
+        label_ids=own_label_ids(len(class_list)) if masks else None,
         labels_are=form.are if form else "",
         notes=tuple(dict.fromkeys((*choice.notes, *notes, *tree.notes))),
     )
@@ -114,6 +117,7 @@ def _classes(root: Path, classes: str, background: str, *, masks: bool) -> tuple
     return given, (f"classes from --classes, not from {file}",)
 
 
-def _mask_values(classes: int) -> dict[int, int]:
-    """Line numbers from 0; the largest number of the file's bit depth is ignored."""
-    return {**{i: i for i in range(classes)}, ignore_value(classes): IGNORED, IGNORE_INDEX_16: IGNORED}
+def own_label_ids(classes: int) -> NDArray[np.int32]:
+    """Line numbers from 0; the largest number of the file's bit depth is ignored: see `Dataset.label_ids`."""
+    values = {i: i for i in range(classes)}
+    return as_table({**values, ignore_value(classes): IGNORED, IGNORE_INDEX_16: IGNORED})

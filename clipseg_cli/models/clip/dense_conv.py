@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
+from clipseg_cli.ops.levels import stack_levels
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures
@@ -43,7 +44,7 @@ class DenseResNet:
                 hint="choose another --method, or a model such as ViT-B-16",
             )
         self.visual, self.method, self.mix, self.guide = visual, method, method.attention, how.guide
-        self.keys, self.pooled = how.keys, how.whole
+        self.keys, self.pooled, self.levels = how.keys, how.whole, how.levels
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid of the last stage, about (H / 32, W / 32)."""
@@ -64,7 +65,12 @@ class DenseResNet:
         if self.method.pool is not None and self.guide is not None:
             maps = self.method.pool(maps, self.guide(image))
         return DenseFeatures(
-            maps, keys, x, features[:, 0], whole=self._embedding(seq, grid) if self.pooled else None
+            maps,
+            keys,
+            x,
+            features[:, 0],
+            whole=self._embedding(seq, grid) if self.pooled else None,
+            levels=stack_levels((x, maps)) if self.levels else None,
         )
 
     def _embedding(self, seq: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -101,7 +107,7 @@ class DenseConv:
                 hint="choose --method maskclip, or a model such as ViT-B-16",
             )
         self.visual, self.trunk, self.method, self.guide = visual, visual.trunk, method, how.guide
-        self.pooled = how.whole
+        self.pooled, self.levels = how.whole, how.levels
         self.patch = patch_of(visual)
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
@@ -110,7 +116,13 @@ class DenseConv:
         features = to_grid(self._ending(x), (x.shape[2], x.shape[3]))
         if self.method.pool is not None and self.guide is not None:
             features = self.method.pool(features, self.guide(image))
-        return DenseFeatures(features, None, x, whole=self._mean(x) if self.pooled else None)
+        return DenseFeatures(
+            features,
+            None,
+            x,
+            whole=self._mean(x) if self.pooled else None,
+            levels=stack_levels((x, features)) if self.levels else None,
+        )
 
     logits = staticmethod(cosine_logits)
 

@@ -19,6 +19,7 @@ from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
 from clipseg_cli.ops.attention import to_grid
+from clipseg_cli.ops.levels import spread, stack_levels
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures, Reading, Tokens
@@ -50,6 +51,7 @@ class DenseTransformer:
     def __init__(self, tower: Tower, method: Method, how: Reading = AS_TRAINED) -> None:
         self.tower, self.method = tower, method
         self.guide, self.black, self.keys, self.pooled = how.guide, how.black, how.keys, how.whole
+        self.depths = spread(tower.depth) if how.levels else ()
         self.tap = _tapped(how.guide, tower.depth, method.blocks)
         self.patch = tower.patch
 
@@ -65,11 +67,15 @@ class DenseTransformer:
         x = self.tower.embed(image, grid, self.method.positions)
         blocks = self.tower.blocks(grid)
         behind = max(0, len(blocks) - self.method.blocks)
-        inner = None
+        inner, inputs = None, []
         for i, block in enumerate(blocks[:behind]):
             if i == self.tap:
                 inner = to_grid(block.inner(x)[:, prefix:], grid)
+            if i in self.depths:
+                inputs.append(to_grid(x[:, prefix:], grid))
             x = block(x)
+        if behind in self.depths:
+            inputs.append(to_grid(x[:, prefix:], grid))
         seen = image if inner is None else inner
         guide = None if self.guide is None else self.guide(seen)
         if self.method.read_regions is not None:
@@ -93,6 +99,7 @@ class DenseTransformer:
             overhang,
             None if self.guide is None else self.guide.objectness(seen),
             whole,
+            stack_levels((*inputs, to_grid(tokens, found.grid), features)) if self.depths else None,
         )
 
     logits = staticmethod(cosine_logits)

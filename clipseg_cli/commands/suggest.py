@@ -1,0 +1,80 @@
+"""`clipseg index --suggest`: which images of a folder to correct next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from clipseg_cli.data.image_files import find_images, nothing_left
+from clipseg_cli.data.images import read_image
+from clipseg_cli.errors import ClipsegError
+from clipseg_cli.inference.dataset import open_data
+from clipseg_cli.inference.load import load_reader
+from clipseg_cli.inference.memory import read_levels
+from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.memory.files import read_facts
+from clipseg_cli.ops.coverage import most_covering
+from clipseg_cli.types import ClassList
+
+if TYPE_CHECKING:
+    from clipseg_cli.config import IndexConfig
+    from clipseg_cli.types import ImageSource
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Images to correct.
+
+    Attributes:
+        names: the most telling first.
+        total: images that were looked at.
+        known: how many of them are in a bank already.
+        failures: of images that could not be read.
+    """
+
+    names: tuple[str, ...]
+    total: int
+    known: int
+    failures: tuple[ClipsegError, ...]
+
+
+def suggest_pictures(config: IndexConfig) -> Suggestion:
+    """The images that show most of what is in a folder and not yet in the bank `config.out`, where there is one.
+
+    Raises:
+        ClipsegError: anything wrong with folder, bank or model.
+    """
+    sources, failures = _sources(config)
+    facts = read_facts(config.out, whole=False)
+    known = set(facts.pictures) if facts is not None else set()
+    protocol = find_protocol(config.protocol)
+    predictor, _ = load_reader(config, protocol, ClassList(("thing",), (("thing",),)))
+    names: list[str] = []
+    means: list[torch.Tensor] = []
+    errors: list[ClipsegError] = list(failures)
+    for source in sources:
+        try:
+            image = read_image(source, max_megapixels=config.max_megapixels)
+        except ClipsegError as error:
+            errors.append(error)
+            continue
+        names.append(str(source.relative))
+        means.append(read_levels(predictor, predictor.prepare(image)).mean(dim=(1, 2)).cpu())
+    if not names:
+        raise nothing_left([])
+    before = [i for i, name in enumerate(names) if name in known]
+    chosen = most_covering(torch.stack(means), config.suggest or 0, before)
+    return Suggestion(tuple(names[i] for i in chosen), len(names), len(before), tuple(errors))
+
+
+def _sources(config: IndexConfig) -> tuple[list[ImageSource], list[ClipsegError]]:
+    """The images of a split of a data set, or of any folder."""
+    if config.split:
+        dataset, _ = open_data(config, "label")
+        return [sample.source for sample in dataset.samples], []
+    found, failures = find_images((config.dataset,))
+    if not found:
+        raise nothing_left(failures)
+    return found, list(failures)

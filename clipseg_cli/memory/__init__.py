@@ -1,0 +1,1 @@
+"""Banks of what images show: of labelled ones, and of the regions of unlabelled ones."""

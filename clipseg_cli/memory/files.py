@@ -1,0 +1,178 @@
+"""A bank on the disk: `bank.json` with its facts, and one file of tensors for each picture, each written whole.
+
+The facts are written twice: when a bank is begun, so that nobody goes on with other options, and when it is whole, with
+the fingerprint of all that is in it. A picture whose file is there and made of the same bytes is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from clipseg_cli import __version__
+from clipseg_cli.errors import RunError
+from clipseg_cli.utils.files import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+FACTS = "bank.json"
+FORMAT = 1
+PARTS = "pictures"
+_ANEW = "make it anew with clipseg index, into another --out"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a bank is.
+
+    Attributes:
+        kind: "labels" or "regions".
+        identity: all that what is remembered of a picture depends on: model, method, sizes, classes.
+        pictures: name of each picture that is remembered -> fingerprint of what it was made of; empty until whole.
+        fingerprint: of all that is in it; empty until it is whole.
+    """
+
+    kind: str
+    identity: Mapping[str, Any]
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+def content_of(*parts: bytes) -> str:
+    """Fingerprint of some bytes: 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little") + part)
+    return found.hexdigest()[:16]
+
+
+def picture_file(bank: Path, name: str) -> Path:
+    """Where a picture's tensors lie, whatever its name holds."""
+    return (
+        bank / PARTS / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:24]}.safetensors"
+    )
+
+
+def begin(bank: Path, facts: Facts) -> None:
+    """Write the facts of a bank that is not whole yet.
+
+    Raises:
+        RunError: there is a bank already that was made in another way.
+        OutputError: it cannot be written.
+    """
+    there = read_facts(bank, whole=False)
+    if there is not None and (there.kind, there.identity) != (facts.kind, _plain(facts.identity)):
+        changed = sorted(
+            k
+            for k in {*there.identity, *facts.identity}
+            if there.identity.get(k) != _plain(facts.identity).get(k)
+        )
+        what = f"other {', '.join(changed)}" if changed else f"{there.kind}"
+        raise RunError(f"{bank} is a bank of {what}", hint="use the same options to go on, or another --out")
+    _write(bank, Facts(facts.kind, facts.identity))
+
+
+def finish(bank: Path, facts: Facts) -> Facts:
+    """Write the facts of a bank that is whole, and remove what is left of pictures that are in it no more.
+
+    Returns:
+        The same with its fingerprint.
+    """
+    kept = {picture_file(bank, name) for name in facts.pictures}
+    for path in (bank / PARTS).glob("*.safetensors"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+    text = json.dumps([facts.kind, _plain(facts.identity), dict(facts.pictures)], sort_keys=True)
+    whole = Facts(facts.kind, facts.identity, facts.pictures, content_of(text.encode(errors="surrogatepass")))
+    _write(bank, whole)
+    return whole
+
+
+def read_facts(bank: Path, *, whole: bool = True) -> Facts | None:
+    """The facts of a bank; None where there are none and `whole` is not asked for.
+
+    Raises:
+        RunError: it is no bank, damaged, of another version, or, where `whole`, not finished or empty.
+    """
+    path = bank / FACTS
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not whole:
+            return None
+        raise RunError(
+            f"{bank} is no bank: it has no {FACTS}",
+            hint="make one with clipseg index --labels ... --out BANK",
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"cannot read {path}: {error}", hint=_ANEW) from error
+    if (
+        not isinstance(data, dict)
+        or data.get("format") != FORMAT
+        or not isinstance(data.get("identity"), dict)
+    ):
+        raise RunError(f"{path} is not the record of a bank that this clipseg reads", hint=_ANEW)
+    facts = Facts(data["kind"], data["identity"], data.get("pictures") or {}, data.get("fingerprint") or "")
+    if whole and not facts.fingerprint:
+        raise RunError(f"{bank} is not finished", hint="the command that began it goes on with it")
+    if whole and not facts.pictures:
+        raise RunError(f"{bank} is empty", hint="label or correct a picture, and index again")
+    return facts
+
+
+def write_picture(bank: Path, name: str, content: str, tensors: Mapping[str, Tensor]) -> None:
+    """What is remembered of a picture, whole or not at all."""
+    data = save(
+        {k: v.contiguous() for k, v in tensors.items()},
+        {"image": content_of(name.encode(errors="surrogateescape")), "content": content},
+    )
+    write_bytes(picture_file(bank, name), data)
+
+
+def is_there(bank: Path, name: str, content: str) -> bool:
+    """Whether a picture is remembered, made of these very bytes."""
+    try:
+        with safe_open(picture_file(bank, name), "pt") as file:
+            return bool((file.metadata() or {}).get("content") == content)
+    except (OSError, SafetensorError):
+        return False
+
+
+def read_pictures(bank: Path, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """What is remembered of some pictures.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    for name in names:
+        path = picture_file(bank, name)
+        try:
+            with safe_open(path, "pt") as file:
+                yield {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"what {bank} remembers of {name} is missing or damaged",
+                hint="the command that made the bank reads that picture again",
+            ) from error
+
+
+def _write(bank: Path, facts: Facts) -> None:
+    write_json(
+        bank / FACTS, {"format": FORMAT, "clipseg": __version__, "torch": torch.__version__, **asdict(facts)}
+    )
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(value))
+    return found

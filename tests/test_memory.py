@@ -1,0 +1,344 @@
+"""Memories: of labelled pictures, which label a folder; what is chosen to be corrected; search among many vectors."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+
+from clipseg_cli.commands import index
+from clipseg_cli.memory.files import picture_file
+from clipseg_cli.memory.labelled import Labelled, learn
+from clipseg_cli.ops.coverage import most_covering
+from clipseg_cli.ops.discriminant import discriminant, moments, total
+from clipseg_cli.ops.levels import patch_shares, spread, stack_levels
+from clipseg_cli.ops.neighbours import nearest, support
+from clipseg_cli.ops.region_means import paint, region_means
+from clipseg_cli.ops.rns import class_rows, retrieve
+from clipseg_cli.ops.small_net import train_net
+from clipseg_cli.refinements.memory import joined
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COLOURS = {"brick": (180, 40, 40), "water": (40, 60, 190), "grass": (50, 170, 60)}
+"""Class -> its colour in the drawn pictures."""
+
+
+def draw(root: Path, count: int, colours: Any = COLOURS, seed: int = 0) -> Path:
+    """An own data set of noisy pictures [64, 64] in bands of colour, the first half of them in train.txt."""
+    rng = np.random.default_rng(seed)
+    (root / "images").mkdir(parents=True)
+    (root / "masks").mkdir()
+    palette = np.array([COLOURS[name] for name in colours])
+    names = [f"p{i}" for i in range(count)]
+    for name in names:
+        ids = np.repeat(rng.permutation(len(palette)), [24, 16, 24][: len(palette)])[:64]
+        ids = np.broadcast_to(np.resize(ids, 64)[:, None], (64, 64))
+        ids = ids if rng.random() < 0.5 else ids.T
+        noisy = palette[ids] + rng.normal(0, 12, (64, 64, 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / "images" / f"{name}.png")
+        Image.fromarray(ids.astype(np.uint8)).save(root / "masks" / f"{name}.png")
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in colours))
+    (root / "train.txt").write_text("".join(f"{name}\n" for name in names[: count // 2]))
+    (root / "val.txt").write_text("".join(f"{name}\n" for name in names[count // 2 :]))
+    return root
+
+
+@pytest.fixture(scope="module", name="drawn")
+def drawn_data(tmp_path_factory) -> Path:
+    return draw(tmp_path_factory.mktemp("drawn") / "data", 8)
+
+
+@pytest.fixture(name="make")
+def make_bank(cli, tiny_clip, tmp_path):
+    """`make("--labels", ...)` into the bank `tmp_path / "bank"`."""
+
+    def run(*options: object, **more: object):
+        model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights)
+        return cli("index", *options, *model, "--out", tmp_path / "bank", "--short-side", 64, *more.values())
+
+    return run
+
+
+@pytest.fixture(name="evaluate")
+def evaluate_command(cli, tiny_clip, tmp_path):
+    def run(root: Path, *options: object):
+        model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--json", "--quiet")
+        found = cli("eval", "--dataset", root, *model, "--out", tmp_path / "eval", "--name", "own", *options)
+        if found.code == 0:
+            return json.loads((tmp_path / "eval" / "own" / "results.json").read_text())["scores"]["mIoU"]
+        return found
+
+    return run
+
+
+def test_few_labels_teach_what_words_do_not_know(make, evaluate, drawn, tmp_path) -> None:
+    """The tower and its words are random: only the labels can say which colour is called what."""
+    assert make("--labels", drawn).code == 0
+    plain = evaluate(drawn, "--split", "val")
+    taught = evaluate(drawn, "--split", "val", "--memory", tmp_path / "bank")
+    assert taught > 0.8 > 0.5 > plain
+
+
+def test_a_bank_comes_back_as_it_was(make, drawn, tmp_path) -> None:
+    assert make("--labels", drawn).code == 0
+    facts = json.loads((tmp_path / "bank" / "bank.json").read_text())
+    assert list(facts["pictures"]) == ["p0", "p1", "p2", "p3"]
+    assert facts["identity"]["classes"] == list(COLOURS)
+    tensors = load_file(picture_file(tmp_path / "bank", "p0"))
+    assert tensors["shares"].dtype == torch.uint8 and tensors["shares"].sum(dim=1).float().mean() > 250
+    before = {path: path.read_bytes() for path in (tmp_path / "bank").rglob("*") if path.is_file()}
+    again = make("--labels", drawn)
+    assert "4 of them before" in again.err
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_killed_index_goes_on(make, drawn, tmp_path, monkeypatch) -> None:
+    write, calls = index.write_picture, []
+
+    def stops(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "write_picture", stops)
+        stopped = make("--labels", drawn)
+    assert stopped.code == 130 and "2 of 4 images" in stopped.err
+    unfinished = make("--labels", drawn, short=("--short-side"), side="32")
+    assert unfinished.code != 0
+    assert "2 of them before" in make("--labels", drawn).err
+
+
+def test_an_unfinished_bank_is_not_used(make, evaluate, drawn, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        make("--labels", drawn)
+    found = evaluate(drawn, "--memory", tmp_path / "bank")
+    assert found.code == 1 and "is not finished" in found.err
+
+
+def test_corrected_labels_of_a_run_are_learnt(cli, make, tiny_clip, drawn, tmp_path) -> None:
+    model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--short-side", 64)
+    assert cli("pseudolabel", drawn, *model, "--out", tmp_path / "runs", "--name", "run").code == 0
+    run = tmp_path / "runs" / "run"
+    none = make("--labels", run)
+    assert none.code == 1 and "no label" in none.err and "was corrected" in none.err
+    truth = (drawn / "masks" / "p1.png").read_bytes()
+    (run / "labels" / "p1.png").write_bytes(truth)
+    done = cli("index", "--labels", run, "--out", tmp_path / "bank", "--short-side", 64)
+    assert done.code == 0, done.err
+    assert list(json.loads((tmp_path / "bank" / "bank.json").read_text())["pictures"]) == ["p1"]
+    segmented = cli(
+        *("segment", drawn / "images" / "p1.png", "--classes", "brick,water,grass", "--background", "none"),
+        *model[:4],
+        *("--memory", tmp_path / "bank", "--out", tmp_path / "out"),
+    )
+    assert segmented.code == 0, segmented.err
+    made = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert "fingerprint" in json.dumps(made["model"]["settings"]["memory"])
+    labels = np.asarray(Image.open(tmp_path / "out" / "p1.png"))
+    assert (labels == np.asarray(Image.open(drawn / "masks" / "p1.png"))).mean() > 0.8
+
+
+def test_a_folder_of_label_pngs_is_learnt(make, drawn, tmp_path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "p5.png").write_bytes((drawn / "masks" / "p5.png").read_bytes())
+    pictures = drawn / "images"
+    nameless = make(pictures, "--labels", labels)
+    assert nameless.code == 2 and "nothing names the classes" in nameless.err
+    assert (
+        make(pictures, "--labels", labels, "--classes", "brick,water,grass", "--background", "none").code == 0
+    )
+    assert list(json.loads((tmp_path / "bank" / "bank.json").read_text())["pictures"]) == ["p5"]
+
+
+def test_a_damaged_label_fails_alone(make, tmp_path) -> None:
+    root = draw(tmp_path / "data", 6)
+    Image.fromarray(np.full((64, 64), 77, np.uint8)).save(root / "masks" / "p1.png")
+    found = make("--labels", root)
+    assert found.code == 1 and "77 in" in found.err and "1 of 3 images failed" in found.err
+    assert list(json.loads((tmp_path / "bank" / "bank.json").read_text())["pictures"]) == ["p0", "p2"]
+
+
+def test_another_tower_is_refused_with_both_fingerprints(cli, make, tiny_clip, drawn, tmp_path) -> None:
+    assert make("--labels", drawn).code == 0
+    facts = json.loads((tmp_path / "bank" / "bank.json").read_text())
+    facts["identity"]["weights"] = "0123456789abcdef"
+    (tmp_path / "bank" / "bank.json").write_text(json.dumps(facts))
+    common = ("segment", drawn / "images" / "p0.png", "-c", "brick", "--memory", tmp_path / "bank")
+    model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--out", tmp_path / "out")
+    other = cli(*common, *model)
+    assert other.code == 1 and "0123456789abcdef" in other.err and "has" in other.err
+    named = cli(*common, "--model", "emoji", "--out", tmp_path / "out")
+    assert named.code == 2 and f"--model {tiny_clip.name}, not emoji" in named.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--memory", "nowhere"), "is no bank"),
+        (("--memory", "BANK", "-c", "sofa,chair", "--background", "none"), "shows none of these classes"),
+        (("--memory", "BANK", "--method", "clip-diy"), "looks at whole crops"),
+    ],
+)
+def test_wrong_memories_are_sentences(cli, make, tiny_clip, drawn, tmp_path, options, message) -> None:
+    if "BANK" in options:
+        assert make("--labels", drawn).code == 0
+    options = [tmp_path / "bank" if one == "BANK" else one for one in options]
+    words = () if "-c" in options else ("-c", "brick")
+    model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--out", tmp_path / "out")
+    found = cli("segment", drawn / "images" / "p0.png", *model, *words, *options)
+    assert found.code in (1, 2) and message in found.err
+
+
+def test_index_needs_labels(cli, tmp_path) -> None:
+    found = cli("index", tmp_path, "--model", "emoji")
+    assert found.code == 2 and "--labels is missing" in found.err
+
+
+def test_suggestions_leave_out_what_is_known(cli, make, tiny_clip, drawn, tmp_path) -> None:
+    assert make("--labels", drawn).code == 0
+    model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--short-side", 64)
+    found = cli("index", drawn / "images", "--suggest", 3, *model, "--out", tmp_path / "bank")
+    assert found.code == 0, found.err
+    names = found.out.split()
+    assert len(set(names)) == 3 and set(names) <= {"p4", "p5", "p6", "p7"}
+
+
+def test_words_keep_the_classes_that_only_they_know() -> None:
+    """Where the words are surer of it than on labelled images, a class without labels wins; elsewhere it does not."""
+    known = torch.tensor([True, True, False])
+    words = torch.tensor([[-1.0, -9.0], [-1.0, -9.0], [-3.0, -0.1]])  # [C, 2 places]
+    recalled = torch.tensor([[5.0, 5.0], [0.0, 0.0], [0.0, 0.0]])
+    caution = torch.tensor([0.0, 0.0, 2.0])
+    assert joined(words, recalled, known, 0.3, caution).argmax(dim=0).tolist() == [0, 2]
+    assert joined(words, recalled, known, 0.3, 100 * caution).argmax(dim=0).tolist() == [0, 0]
+
+
+def test_meaningless_words_learn_caution() -> None:
+    """A class without labels, which the words see everywhere on labelled images, takes about one in a hundred there."""
+    torch.manual_seed(0)
+    shares = F.one_hot(torch.arange(400) % 2, 3).float()
+    levels = 3 * shares[:, :2] @ torch.randn(2, 8) + torch.randn(400, 8)
+    words = torch.randn(400, 3).log_softmax(dim=1) + torch.tensor([0.0, 0.0, 4.0])
+    images = [Labelled(levels[i::4], shares[i::4], words[i::4]) for i in range(4)]
+    taught = learn(images)
+    assert taught.known.tolist() == [True, True, False]
+    logits = taught.judge(taught.read(levels.mT[None, :, :, None])[0])[:, :, 0]
+    found = joined(words.mT, logits, taught.known, taught.trust, taught.caution).argmax(dim=0)
+    assert (found == 2).float().mean() < 0.02
+    assert (found == shares.argmax(dim=1)).float().mean() > 0.9
+
+
+def test_moments_add_up_and_separate() -> None:
+    torch.manual_seed(0)
+    shares = F.one_hot(torch.arange(300) % 3, 4).float()
+    x = 4 * shares[:, :3] @ torch.randn(3, 6) + torch.randn(300, 6)
+    whole, parts = moments(x, shares), total(moments(x[i::3], shares[i::3]) for i in range(3))
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-2)
+    linear = discriminant(whole, 0.1)
+    found = x @ linear.weight.mT + linear.bias
+    assert (found.argmax(dim=1) == shares.argmax(dim=1)).float().mean() > 0.95
+    assert found[:, 3].max() < -1e3
+
+
+def test_the_same_network_twice_and_no_random_state_is_touched() -> None:
+    torch.manual_seed(3)
+    x, shares = torch.randn(200, 5), F.one_hot(torch.randint(3, (200,)), 3).float()
+    state = torch.random.get_rng_state()
+    one, other = (train_net(x, shares, hidden=8, steps=20) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_search_in_blocks_equals_search_at_once() -> None:
+    torch.manual_seed(0)
+    keys, queries = F.normalize(torch.randn(1000, 16), dim=1), F.normalize(torch.randn(7, 16), dim=1)
+    rows, products = nearest(queries, keys, 20, block=64)
+    expected = (queries @ keys.mT).topk(20, dim=1)
+    assert torch.equal(rows, expected.indices) and torch.allclose(products, expected.values)
+
+
+def test_a_bank_smaller_than_k() -> None:
+    keys = F.normalize(torch.randn(3, 4), dim=1)
+    rows, products = nearest(keys, keys, 5, block=2)
+    assert products.shape == (3, 3) and (rows[:, 3:] == -1).all() and rows[:, 0].tolist() == [0, 1, 2]
+    assert torch.allclose(support(keys, rows), F.normalize(keys.sum(dim=0), dim=0).expand(3, 4), atol=1e-6)
+
+
+def test_region_means_equal_interpolation_at_once(monkeypatch) -> None:
+    from clipseg_cli.ops import region_means as module
+
+    torch.manual_seed(0)
+    features, ids = torch.randn(5, 4, 6), torch.randint(0, 4, (30, 41))
+    full = F.normalize(F.interpolate(features[None], (30, 41), mode="bilinear")[0], dim=0)
+    monkeypatch.setattr(module, "PIXELS", 3 * 41)
+    found, means = region_means(features, ids, unit=True)
+    assert found.tolist() == [1, 2, 3]
+    for number, mean in zip(found.tolist(), means, strict=True):
+        assert torch.allclose(mean, full[:, ids == number].mean(dim=1), atol=1e-5)
+    every, _ = region_means(features, ids, unit=True, none=None)
+    assert torch.equal(paint(every[:, None].float(), every, ids)[0].long(), ids)
+
+
+def test_shares_of_patches_sum_to_what_is_labelled() -> None:
+    labels = torch.tensor([[0, 0, 1, 1], [0, -1, 1, 1], [2, 2, 2, 2], [2, 2, -1, -1]])
+    shares = patch_shares(labels, 3, (2, 2))
+    assert shares.sum(dim=0).tolist() == [[0.75, 1.0], [1.0, 0.5]]
+    assert shares[0, 0, 0] == 0.75 and shares[1, 0, 1] == 1.0
+
+
+def test_levels_stand_on_one_grid_with_words_as_they_are() -> None:
+    inner, last = torch.randn(1, 6, 4, 4), 7 * torch.randn(1, 3, 2, 2)
+    levels = stack_levels((inner, last))
+    assert levels.shape == (1, 9, 2, 2)
+    assert torch.allclose(F.normalize(levels[:, 6:], dim=1), F.normalize(last, dim=1), atol=1e-6)
+    assert levels[:, :6].mean(dim=1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 6, 12, 24])
+def test_depths_are_spread(depth: int) -> None:
+    found = spread(depth)
+    assert len(set(found)) == len(found) == min(5, depth - 1)
+    assert all(0 < i < depth for i in found)
+
+
+def test_each_suggestion_shows_something_new() -> None:
+    """Three kinds of images, one of each is chosen before any second one; what is known counts as chosen."""
+    torch.manual_seed(0)
+    images = torch.eye(3).repeat_interleave(4, dim=0) + 0.01 * torch.randn(12, 3)
+    assert sorted(i // 4 for i in most_covering(images, 3)) == [0, 1, 2]
+    assert sorted(i // 4 for i in most_covering(images, 2, known=[5])) == [0, 2]
+    assert sorted(most_covering(images, 99)) == list(range(12))
+
+
+def test_rows_of_a_memory_are_found_by_their_own_patches() -> None:
+    patches = torch.eye(4)
+    rows, there = class_rows(patches, torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 0.5, 0], [0, 0, 0]]))
+    assert there.tolist() == [True, True, False]
+    assert torch.allclose(rows[0], F.normalize(patches[0] + patches[1], dim=0))
+    assert retrieve(patches[2:3], rows[there], k=1).tolist() == [1]
+
+
+def test_a_memory_from_python(make, tiny_clip, drawn, tmp_path) -> None:
+    from clipseg_cli import Segmenter
+
+    assert make("--labels", drawn).code == 0
+    segmenter = Segmenter.from_pretrained(tiny_clip.name, tiny_clip.weights, memory=str(tmp_path / "bank"))
+    truth = np.asarray(Image.open(drawn / "masks" / "p6.png"))
+    result = segmenter.segment(drawn / "images" / "p6.png", list(COLOURS), background=None)
+    assert (result.labels == truth).mean() > 0.8
+    # A class that nobody has labelled lives in the same list.
+    more = segmenter.segment(drawn / "images" / "p6.png", [*COLOURS, "unicorn"], background=None)
+    assert (more.labels == truth).mean() > 0.7
