@@ -59,23 +59,24 @@ class Candidate:
     """One method on one model, and what it has done so far.
 
     Attributes:
-        name: of the method.
-        model: as in "ViT-B-16 / openai".
+        config: with the method.
         seconds: that its images took, from pixels to labels.
         matrix: [C, C + 1] pixels.
         shown: its labels of the first images, for the sheet.
     """
 
-    name: str
-    model: str
     config: EvalConfig
     backbone: Backbone
     predictor: Predictor
     templates: Sequence[str]
-    matrix: torch.Tensor
     seconds: float = 0.0
     images: int = 0
     shown: list[NDArray[np.integer]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        classes = len(self.predictor.classes)
+        self.name, self.model = self.config.method, f"{self.backbone.name} / {self.backbone.pretrained}"
+        self.matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
