@@ -149,7 +149,7 @@ def test_numbers_of_any_size_are_counted_through(tmp_path):
         (lambda p: np.save(p / "x.npy", -np.ones((60, 90), int)), "x.npy holds negative ids"),
         (lambda p: np.save(p / "x.npy", np.ones((60, 90))), "x.npy holds no array of whole numbers"),
         (lambda p: (p / "x.npy").write_bytes(b"\x93NUMPY"), "cannot read"),
-        (lambda p: Image.fromarray(drawing()).save(p / "x.png"), "x.png is an RGB picture, not class ids"),
+        (lambda p: Image.fromarray(drawing()).save(p / "x.png"), "x.png is an RGB image, not class ids"),
         (
             lambda p: np.save(p / "x.npy", np.arange(1, 300 * 300 + 1).reshape(300, 300)),
             "x.png falls into 90,000 regions, and at most 65,535 can be told apart",

@@ -75,7 +75,7 @@ def interrupted(config, iterations):
         for event in training:
             if isinstance(event, Step) and event.iteration == iterations:
                 break
-        assert training.outcome is None
+        assert not training.finished
     return training.folder
 
 

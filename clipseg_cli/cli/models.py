@@ -178,21 +178,7 @@ def _model_rows(matching: str, cached: bool) -> list[dict[str, Any]]:
             f"no architecture has '{matching}' in its name",
             hint=did_you_mean(matching, list_architectures()) or "'clipseg models' lists all",
         )
-    return [
-        {
-            "name": info.name,
-            "tags": [{"tag": t.tag, "cached": t.cached} for t in info.tags],
-            "cached": info.cached,
-            "dense": info.dense,
-            "reason": info.reason,
-            "image_size": info.image_size,
-            "image_params": info.image_params,
-            "total_params": info.total_params,
-            "needs": info.needs,
-        }
-        for info in found
-        if info.cached or not cached
-    ]
+    return [{**asdict(info), "cached": info.cached} for info in found if info.cached or not cached]
 
 
 def _method_table(rows: list[dict[str, Any]]) -> Table:

@@ -33,10 +33,8 @@ EXAMPLES = """
 """
 JsonLinesOpt = Annotated[
     bool,
-    typer.Option(
-        "--json-lines",
-        help="Print one line of JSON for each image as soon as its files are written.",
-        rich_help_panel=OUTPUT,
+    opt.ask(
+        "Print one line of JSON for each image as soon as its files are written.", OUTPUT, "--json-lines"
     ),
 ]
 STDIN = "-"

@@ -21,7 +21,7 @@ from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
     STATE_LOCK,
-    begin_pictures,
+    begin_images,
     begin_run,
     default_name,
     lock_run,
@@ -62,7 +62,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
     share = process_share(config.shard)
     keeps = config.keep_labels == "seen"
     dataset, protocol = open_data(config, "label")
-    if keeps:  # the same pictures, but now all of them must have their ground truth
+    if keeps:  # the same images, but now all of them must have their ground truth
         same = dataclasses.replace(config, split=dataset.split or "all")
         dataset, protocol = open_data(same, "score")
     unseen = _unseen_to_fill(config, dataset)
@@ -150,7 +150,7 @@ class PseudolabelRun:
         if not self._groups:
             return
         images = {str(sample.source.relative) for group in self._groups for _, sample in group}
-        begin_pictures(
+        begin_images(
             self.folder, images - self._corrected.keys(), None if self.share.count == 1 else self._worker
         )
         progress = ProgressFile(self.folder, self._worker)
@@ -238,7 +238,7 @@ class PseudolabelRun:
         """Write a label map and count it; one that somebody has corrected stays.
 
         Args:
-            item: group and picture.
+            item: group and image.
             labels: [H, W] ids, or the ignore value.
             scores: [H, W] of the pixels that the model labelled.
             model: [H, W] which pixels these are; the others are ground truth.

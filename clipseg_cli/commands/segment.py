@@ -1,4 +1,4 @@
-"""`clipseg segment`: files in, label maps and pictures out; reading and writing run beside the model."""
+"""`clipseg segment`: files in, label maps and images out; reading and writing run beside the model."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[st
             target = stem.with_name(stem.name + ending)
             if target in pictures:
                 raise OutputError(
-                    f"{target} is one of the input pictures and would be written over", hint=ANOTHER_FOLDER
+                    f"{target} is one of the input images and would be written over", hint=ANOTHER_FOLDER
                 )
             if target.suffix and os.path.lexists(target):
                 refuse_strangers(target)

@@ -192,7 +192,7 @@ class IndexConfig(DataConfig):
 
     labels: str = option(
         "",
-        "Labelled pictures to learn from: a run of clipseg pseudolabel (labels that were corrected), a data set "
+        "Labelled images to learn from: a run of clipseg pseudolabel (labels that were corrected), a data set "
         "with ground truth, or, with FOLDER, a folder of label PNGs of the same names.",
         panel=MAIN,
         metavar="RUN|FOLDER",
@@ -200,7 +200,7 @@ class IndexConfig(DataConfig):
     out: Path = again(PseudolabelConfig, "out", Path("bank"), help="The bank to write.", metavar="BANK")
     suggest: int | None = option(
         None,
-        "Write no bank: name the N pictures of FOLDER that show most of what is in it, to be corrected next.",
+        "Write no bank: name the N images of FOLDER that show most of what is in it, to be corrected next.",
         panel=MAIN,
         metavar="N",
         within=(1, 100_000),

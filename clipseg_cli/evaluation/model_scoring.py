@@ -1,4 +1,4 @@
-"""A model's labels against ground truth, picture by picture, as one confusion matrix for each condition."""
+"""A model's labels against ground truth, image by image, as one confusion matrix for each condition."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class ModelScoring(Scoring):
         return ScoredImage(str(sample.source.relative), number, matrix)
 
     def corrupted_examples(self) -> list[tuple[str, list[NDArray[np.uint8]]]]:
-        """A small picture under each corruption, in all severities asked for, the clean one first.
+        """A small image under each corruption, in all severities asked for, the clean one first.
 
         It is the first one that could be scored; nothing where none could.
         """

@@ -1,4 +1,4 @@
-"""`clipseg eval --predictions`: label pictures made by any tool, scored against ground truth."""
+"""`clipseg eval --predictions`: label images made by any tool, scored against ground truth."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ LISTED = 5
 
 @contextmanager
 def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
-    """Find a prediction for every picture of the data set.
+    """Find a prediction for every image of the data set.
 
     Raises:
         ClipsegError: anything wrong with options or data set, no such folder, or missing predictions.
     """
     if config.corrupt:
         raise UsageError(
-            "predictions are made already: pictures cannot be corrupted any more",
+            "predictions are made already: images cannot be corrupted any more",
             hint="leave out --corrupt, or --predictions to evaluate a model",
         )
     share = process_share()
@@ -62,7 +62,7 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     notes = [*dataset.notes]
     if len(missing) == len(dataset.samples):
         first = folder / f"{dataset.samples[0].source.relative}.png"
-        raise DatasetError(f"{folder} holds no prediction for any picture", hint=f"looked for {first}")
+        raise DatasetError(f"{folder} holds no prediction for any image", hint=f"looked for {first}")
     if missing:
         what = f"{folder} lacks {len(missing)} of {len(dataset.samples)} predictions: {_listed(missing)}"
         if not config.partial:
@@ -73,7 +73,7 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     extra = [path for path in extra if not any(mark in str(path) for mark in _NO_LABELS)]
     if extra:
         what = "1 file" if len(extra) == 1 else f"{len(extra):,} files"
-        notes.append(f"ignored {what} in {folder}, of no picture of this split: {_listed(map(str, extra))}")
+        notes.append(f"ignored {what} in {folder}, of no image of this split: {_listed(map(str, extra))}")
     table, said = id_table(folder, dataset.classes)
     notes += said
     out = results_folder(config, dataset, folder)
@@ -94,10 +94,10 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
 
 
 def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
-    """Picture -> its label file, which may be called as the picture or its ground truth, in its folder or not.
+    """Image -> its label file, which may be called as the image or its ground truth, in its folder or not.
 
     Raises:
-        DatasetError: no such folder, or a file that may belong to several pictures.
+        DatasetError: no such folder, or a file that may belong to several images.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of predictions", hint="name a folder of label PNGs")
@@ -114,7 +114,7 @@ def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
         if path in owner:
             raise DatasetError(
                 f"{path} may belong to {owner[path]} or to {relative}",
-                hint="keep the folders of the pictures in the folder of predictions",
+                hint="keep the folders of the images in the folder of predictions",
             )
         found[str(relative)], owner[path] = path, str(relative)
     return found
@@ -160,7 +160,7 @@ class PredictionScoring(Scoring):
         self.total = len(self._samples)
 
     def __iter__(self) -> Generator[ScoredImage, None, None]:
-        """Pictures in the order of the list."""
+        """Images in the order of the list."""
         with ThreadPoolExecutor(max(2, self.config.workers), thread_name_prefix="score") as pool:
             pending: deque[Future[ScoredImage]] = deque()
             try:
@@ -185,7 +185,7 @@ class PredictionScoring(Scoring):
                 raise DatasetError(
                     f"{path} is {given[1]}x{given[0]}, but its ground truth {sample.label} is "
                     f"{truth.shape[1]}x{truth.shape[0]}",
-                    hint="labels are scored at their own size: save predictions at the size of the picture",
+                    hint="labels are scored at their own size: save predictions at the size of the image",
                 )
             labels = prediction_ids(read_values(path), self.table, classes, path)
             truth = resize_labels(truth, size)

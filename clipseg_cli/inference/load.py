@@ -1,4 +1,4 @@
-"""From options to a model that is ready to label pictures; cheap checks first, so that a typo costs no download."""
+"""From options to a model that is ready to label images; cheap checks first, so that a typo costs no download."""
 
 from __future__ import annotations
 

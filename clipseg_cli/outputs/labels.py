@@ -1,4 +1,4 @@
-"""Index picture `<stem>.png`: the value of a pixel is the id of its class.
+"""Index image `<stem>.png`: the value of a pixel is the id of its class.
 
 Up to 255 classes: 8-bit palette PNG (mode P) with the palette of PASCAL VOC, as its SegmentationClass files;
 255 stays free for "ignore". More classes: 16-bit grey PNG without a palette.

@@ -33,6 +33,7 @@ _ELSEWHERE = {
     "shard",
     "formats",
 }
+"""Options that change no label, or that stand elsewhere in the manifest."""
 
 
 def run_identity(
@@ -69,7 +70,7 @@ def run_identity(
 
 
 def dataset_identity(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Which pictures of which data set a run is about.
+    """Which images of which data set a run is about.
 
     Args:
         dataset: where they are.

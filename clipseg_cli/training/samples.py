@@ -75,7 +75,7 @@ class TrainingImages:
 
     def _proposed(self, run: Path, sample: Sample, size: tuple[int, int]) -> NDArray[np.int32]:
         path = label_path(run, sample)
-        values = read_values(path, size=size, picture=str(sample.source)).astype(np.int32)
+        values = read_values(path, size=size, source=str(sample.source)).astype(np.int32)
         wrong = (values >= len(self.dataset.classes)) & (values != self.ignore)
         if wrong.any():
             raise RunError(

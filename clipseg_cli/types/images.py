@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One input picture before it is read.
+    """One input image before it is read.
 
     Attributes:
         path: the file, or None for standard input.
@@ -32,7 +32,7 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A picture as 8-bit RGB, upright.
+    """An image as 8-bit RGB, upright.
 
     Attributes:
         source: where it came from.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """An exclusive label map with its confidence, at the picture's own size.
+    """An exclusive label map with its confidence, at the image's own size.
 
     Attributes:
         labels: [H, W] class ids; uint8 up to 255 classes, uint16 beyond. Those read from files may hold the value for
@@ -28,7 +28,7 @@ class Segmentation:
         scores: [H, W] float32 in [0, 1], probability of the label that won; NaN where nobody knows it, as for label
             maps that are read from files.
         classes: what the ids mean.
-        image: the picture that was segmented.
+        image: the image that was segmented.
         class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
             time; None unless asked for.
         derived: what functions have computed from it and want to keep, such as its regions.
