@@ -198,7 +198,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     _silence_pillow()
     try:
-        with path.open("rb") as file, open_picture(file, _FORMATS) as image:
+        with path.open("rb") as file, open_image(file, _FORMATS) as image:
             width, height = image.size
             turned = _orientation(image) >= _FIRST_ON_ITS_SIDE
     except UnidentifiedImageError as error:

@@ -78,7 +78,7 @@ class LabelFolder:
                 hint="one folder has one class list: convert the others by themselves",
             )
         size = None if image is None else image_size(image)
-        values = read_values(path, size=size, picture=str(image))
+        values = read_values(path, size=size, source=str(image))
         _check_values(values, len(classes), path)
         narrow: Any = np.uint8 if len(classes) <= ignore_value(1) else np.uint16
         source = ImageSource(image, name, "" if image else str(facts.get("file", "")))
@@ -241,7 +241,7 @@ def _scores(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     facts = facts_in(label_texts(beside)) if beside.is_file() else None
     if facts is None or facts.get("confidence") != ONE:
         return np.broadcast_to(np.float32(np.nan), shape)
-    grey = read_values(beside, size=(shape[0], shape[1]), picture=str(path))
+    grey = read_values(beside, size=(shape[0], shape[1]), source=str(path))
     return np.asarray(grey / np.float32(ONE), np.float32)
 
 
