@@ -58,7 +58,7 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     if (folder / "labels").is_dir() and (folder / "manifest.json").is_file():
         folder = folder / "labels"  # a pseudo-label run
     files = find_predictions(folder, dataset)
-    missing = [str(s.source.relative) for s in dataset.samples if str(s.source.relative) not in files]
+    missing = [s.source.name for s in dataset.samples if s.source.name not in files]
     notes = [*dataset.notes]
     if len(missing) == len(dataset.samples):
         first = folder / f"{dataset.samples[0].source.relative}.png"
@@ -155,7 +155,7 @@ class PredictionScoring(Scoring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        named = [s for s in self.dataset.samples if str(s.source.relative) in self.files]
+        named = [s for s in self.dataset.samples if s.source.name in self.files]
         self._samples = self.share.of(named)
         self.total = len(self._samples)
 
@@ -174,7 +174,7 @@ class PredictionScoring(Scoring):
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _score(self, sample: Sample) -> ScoredImage:
-        name = str(sample.source.relative)
+        name = sample.source.name
         classes = len(self.dataset.classes)
         path = self.files[name]
         try:

@@ -82,7 +82,7 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
     Raises:
         OutputError: the file cannot be written.
     """
-    name = str(result.image.source.relative)
+    name = result.image.source.name
     data = encode_labels(result.labels, result.classes, image=name, made_by=run.made_by)
     return (write_own(stem.with_name(stem.name + ENDING), data),)
 

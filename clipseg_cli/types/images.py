@@ -24,6 +24,11 @@ class ImageSource:
     path: Path | None
     relative: PurePosixPath
 
+    @property
+    def name(self) -> str:
+        """What it is called in a run."""
+        return str(self.relative)
+
     def __str__(self) -> str:
         return "standard input" if self.path is None else str(self.path)
 
