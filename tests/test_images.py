@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipseg_cli.data.images import find_images, read_image, resize_image, target_size
+from clipseg_cli.data.image_files import find_images
+from clipseg_cli.data.images import read_image, resize_image, target_size
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import ImageSource
 

@@ -12,7 +12,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.utils.numbers import percent
+from clipseg_cli.utils.text import listed, percent
 
 if TYPE_CHECKING:
     from clipseg_cli.commands.pseudolabel import PseudolabelRun
@@ -181,7 +181,6 @@ def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
     title = f"{count(summary.images, 'image')}, share of all pixels"
     console.table(title, ("class", "share", "images", "confidence", ""), rows, left=(0, 4))
     if absent := [c.name for c in summary.classes if not c.pixels]:
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-        console.say(f"In no image: {', '.join(absent[:NAMED])}{more}")
+        console.say(f"In no image: {listed(absent, NAMED)}")
     if summary.kept:
         console.say(f"{percent(summary.kept)} of all pixels kept their ground truth")

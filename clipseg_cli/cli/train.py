@@ -11,7 +11,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.utils.numbers import percent
+from clipseg_cli.utils.text import percent
 
 if TYPE_CHECKING:
     from clipseg_cli.training.log import Step, Validation

@@ -97,7 +97,7 @@ class IndexRun:
         begin(self.out, Facts("labels", self.identity))
         remembered: dict[str, str] = {}
         for sample in self.labelled.samples:
-            name = str(sample.source.relative)
+            name = sample.source.name
             try:
                 content = _content(sample)
                 fresh = not is_there(self.out, name, content)
@@ -187,7 +187,7 @@ def _of_run(config: IndexConfig, folder: Path, given: Mapping[str, Any]) -> tupl
     dataset, _ = open_data(config, "label")
     state = RunState(folder, dataset)
     state.records()
-    corrected = [s for s in dataset.samples if str(s.source.relative) in state.corrected]
+    corrected = [s for s in dataset.samples if s.source.name in state.corrected]
     if not corrected:
         raise RunError(
             f"no label of {folder} was corrected since it was written",

@@ -134,7 +134,7 @@ class PseudolabelRun:
         self._groups = [
             [(number, sample) for sample in samples]
             for number, samples in groups
-            if not all(str(sample.source.relative) in finished for sample in samples)
+            if not all(sample.source.name in finished for sample in samples)
         ]
         self.total = sum(len(samples) for _, samples in groups)
         self.before = self.total - sum(map(len, self._groups))
@@ -149,7 +149,7 @@ class PseudolabelRun:
         stream = Stream(self.predictor, self.config, self._read, self._write, self._failed)
         if not self._groups:
             return
-        images = {str(sample.source.relative) for group in self._groups for _, sample in group}
+        images = {sample.source.name for group in self._groups for _, sample in group}
         begin_images(
             self.folder, images - self._corrected.keys(), None if self.share.count == 1 else self._worker
         )
@@ -185,7 +185,7 @@ class PseudolabelRun:
             return None
         with file_lock(self.folder / STATE_LOCK, wait=True):
             records = self._state.records()
-            if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
+            if any(sample.source.name not in records for sample in self.dataset.samples):
                 return None
             remove_stale_locks(self.folder.glob(SHARE_LOCKS))
             return finish_run(self.folder, self.dataset, self.identity, records)
@@ -221,7 +221,7 @@ class PseudolabelRun:
         return self._save(item, labels, result.scores, model)
 
     def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ImageRecord:
-        name = str(item[1].source.relative)
+        name = item[1].source.name
         sentence = f"{error.message} ({error.hint})" if error.hint else error.message
         return self._corrected.get(name) or ImageRecord(name, item[0], error=sentence)
 
@@ -244,7 +244,7 @@ class PseudolabelRun:
             model: [H, W] which pixels these are; the others are ground truth.
         """
         group, sample = item
-        name, classes = str(sample.source.relative), self.dataset.classes
+        name, classes = sample.source.name, self.dataset.classes
         if name in self._corrected:
             return self._corrected[name]
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)

@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tiff
 
-from clipseg_cli.data.image_files import EXTENSIONS, find_images
 from clipseg_cli.data.opening import open_image
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, ImageSource
@@ -28,16 +27,6 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
     from numpy.typing import NDArray
-
-__all__ = [
-    "EXTENSIONS",
-    "find_images",
-    "read_image",
-    "resize_image",
-    "resize_labels",
-    "resize_nearest",
-    "target_size",
-]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _READABLE = "JPEG, PNG, WebP, BMP, TIFF and GIF can be read; convert other kinds first"

@@ -172,7 +172,7 @@ class Comparison:
             truth = resize_labels(read_label(sample, self.dataset, (height, width)), size)
             return Picture(image, truth, size)
         except ClipsegError as error:
-            self.failures[str(sample.source.relative)] = error.message
+            self.failures[sample.source.name] = error.message
             return None
 
     def _compete(self, one: Candidate, groups: Sequence[Sequence[Picture]]) -> None:
@@ -275,5 +275,5 @@ class Comparison:
             image = resize_image(picture.image.pixels, (height, width), antialias=True)
             maps = [np.where(picture.truth < 0, len(self.dataset.classes), picture.truth)]
             maps += [one.shown[i] for one in ranked]
-            rows.append(LabelRow(str(picture.image.source.relative), image, maps))
+            rows.append(LabelRow(picture.image.source.name, image, maps))
         return [write_label_sheet(rows, columns, self.dataset.classes, self.out / SHEET)] if rows else []

@@ -100,5 +100,5 @@ def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:
 
 def list_hash(samples: Sequence[Sample]) -> str:
     """SHA-256 of the names of the images, in order: 64 hexadecimal digits."""
-    names = "\n".join(str(s.source.relative) for s in samples)
+    names = "\n".join(s.source.name for s in samples)
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()

@@ -99,7 +99,7 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
     data = encode_labels(
         result.labels,
         result.classes,
-        image=str(source.relative),
+        image=source.name,
         file=source.path.name if source.path else source.file,
         made_by=run.made_by,
     )

@@ -90,7 +90,7 @@ class RunState:
     def __init__(self, folder: Path, dataset: Dataset) -> None:
         self.folder, self.dataset = folder, dataset
         self.written: list[str] = []
-        self.source_bytes = {str(s.source.relative): _bytes(s) for s in dataset.samples}
+        self.source_bytes = {s.source.name: _bytes(s) for s in dataset.samples}
         self.corrected: dict[str, ImageRecord] = {}
         self._replaced: list[str] = []
 

@@ -76,7 +76,7 @@ class Summary:
 
 def label_path(folder: Path, sample: Sample) -> Path:
     """Where the label map of an image lies."""
-    return path_of(folder, str(sample.source.relative))
+    return path_of(folder, sample.source.name)
 
 
 def path_of(folder: Path, image: str) -> Path:
@@ -98,7 +98,7 @@ def finish_run(
     Raises:
         OutputError: one of them cannot be written.
     """
-    ordered = [records[str(sample.source.relative)] for sample in dataset.samples]
+    ordered = [records[sample.source.name] for sample in dataset.samples]
     summary = summarise(folder, dataset, ordered)
     manifest = Manifest(identity, _result(summary))
     if not _is_finished(folder, manifest, ordered):
@@ -187,7 +187,7 @@ def _shown(
     folder: Path, dataset: Dataset, records: Mapping[str, ImageRecord]
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.int32]]]:
     """Name, image and labels (-1: ignored) of the images on the contact sheet."""
-    samples = [s for s in dataset.samples if not records[str(s.source.relative)].error]
+    samples = [s for s in dataset.samples if not records[s.source.name].error]
     ignore = ignore_value(len(dataset.classes))
     for i in range(min(SHOWN, len(samples))):
         sample = samples[i * len(samples) // min(SHOWN, len(samples))]
@@ -200,4 +200,4 @@ def _shown(
             labels = read_values(path).astype(np.int32)
         except DatasetError as error:
             raise RunError(error.message, hint=f"remove {path}; the same command makes it anew") from error
-        yield str(sample.source.relative), image.pixels, np.where(labels == ignore, -1, labels)
+        yield sample.source.name, image.pixels, np.where(labels == ignore, -1, labels)

@@ -46,7 +46,7 @@ class TrainingImages:
 
     def name(self, index: int) -> str:
         """Of an image, for people."""
-        return str(self.samples[index].source.relative)
+        return self.samples[index].source.name
 
     def __call__(self, index: int) -> Labelled:
         """One image with its labels.

@@ -26,6 +26,11 @@ class ImageSource:
     relative: PurePosixPath
     file: str = ""
 
+    @property
+    def name(self) -> str:
+        """What it is called in a run."""
+        return str(self.relative)
+
     def __str__(self) -> str:
         return "standard input" if self.path is None else str(self.path)
 

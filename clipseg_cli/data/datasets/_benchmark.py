@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from clipseg_cli.data.classes import load_benchmark, load_classes
 from clipseg_cli.data.datasets._recognise import Missing, missing_labels, missing_parts
-from clipseg_cli.data.datasets._splits import ALL, Split, find_split, images_of, shortened
+from clipseg_cli.data.datasets._splits import ALL, Split, find_split, images_of
 from clipseg_cli.data.datasets._tree import Pattern, Tree
 from clipseg_cli.data.datasets._values import as_table
 from clipseg_cli.errors import DatasetError
 from clipseg_cli.types import Dataset, ImageSource, Sample
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -105,7 +106,7 @@ def check_labels(
     expected = [str(pattern.path(tree.root, name)) for name in without]
     raise DatasetError(
         f"{tree.root} ({split.name}): {len(without):,} of {len(pictures):,} images have no label file: "
-        + shortened(expected),
+        + listed(expected),
         hint="complete the download, or name the images that have labels with --split list.txt",
     )
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.classes import benchmark_names
 from clipseg_cli.data.datasets._recognise import Found, recognise_in
-from clipseg_cli.data.datasets._splits import shortened
 from clipseg_cli.errors import DatasetError, UsageError, did_you_mean
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +103,7 @@ def _one_root(
         titles = {f.root: layouts[f.name].title for f in reversed(best)}
         shown = [f"{root} ({titles[root]})" for root in sorted(roots)]
         raise DatasetError(
-            f"{given} holds several data sets: {shortened(shown)}",
+            f"{given} holds several data sets: {listed(shown)}",
             hint="name one of these folders, or add --benchmark",
         )
     return best[0], ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from clipseg_cli.data.classes import is_list_file, numbered_lines
 from clipseg_cli.data.image_files import EXTENSIONS
 from clipseg_cli.errors import DatasetError, UsageError, did_you_mean
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from clipseg_cli.data.datasets._tree import Tree
 
 ALL = "all"
-
-SHOWN = 5
-"""So many of the things that are wrong are listed; the others are counted."""
 
 
 class Split(NamedTuple):
@@ -88,7 +86,7 @@ def images_of(split: Split, tree: Tree) -> dict[str, Path]:
         folder = tree.root / tree.layout.images.split("{")[0]
         raise DatasetError(
             f"{split.file}: {len(missing):,} of its {len(names):,} names are not images in {folder}/: "
-            + shortened(missing),
+            + listed(missing),
             hint="names are relative to the image folder, without suffix; is the download complete?",
         )
     return chosen
@@ -120,12 +118,6 @@ def without_suffix(name: str) -> str:
     """The name without the suffix of an image; any other suffix is part of it."""
     path = PurePosixPath(name)
     return str(path.with_suffix("")) if path.suffix.lower() in EXTENSIONS else name
-
-
-def shortened(items: list[str]) -> str:
-    """The first few, and how many there are besides."""
-    more = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _resolve(text: str, pictures: Mapping[str, Path], layout: Layout) -> str | None:
