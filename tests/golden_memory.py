@@ -20,6 +20,7 @@ from clipseg_cli.ops.region_means import paint, region_means
 from clipseg_cli.ops.regions import nearest_ids, vote
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.ops.windows import plan_windows, stitch
+from clipseg_cli.types import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,9 +134,7 @@ def own_logits(case: Case, given: Tensors, ids: torch.Tensor) -> torch.Tensor:
         reader = dense_reader(
             visual,
             replace(corrclip.METHOD, read_regions=read),
-            activation=o["activation"],
-            ln_eps=o["ln_eps"],
-            guide=Proxy(proxy),
+            Reading(o["activation"], o["ln_eps"], guide=Proxy(proxy)),
         )
         logits = cosine_logits(reader(part, own[None]).features, given["text"])
         full = F.interpolate(logits, (part.shape[2], part.shape[3]), mode="bilinear")[0]
