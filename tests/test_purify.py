@@ -194,3 +194,22 @@ def test_a_folder_without_images_is_told(cli, tiny_clip, make_image, tmp_path):
     args = ("segment", make_image(tmp_path / "x.png"), "-c", "cat", *tiny_clip.options)
     done = cli(*args, "--templates", f"floss:{tmp_path / 'none'}", "--out", tmp_path / "out")
     assert done.code == 1 and "none" in done.err and "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--presence", "freecp", "--set", "freecp.redundancy=0", "--set", "freecp.overlap=0"),
+        ("--method", "pearl:svd"),
+        ("--method", "pearl", "--propagate", "lposs+"),
+        ("--method", "resclip", "--propagate", "pearl"),
+    ],
+)
+def test_either_precision(cli, make_image, tmp_path, tiny_clip, options, precision):
+    """With so low limits every class is kept and lies where the others do, so that crops are embedded."""
+    args = ("segment", make_image(tmp_path / "x.png"), "-c", "cat,dog,car", *tiny_clip.options)
+    done = cli(*args, *options, "--precision", precision, "--out", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    shares = json.loads(done.stdout)["images"][0]["classes"]
+    assert sum(one["pixels"] for one in shares) == 48 * 64

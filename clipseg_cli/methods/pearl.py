@@ -7,6 +7,8 @@ alone are added with a small weight. Its second half, the propagation, is `--pro
 The published five iterations do not quite reach the polar factor; the variant `pearl:svd` does. `pearl:block` keeps the
 residual and the MLP.
 
+Covariance, rotation and scores are computed in float32, whatever the precision of the tower, as published.
+
 Reference: PGSmall/PEARL@c26062b.
 """
 
@@ -52,17 +54,19 @@ def attention(
     Raises:
         ShapeError: the token count does not fit the grid.
     """
-    matrix, centred = covariance(q, k, grid)
-    return _mixed(q, k, v, polar_factor(matrix, iterations), centred, alpha_kk)
+    with torch.autocast(q.device.type, enabled=False):
+        matrix, centred = covariance(q, k, grid)
+        return _mixed(q, k, v, polar_factor(matrix, iterations), centred, alpha_kk)
 
 
 def exact_attention(
     q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], *, alpha_kk: float = ALPHA
 ) -> Tensor:
     """The same with the polar factor by a singular value decomposition."""
-    matrix, centred = covariance(q, k, grid)
-    u, _, vh = torch.linalg.svd(matrix)
-    return _mixed(q, k, v, u @ vh, centred, alpha_kk)
+    with torch.autocast(q.device.type, enabled=False):
+        matrix, centred = covariance(q, k, grid)
+        u, _, vh = torch.linalg.svd(matrix)
+        return _mixed(q, k, v, u @ vh, centred, alpha_kk)
 
 
 def covariance(q: Tensor, k: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

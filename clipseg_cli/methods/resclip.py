@@ -125,7 +125,8 @@ def read_twice(
 def first_segmentation(found: Tokens, scene: Scene, scale: float, pamr_steps: int) -> Tensor:
     """Probabilities of the words at the size of the picture, refined by its colours: [B, Q, H, W]."""
     features = to_grid(scene.embed(found.patches), found.grid)
-    cosines = cosine_logits(features, scene.text_embeds)
+    with torch.autocast(features.device.type, enabled=False):
+        cosines = cosine_logits(features, scene.text_embeds)
     size = (scene.image.shape[2], scene.image.shape[3])
     full = F.interpolate(cosines, size, mode="bilinear", align_corners=False)
     if pamr_steps:

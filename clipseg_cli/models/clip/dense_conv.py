@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.towers import patch_of
+from clipseg_cli.models.weights.precision import computing_as_held
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
 from clipseg_cli.ops.levels import stack_levels
 from clipseg_cli.ops.positions import resize_positions
@@ -134,7 +135,8 @@ class DenseConv:
 
     def whole(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] -> its embedding [B, D]: the mean position."""
-        return self._mean(self.trunk.forward_features(image))
+        with computing_as_held(self.trunk):
+            return self._mean(self.trunk.forward_features(image))
 
     def _mean(self, x: Tensor) -> Tensor:
         return self._ending(x.mean(dim=(2, 3), keepdim=True))[:, 0]

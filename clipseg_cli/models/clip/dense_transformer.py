@@ -18,6 +18,7 @@ from torch import nn
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
+from clipseg_cli.models.weights.precision import computing_as_held
 from clipseg_cli.ops.attention import merge_heads, to_grid
 from clipseg_cli.ops.levels import spread, stack_levels
 from clipseg_cli.ops.reduce import upsample
@@ -131,11 +132,12 @@ class DenseTransformer:
     def whole(self, image: Tensor) -> Tensor:
         """Normalised image [B, 3, H, W] of whole patches -> its embedding [B, D], as open_clip's own tower gives it."""
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
-        x = self.tower.embed(image, grid, self.method.positions)
-        for block in self.tower.blocks(grid):
-            q, k, v = block.qkv(block.normed(x))
-            x = block.feed(x + block.scaled(block.project(F.scaled_dot_product_attention(q, k, v))))
-        return self.tower.pooled(x)
+        with computing_as_held(self.tower.visual):
+            x = self.tower.embed(image, grid, self.method.positions)
+            for block in self.tower.blocks(grid):
+                q, k, v = block.qkv(block.normed(x))
+                x = block.feed(x + block.scaled(block.project(F.scaled_dot_product_attention(q, k, v))))
+            return self.tower.pooled(x)
 
     def _attention(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """What patches attend to, in the mean of all blocks but the last, as they were trained: [B, Nh, n, n]."""

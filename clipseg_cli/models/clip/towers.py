@@ -34,8 +34,10 @@ class Tower(Protocol):
         width: of its tokens.
         prefix: tokens in front of the patches; the first of them is the class token.
         depth: number of blocks.
+        visual: the image tower of the library that it comes from.
     """
 
+    visual: Any
     patch: int
     width: int
     prefix: int
