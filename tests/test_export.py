@@ -110,7 +110,7 @@ def test_a_picture_is_labelled_as_by_the_inference_loop(exported):
     run, file, _ = exported
     image = pictures(1, 64, 96)
     pixels = image[0].permute(1, 2, 0).byte().numpy()
-    plan = plan_student(InferenceConfig(student=str(run), device="cpu"))
+    plan = plan_student(InferenceConfig(student=str(run), device="cpu", precision="fp32"))
     _, predictor = plan.load(CLASSES)
     decoded = DecodedImage(ImageSource(None, PurePosixPath("x")), pixels)
     (segmentation,) = predictor.predict([predictor.prepare(decoded)])

@@ -153,6 +153,7 @@ def test_sources_of_regions_are_those_of_the_registry(run, monkeypatch):
     assert [name for name, row in listed.items() if not row["weights"]] == ["folder", "superpixels"]
     assert "superpixels" in run("--regions") and "superpixels" in run("--methods")
     monkeypatch.setattr("clipseg_cli.cli.region_sources.find_spec", lambda name: None)
+    monkeypatch.setenv("COLUMNS", "250")
     printed = " ".join(run("--regions").split())
     assert "clipseg-cli[regions]" in printed.replace(" ", "")
     with pytest.raises(UsageError, match="list different things"):

@@ -18,7 +18,9 @@ from clipseg_cli.models.weights.precision import computing_as_held, hold_weights
 from clipseg_cli.utils import device as devices
 
 PLAIN = [
-    name for name in METHODS.names() if not METHODS.get(name).guided and METHODS.get(name).pyramid is None
+    name
+    for name, method in ((name, METHODS.get(name)) for name in METHODS.names())
+    if not method.guided and method.pyramid is None and method.read_twice is None
 ]
 WORDS = ("cow,sheep,horse,tractor,tree,house,sun", "sky,grass")
 
