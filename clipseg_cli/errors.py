@@ -33,7 +33,7 @@ class UsageError(ClipsegError):
 
 
 class ImageError(ClipsegError):
-    """One input picture cannot be used; the others still can.
+    """One input image cannot be used; the others still can.
 
     Args:
         image: the input as the user named it.

@@ -131,11 +131,8 @@ def own_logits(case: Case, given: Tensors, ids: torch.Tensor) -> torch.Tensor:
         grid = (2 * part.shape[2] // patch, 2 * part.shape[3] // patch)
         proxy = F.interpolate(F.pad(wide[:, :, rows, columns], pad, mode="replicate"), grid, mode="bilinear")
         read = functools.partial(corrclip.read, merge=False)
-        reader = dense_reader(
-            visual,
-            replace(corrclip.METHOD, read_regions=read),
-            Reading(o["activation"], o["ln_eps"], guide=Proxy(proxy)),
-        )
+        how = Reading(o["activation"], o["ln_eps"], guide=Proxy(proxy))
+        reader = dense_reader(visual, replace(corrclip.METHOD, read_regions=read), how)
         logits = cosine_logits(reader(part, own[None]).features, given["text"])
         full = F.interpolate(logits, (part.shape[2], part.shape[3]), mode="bilinear")[0]
         maps.append(full[:, pad[2] : pad[2] + window.height, pad[0] : pad[0] + window.width])

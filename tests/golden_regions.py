@@ -72,9 +72,7 @@ def check_corrclip(case: Case, given: Tensors) -> Tensors:
 
     method = replace(corrclip.METHOD, read_regions=read)
     proxy = Proxy(given["proxy"])
-    reader = dense_reader(
-        visual, method, Reading(activation=o["activation"], ln_eps=o["ln_eps"], guide=proxy)
-    )
+    reader = dense_reader(visual, method, Reading(o["activation"], o["ln_eps"], guide=proxy))
     regions = given["regions"].int()
     regions -= regions.min()
     dense = reader(given["image"], regions[None])

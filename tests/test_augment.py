@@ -262,7 +262,7 @@ def test_drawing_again_ends(left, right, draws):
 
 def test_labels_of_another_size_are_refused():
     image, labels = texture()
-    with pytest.raises(ShapeError, match=r"labels of \[45, 59\] for a picture of \[45, 60\]"):
+    with pytest.raises(ShapeError, match=r"labels of \[45, 59\] for an image of \[45, 60\]"):
         cut(image, labels[..., :-1], SPEC)
 
 

@@ -66,7 +66,7 @@ def test_an_output_never_replaces_an_input(segment, make_image, tmp_path, inputs
         return
     assert done.code == 1
     if "would both be written as" not in done.err:
-        assert "is one of the input pictures" in done.err
+        assert "is one of the input images" in done.err
         assert "Hint: choose another folder with --out" in done.err
     assert everything(tmp_path) == before
 

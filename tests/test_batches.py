@@ -194,7 +194,7 @@ def test_a_run_with_damaged_pictures_is_the_same_on_all_ranks():
 
 
 def test_a_run_without_a_readable_picture_ends():
-    with pytest.raises(RunError, match=r"none of 3 pictures can be read; picture \d: picture \d: damaged"):
+    with pytest.raises(RunError, match=r"none of 3 images can be read; picture \d: picture \d: damaged"):
         take(1, Damaged(3, {0, 1, 2}))
     assert not crop_threads()
 
@@ -207,7 +207,7 @@ def test_labels_of_another_size_make_a_picture_unreadable():
 
     with Batches(Shifted(3), WHOLE, batch_size=3, share=Share(), seed=0, workers=1) as batches:
         assert 1 not in numbers([next(batches)])
-        assert batches.failures == {"picture 1": "picture 1: labels of 16x15 for a picture of 16x16"}
+        assert batches.failures == {"picture 1": "picture 1: labels of 16x15 for an image of 16x16"}
 
 
 @pytest.mark.parametrize(("batch_size", "world"), [(4, 3), (2, 4), (0, 1), (0, 2)])
@@ -217,7 +217,7 @@ def test_ranks_must_share_equally(batch_size, world):
 
 
 def test_no_pictures_are_refused():
-    with pytest.raises(DatasetError, match="no pictures"):
+    with pytest.raises(DatasetError, match="no images"):
         take(1, Noise(0))
 
 

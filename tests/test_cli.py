@@ -423,7 +423,7 @@ def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_p
     from clipseg_cli.inference import stream
     from clipseg_cli.inference.predictor import Predictor
 
-    monkeypatch.setattr(stream, "PICTURES_AHEAD_BYTES", 1)
+    monkeypatch.setattr(stream, "IMAGES_AHEAD_BYTES", 1)
     chunks = []
     predict = Predictor.predict
     monkeypatch.setattr(

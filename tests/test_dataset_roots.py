@@ -108,7 +108,7 @@ def test_missing_label_files_are_counted_and_listed(tmp_path):
     for i in range(12):
         (root / f"SegmentationClass/2007_{i:06}.png").unlink()
     message, hint = refused(root, purpose="score")
-    assert "12 of 20 pictures have no label file" in message and "and 7 more" in message
+    assert "12 of 20 images have no label file" in message and "and 7 more" in message
     assert "SegmentationClass/2007_000004.png" in message and "2007_000005" not in message
     assert "--split" in hint
     labels = [sample.label is None for sample in open_dataset(root, split="val").samples]
@@ -147,7 +147,7 @@ def test_what_is_no_data_set_at_all(what, tmp_path):
     given = {"nothing": "empty", "a text file": ".", "no such folder": "empt", "a file": "f.txt"}
     message, hint = refused(tmp_path / given.get(what, "f.txt/x" if what == "under a file" else "x" * 5000))
     if what in ("nothing", "a text file"):
-        assert "no pictures" in message and "PASCAL VOC 2012 (" in hint and "Cityscapes (" in hint
+        assert "no images" in message and "PASCAL VOC 2012 (" in hint and "Cityscapes (" in hint
     elif what == "a file":
         assert "is a file" in message
     else:

@@ -47,7 +47,7 @@ def _spoil(voc: Path, how: str) -> Path:
     [
         ("label of another size", "is 40x56, but its label"),
         ("unknown id", "77 in 1 pixels is no label of voc21"),
-        ("RGB label", "is an RGB picture, not class ids"),
+        ("RGB label", "is an RGB image, not class ids"),
         ("damaged label", "damaged"),
         ("damaged picture", "damaged or cut short"),
     ],

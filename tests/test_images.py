@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipseg_cli.data.images import find_images, read_image, resize_image, target_size
+from clipseg_cli.data.image_files import find_images
+from clipseg_cli.data.images import read_image, resize_image, target_size
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import ImageSource
 
@@ -348,7 +349,7 @@ def _truncated(path: Path) -> None:
 
 BAD = {
     "empty.jpg": (lambda p: p.write_bytes(b""), "empty"),
-    "text.jpg": (lambda p: p.write_text("these are words, not pixels\n" * 20), "not a picture"),
+    "text.jpg": (lambda p: p.write_text("these are words, not pixels\n" * 20), "not an image"),
     "cut.jpg": (_truncated, "damaged or cut short"),
     "cut.png": (_truncated, "damaged or cut short"),
     "cut.webp": (_truncated, "damaged or cut short"),
@@ -357,7 +358,7 @@ BAD = {
     "folder.jpg": (lambda p: p.mkdir(), "folder"),
     "vector.eps": (
         lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-        "not a picture",
+        "not an image",
     ),
     "gone.jpg": (lambda p: None, "No such file"),
     "bomb.png": (lambda p: p.write_bytes(png_header(20000, 15000)), "300.0 megapixels"),

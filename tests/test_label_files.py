@@ -178,7 +178,7 @@ def test_colours_of_the_voc_palette_are_recognised_and_not_decoded(mode, voc):
     colours = np.array([[0, 0, 0], [128, 0, 0], [0, 64, 128], [224, 224, 192]], np.uint8)
     Image.fromarray(np.tile(colours, (12, 4, 1))).convert(mode).save(sample.label)
     message, hint = refused(dataset, sample)
-    assert f"{sample.label} is an {mode} picture, not class ids" in message
+    assert f"{sample.label} is an {mode} image, not class ids" in message
     assert "VOC palette" in hint and "take the original" in hint
 
 
@@ -186,13 +186,13 @@ def test_other_colours_are_only_refused(voc):
     dataset, sample = voc
     save_image(sample.label)
     message, hint = refused(dataset, sample)
-    assert "RGB picture, not class ids" in message and "VOC palette" not in hint
+    assert "RGB image, not class ids" in message and "VOC palette" not in hint
 
 
 def test_grey_with_alpha_and_jpeg_are_refused(voc):
     dataset, sample = voc
     Image.new("LA", (16, 12)).save(sample.label)
-    assert "is an LA picture" in refused(dataset, sample)[0]
+    assert "is an LA image" in refused(dataset, sample)[0]
     Image.new("L", (16, 12)).save(sample.label, format="JPEG")
     assert "JPEG, whose compression changes class ids" in refused(dataset, sample)[0]
 
@@ -200,7 +200,7 @@ def test_grey_with_alpha_and_jpeg_are_refused(voc):
 def test_damaged_and_missing_files_are_named(voc):
     dataset, sample = voc
     whole = sample.label.read_bytes()
-    for data, said in ((whole[:60], "damaged"), (b"", "not a picture"), (b"hello", "not a picture")):
+    for data, said in ((whole[:60], "damaged"), (b"", "not an image"), (b"hello", "not an image")):
         sample.label.write_bytes(data)
         message, _ = refused(dataset, sample)
         assert str(sample.label) in message and said in message

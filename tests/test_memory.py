@@ -112,7 +112,7 @@ def test_a_killed_index_goes_on(make, drawn, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(index, "write_picture", stops)
         stopped = make("--labels", drawn)
-    assert stopped.code == 130 and "2 of 4 pictures" in stopped.err
+    assert stopped.code == 130 and "2 of 4 images" in stopped.err
     unfinished = make("--labels", drawn, short=("--short-side"), side="32")
     assert unfinished.code != 0
     assert "2 of them before" in make("--labels", drawn).err
@@ -166,7 +166,7 @@ def test_a_damaged_label_fails_alone(make, tmp_path) -> None:
     root = draw(tmp_path / "data", 6)
     Image.fromarray(np.full((64, 64), 77, np.uint8)).save(root / "masks" / "p1.png")
     found = make("--labels", root)
-    assert found.code == 1 and "77 in" in found.err and "1 of 3 pictures failed" in found.err
+    assert found.code == 1 and "77 in" in found.err and "1 of 3 images failed" in found.err
     assert list(json.loads((tmp_path / "bank" / "bank.json").read_text())["pictures"]) == ["p0", "p2"]
 
 

@@ -13,6 +13,7 @@ import pytest
 from clipseg_cli import Segmenter
 from clipseg_cli.config import (
     PANELS,
+    ConvertConfig,
     EvalConfig,
     ExportConfig,
     IndexConfig,
@@ -34,6 +35,7 @@ COMMANDS = {
     "index": IndexConfig,
     "train": TrainConfig,
     "export": ExportConfig,
+    "convert": ConvertConfig,
 }
 PER_CALL = {"classes", "background"}
 """What the Python API takes with each picture."""

@@ -179,7 +179,7 @@ def test_extra_files_are_said_and_ignored(evaluate, voc, maps):
     save_image(maps / f"{NAMES[0]}_overlay.png")
     done = evaluate("--dataset", voc, "--predictions", maps, "--json")
     assert done.code == 0
-    assert f"Note: ignored 1 file in {maps}, of no picture of this split: other/stranger.png" in done.err
+    assert f"Note: ignored 1 file in {maps}, of no image of this split: other/stranger.png" in done.err
     assert json.loads(done.out)["images"] == 5
 
 
@@ -191,7 +191,7 @@ def test_extra_files_are_said_and_ignored(evaluate, voc, maps):
     [
         ("size", "is 30x20, but its ground truth"),
         ("id", "holds 99 in 1 pixels, which is no class: ids go from 0 to 20, 255 is none"),
-        ("RGB", "is an RGB picture, not class ids"),
+        ("RGB", "is an RGB image, not class ids"),
     ],
 )
 def test_a_bad_prediction_is_named_and_not_in_the_scores(evaluate, voc, maps, how, said):

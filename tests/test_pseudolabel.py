@@ -174,7 +174,7 @@ def test_a_run_in_which_every_picture_fails_says_so(run, tmp_path, folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no picture names in this file"),
+        ("", "no image names in this file"),
         ("2012_000000\n2012_999999\n", "2012_999999"),
         ("../../secret\n", "leads out of the data set"),
     ],
@@ -191,7 +191,7 @@ def test_a_run_inside_the_pictures_is_refused(cli, tiny_clip, tmp_path):
     photos = make_photos(tmp_path / "photos", 2)
     done = cli("pseudolabel", photos, "-c", "cat,dog", *tiny_clip.options, "--out", photos / "runs")
     assert done.code == 2
-    assert f"lies among the pictures of {photos}" in done.err
+    assert f"lies among the images of {photos}" in done.err
     assert not (photos / "runs").exists()
 
 

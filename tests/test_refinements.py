@@ -188,7 +188,7 @@ def test_found_and_its_masks(cli, make_image, tmp_path, tiny_dino):
         (("--method", "proxyclip", "--guide", "dnio"), "unknown network 'dnio'"),
         (("--method", "proxyclip", "--guide", "dino=nothing.pth"), "nothing.pth: no such weight file"),
         (("--method", "proxyclip"), "needs another network"),
-        (("--method", "clip-diy", "--window", "64"), "this method cuts pictures in its own way"),
+        (("--method", "clip-diy", "--window", "64"), "this method cuts images in its own way"),
         (("--pamr", "-1"), "-1 is not between 0 and 100"),
     ],
 )

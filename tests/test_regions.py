@@ -32,7 +32,7 @@ from clipseg_cli.ops.regions import MOST_REGIONS, id_map_by_area, id_map_by_scor
 from clipseg_cli.regions import REGIONS
 from clipseg_cli.regions.sam2 import point_grid
 from clipseg_cli.training.task import check_sources
-from clipseg_cli.types import ClassList, DecodedImage, ImageSource, RegionMap
+from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Reading, RegionMap
 
 CPU = torch.device("cpu")
 NETWORKS = [name for name in REGIONS.names() if REGIONS.get(name).network]
@@ -149,7 +149,7 @@ def test_numbers_of_any_size_are_counted_through(tmp_path):
         (lambda p: np.save(p / "x.npy", -np.ones((60, 90), int)), "x.npy holds negative ids"),
         (lambda p: np.save(p / "x.npy", np.ones((60, 90))), "x.npy holds no array of whole numbers"),
         (lambda p: (p / "x.npy").write_bytes(b"\x93NUMPY"), "cannot read"),
-        (lambda p: Image.fromarray(drawing()).save(p / "x.png"), "x.png is an RGB picture, not class ids"),
+        (lambda p: Image.fromarray(drawing()).save(p / "x.png"), "x.png is an RGB image, not class ids"),
         (
             lambda p: np.save(p / "x.npy", np.arange(1, 300 * 300 + 1).reshape(300, 300)),
             "x.png falls into 90,000 regions, and at most 65,535 can be told apart",
@@ -433,7 +433,7 @@ def test_maps_by_name_fit_neither_python_nor_crops(tmp_path):
     text = f"folder={tmp_path}"
     with pytest.raises(UsageError, match="maps of regions are found by the names of files"):
         Segmenter.from_pretrained("emoji", regions=text, region_vote=True)
-    with pytest.raises(UsageError, match="maps of --regions are of whole pictures"):
+    with pytest.raises(UsageError, match="maps of --regions are of whole images"):
         check_sources(TrainConfig(dataset=".", teacher=True, regions=text, region_vote=True))
 
 
@@ -490,7 +490,7 @@ def test_without_a_guide_the_tower_s_own_features_say_what_is_alike():
     left = (torch.arange(48) < 20).expand(1, 32, 48).int() + 1
     found = dense_reader(tower(), method)(image, left).features
     assert found.shape == (1, 16, 4, 6)
-    fine = dense_reader(tower(), method, guide=Colors())(image, left).features
+    fine = dense_reader(tower(), method, Reading(guide=Colors()))(image, left).features
     assert fine.shape == (1, 16, 8, 12)
     other = dense_reader(tower(), method)(image, left.flip(2)).features
     assert not torch.allclose(found, other)

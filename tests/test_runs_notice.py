@@ -139,7 +139,7 @@ def test_a_picture_that_was_replaced_is_labelled_again(run, voc, folder):
     save_image(voc / "JPEGImages" / f"{NAMES[1]}.jpg", size=(40, 60), seed=99)
     done = run(voc)
     assert done.code == 0
-    assert f"1 picture ({NAMES[1]}) was replaced since it was labelled, and is labelled again" in done.err
+    assert f"1 image ({NAMES[1]}) was replaced since it was labelled, and is labelled again" in done.err
     assert ids(label(folder, 1)).shape == (40, 60)
     changed = {name for name, data in contents(folder).items() if before.get(name) != data}
     assert f"labels/{NAMES[1]}.png" in changed and f"labels/{NAMES[2]}.png" not in changed

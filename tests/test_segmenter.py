@@ -237,14 +237,14 @@ def test_an_endless_source_is_read_only_a_little_ahead(tiny_clip):
         ("", ImageError, "'' is not the name of a file"),
         ("x\0y", ImageError, "is not the name of a file"),
         (b"", ImageError, "image: the file is empty"),
-        (b"GIF, but not really", ImageError, "image: not a picture that can be read"),
+        (b"GIF, but not really", ImageError, "image: not an image that can be read"),
         (saved(colours())[:400], ImageError, "image: damaged or cut short"),
         (Image.open(io.BytesIO(saved(colours())[:400])), ImageError, "image: damaged or cut short"),
         (colours().astype(np.float32), TypeError, "image: an array of float32; pixels are uint8"),
-        (colours(channels=2), ImageError, r"image: an array of uint8 \[40, 56, 2\] is not a picture"),
+        (colours(channels=2), ImageError, r"image: an array of uint8 \[40, 56, 2\] is not an image"),
         (colours().astype(np.uint16), ImageError, "an array of uint16"),
-        (np.zeros((0, 5, 3), np.uint8), ImageError, "is not a picture"),
-        (np.zeros(5, np.uint8), ImageError, "is not a picture"),
+        (np.zeros((0, 5, 3), np.uint8), ImageError, "is not an image"),
+        (np.zeros(5, np.uint8), ImageError, "is not an image"),
         (torch.zeros(3, 8, 8), TypeError, "not Tensor"),
         (None, TypeError, "not NoneType"),
     ],
@@ -265,7 +265,7 @@ def test_pictures_over_the_limit_are_refused(tiny_clip, form):
 def test_a_bad_picture_ends_the_iteration_at_its_place(shared, kind):
     results = shared.segment_many(kind([colours(), colours(seed=1), b"x", colours()]), "cat")
     assert [next(results).labels.shape for _ in range(2)] == [(40, 56), (40, 56)]
-    with pytest.raises(ImageError, match=r"^image 2: not a picture"):
+    with pytest.raises(ImageError, match=r"^image 2: not an image"):
         next(results)
 
 

@@ -57,8 +57,8 @@ def test_names_in_a_list_may_keep_ending_and_split(line, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no picture names in this file"),
-        ("# nothing\n\n", "no picture names in this file"),
+        ("", "no image names in this file"),
+        ("# nothing\n\n", "no image names in this file"),
         ("2007_000032\n../secret\n", "list.txt:2: '../secret' leads out of the data set"),
         ("/JPEGImages/2007_000032.jpg /x.png", "list.txt:1: "),
         ("C:\\pictures\\x.jpg", "leads out of the data set"),
@@ -66,8 +66,8 @@ def test_names_in_a_list_may_keep_ending_and_split(line, tmp_path):
             "2007_000032\n2007_000033\n2007_000032.jpg",
             "list.txt:3: '2007_000032.jpg' appears twice (first in line 1)",
         ),
-        ("2007_000032\n2007_000032 2", "1 of its 2 names are not pictures"),
-        ("2007_000032\n" + "".join(f"n{i}\n" for i in range(8)), "8 of its 9 names are not pictures in"),
+        ("2007_000032\n2007_000032 2", "1 of its 2 names are not images"),
+        ("2007_000032\n" + "".join(f"n{i}\n" for i in range(8)), "8 of its 9 names are not images in"),
         ("2007_000032\n" + "".join(f"n{i}\n" for i in range(8)), "n0, n1, n2, n3, n4 and 3 more"),
     ],
 )

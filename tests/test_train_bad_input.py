@@ -202,7 +202,7 @@ def test_a_run_among_the_pictures_of_a_folder(tiny_clip, cli, tmp_path):
     teacher = ("--teacher", "--dataset", data, *tiny_clip.options, "--templates", "single")
     done = cli("train", *teacher, *SHORT, "--out", data)
     assert done.code == 2
-    assert "lies among the pictures of" in done.err
+    assert "lies among the images of" in done.err
     assert sorted(data.rglob("*")) == before
 
 
@@ -278,7 +278,7 @@ def test_no_readable_picture_is_an_error(own, cli, tmp_path):
         (data / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
     done = cli(*command)
     assert done.code == 1
-    assert "Error: none of 6 pictures can be read; " in done.err and "Traceback" not in done.err
+    assert "Error: none of 6 images can be read; " in done.err and "Traceback" not in done.err
 
 
 def test_a_data_set_that_is_gone(own, cli, tmp_path):

@@ -472,5 +472,5 @@ def test_pictures_that_changed_their_size_since_they_were_labelled(run, elsewher
     """No picture is left, and that is an error."""
     for seed, name in enumerate(TRAIN):
         save_image(elsewhere / "JPEGImages" / f"{name}.jpg", size=(20, 20), seed=seed)
-    with pytest.raises(RunError, match="none of 6 pictures can be read"):
+    with pytest.raises(RunError, match="none of 6 images can be read"):
         teach(labels=str(run))

@@ -130,7 +130,7 @@ def damage_bytes(path):
     [
         (damage_size, "is 16x12, but its label"),
         (damage_id, "77 in 192 pixels is no label of voc21"),
-        (damage_colours, "is an RGB picture, not class ids"),
+        (damage_colours, "is an RGB image, not class ids"),
         (damage_bytes, "is damaged or cut short"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pictures as Python programs have them: a file, its bytes, a Pillow image, an array; all decoded as files are."""
+"""Images as Python programs have them: a file, its bytes, a Pillow image, an array; all decoded as files are."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
+    ImageLike: TypeAlias = (
+        str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
+    )
 
 _CHANNELS = ((), (3,), (4,))
 
 
 class MemorySource(ImageSource):
-    """A picture that no file name belongs to."""
+    """An image that no file name belongs to."""
 
     def __str__(self) -> str:
         return str(self.relative)
 
 
-def decoder(image: Picture, name: str, *, max_megapixels: float) -> Callable[[], DecodedImage]:
-    """What gives the picture; what the caller may change or close is taken at once, the rest when called.
+def decoder(image: ImageLike, name: str, *, max_megapixels: float) -> Callable[[], DecodedImage]:
+    """What gives the image; what the caller may change or close is taken at once, the rest when called.
 
     Args:
         image: the name of a file; the bytes of one; a Pillow image; or an array: uint8 [H, W, 3] RGB,
             [H, W, 4] RGBA, [H, W] grey, or uint16 [H, W] grey.
-        name: for messages about a picture without a file name.
+        name: for messages about an image without a file name.
         max_megapixels: larger files and Pillow images are refused before a pixel is decoded.
 
     Returns:
-        A function without arguments, for any thread. It raises ImageError for what is no picture, and
+        A function without arguments, for any thread. It raises ImageError for what is no image, and
         TypeError for what could never be one.
     """
     source = MemorySource(None, PurePosixPath(name))
@@ -52,28 +54,26 @@ def decoder(image: Picture, name: str, *, max_megapixels: float) -> Callable[[],
     if isinstance(image, (str, os.PathLike)):
         return partial(_read_file, os.fspath(image), max_megapixels)
     try:
-        return partial(_itself, _taken(image, source, max_megapixels))
+        taken = _taken(image, source, max_megapixels)
     except (ClipsegError, TypeError) as error:
-        return partial(_fail, error)
+        wrong = error  # said when it is asked for, as of a file
+
+        def fail() -> DecodedImage:
+            raise wrong
+
+        return fail
+    return lambda: taken
 
 
 def require_many(images: object) -> None:
-    """Refuse one picture where many are expected, also one that could be iterated over.
+    """Refuse one image where many are expected, also one that could be iterated over.
 
     Raises:
-        TypeError: it is one, or nothing that gives pictures.
+        TypeError: it is one, or nothing that gives images.
     """
     one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
     if one or not hasattr(images, "__iter__") or (isinstance(images, np.ndarray) and images.ndim < 4):
         raise TypeError(f"many images are expected here, not one {type(images).__name__}")
-
-
-def _itself(image: DecodedImage) -> DecodedImage:
-    return image
-
-
-def _fail(error: Exception) -> DecodedImage:
-    raise error
 
 
 def _read_file(name: str | bytes, max_megapixels: float) -> DecodedImage:
@@ -119,7 +119,7 @@ def _from_array(array: NDArray[Any], source: ImageSource) -> Image.Image:
     channels = _CHANNELS[:1] if wide else _CHANNELS
     if array.size == 0 or array.ndim < 2 or array.shape[2:] not in channels:
         raise ImageError(
-            f"{source}: an array of {array.dtype} {list(array.shape)} is not a picture",
+            f"{source}: an array of {array.dtype} {list(array.shape)} is not an image",
             hint="[H, W, 3] is RGB, [H, W, 4] RGBA, [H, W] grey",
         )
     return Image.fromarray(array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli import types
 from clipseg_cli.errors import UsageError
+from clipseg_cli.ops.components import Regions, absorb_small, find_regions
 from clipseg_cli.outputs import Outputs, format_names, write_run_info
 
 if TYPE_CHECKING:
@@ -32,12 +34,21 @@ class Segmentation(types.Segmentation):
         """The same result, which can be saved."""
         return cls(result.labels, result.scores, result.classes, result.image, result.class_scores, run)
 
+    def regions(self, min_area: int = 0) -> Regions:
+        """The parts of each class that hang together, the background's too, as all formats write them.
+
+        Args:
+            min_area: regions of fewer pixels go to what surrounds them; 0 keeps them all.
+        """
+        return find_regions(self.labels, self.scores, min_area=min_area)
+
     def save(
         self,
         folder: str | os.PathLike[str],
         name: str = "",
         *,
         formats: str | Sequence[str] = "labels,overlay",
+        min_area: int = 0,
     ) -> list[Path]:
         """Write it as `clipseg segment --out FOLDER` does, with `classes.json` beside it.
 
@@ -45,6 +56,7 @@ class Segmentation(types.Segmentation):
             folder: made where it does not exist; one folder holds maps of one class list.
             name: of the files, without suffix, below the folder; left out, that of the image.
             formats: as `--formats` takes them, or a list of names.
+            min_area: regions of fewer pixels go to what surrounds them; 0 keeps them all.
 
         Returns:
             The files that were written.
@@ -63,6 +75,7 @@ class Segmentation(types.Segmentation):
         outputs = Outputs(names, run, out, {})
         written = [write_run_info(run, out)]
         outputs.begin()
-        for made in (outputs.write(self, out / inside), outputs.end()):
+        result = dataclasses.replace(self, labels=absorb_small(self.labels, min_area)) if min_area else self
+        for made in (outputs.write(result, out / inside), outputs.end()):
             written += [path for paths in made.values() for path in paths]
         return written

@@ -1,4 +1,4 @@
-"""The Python API: a model in memory that labels pictures with any words, by the same loop as `clipseg segment`."""
+"""The Python API: a model in memory that labels images with any words, by the same loop as `clipseg segment`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from clipseg_cli.api.arguments import Words
-    from clipseg_cli.api.inputs import Picture
+    from clipseg_cli.api.inputs import ImageLike
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, RunInfo
@@ -44,10 +44,10 @@ KEPT_LISTS = 16
 
 
 class Segmenter:
-    """A CLIP, or a student of one, that stays in memory and labels pictures with the words of each call.
+    """A CLIP, or a student of one, that stays in memory and labels images with the words of each call.
 
     Made by `from_pretrained` or `from_run`. Labels and scores are those that `clipseg segment` makes of the same
-    pictures with the same options, to the last bit on the same device and number of threads.
+    images with the same options, to the last bit on the same device and number of threads.
 
     Several threads may share one Segmenter: each call has a result of its own, and the words of a class list are
     embedded once. On a CPU a call may then compute on fewer threads than alone, which changes the last bits of
@@ -66,13 +66,13 @@ class Segmenter:
         >>> import numpy as np
         >>> from clipseg_cli import Segmenter
         >>> segmenter = Segmenter.from_pretrained("emoji", device="cpu")
-        >>> picture = np.full((48, 64, 3), 255, dtype=np.uint8)
-        >>> result = segmenter.segment(picture, "cat,house|building")
+        >>> image = np.full((48, 64, 3), 255, dtype=np.uint8)
+        >>> result = segmenter.segment(image, "cat,house|building")
         >>> result.classes.names
         ('background', 'cat', 'house')
         >>> result.labels.shape, result.labels.dtype
         ((48, 64), dtype('uint8'))
-        >>> [r.labels.shape for r in segmenter.segment_many([picture, picture[:32]], ["cat", "dog"])]
+        >>> [r.labels.shape for r in segmenter.segment_many([image, image[:32]], ["cat", "dog"])]
         [(48, 64), (32, 64)]
     """
 
@@ -149,7 +149,7 @@ class Segmenter:
         plan = plan_clip(config, find_protocol(config.protocol))
         if option := maps_by_name(config):
             raise UsageError(
-                f"maps of {option.strip('-')} are found by the names of files, and pictures in memory have none",
+                f"maps of {option.strip('-')} are found by the names of files, and images in memory have none",
                 hint="name a network or an algorithm, or use the command line",
             )
         backbone = plan.backbone()
@@ -180,7 +180,7 @@ class Segmenter:
         Args:
             path: a run of `clipseg train` (its last checkpoint), RUN/best, RUN/last, or one checkpoint.
             device, precision, batch_size, max_megapixels: as for `from_pretrained`.
-            short_side, window, stride: in pixels; None sees pictures as in training, whole.
+            short_side, window, stride: in pixels; None sees images as in training, whole.
 
         Raises:
             ClipsegError: no student there, damaged files, or a value out of range.
@@ -202,13 +202,13 @@ class Segmenter:
 
     def segment(
         self,
-        image: Picture,
+        image: ImageLike,
         classes: Words | None = None,
         *,
         background: str | None = InferenceConfig.background,
         class_scores: bool = False,
     ) -> Segmentation:
-        """Label every pixel of one picture.
+        """Label every pixel of one image.
 
         Args:
             image: the name of a file, the bytes of one, a Pillow image, or an array: uint8 [H, W, 3] RGB,
@@ -223,11 +223,11 @@ class Segmenter:
                 about 12 bytes a pixel until it is dropped.
 
         Returns:
-            Labels and scores [H, W] at the picture's own size, upright.
+            Labels and scores [H, W] at the image's own size, upright.
 
         Raises:
-            ClipsegError: the picture cannot be read, or the class list is malformed.
-            TypeError: neither picture nor classes of a known type.
+            ClipsegError: the image cannot be read, or the class list is malformed.
+            TypeError: neither image nor classes of a known type.
         """
         predictor = self._predictor(classes, background)
         prepared = predictor.prepare(self._decode(image, "image"))
@@ -236,30 +236,30 @@ class Segmenter:
 
     def segment_many(
         self,
-        images: Iterable[Picture],
+        images: Iterable[ImageLike],
         classes: Words | None = None,
         *,
         background: str | None = InferenceConfig.background,
         class_scores: bool = False,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Iterator[Segmentation | Exception]:
-        """Label pictures in batches, in order; they are decoded beside the model, a bounded number ahead.
+        """Label images in batches, in order; they are decoded beside the model, a bounded number ahead.
 
-        A list or a tuple of pictures is cut up as `clipseg segment` does it. Of any other iterable, which may be
+        A list or a tuple of images is cut up as `clipseg segment` does it. Of any other iterable, which may be
         endless, some batches are taken ahead; an array or a Pillow image may be changed or closed by then.
 
         Args:
-            images: pictures as for `segment`.
+            images: images as for `segment`.
             classes, background, class_scores: as for `segment`.
-            on_error: "raise" ends the iteration at a bad picture; "return" gives the error in its place, and goes on
+            on_error: "raise" ends the iteration at a bad image; "return" gives the error in its place, and goes on
                 with the others.
 
         Yields:
-            As `segment`; with `on_error="return"` a ClipsegError or TypeError for each picture that cannot be used.
+            As `segment`; with `on_error="return"` a ClipsegError or TypeError for each image that cannot be used.
 
         Raises:
-            ClipsegError: as `segment`; a message about a picture without a file name counts from 0, as in "image 3".
-            TypeError: as `segment`, or one picture instead of many.
+            ClipsegError: as `segment`; a message about an image without a file name counts from 0, as in "image 3".
+            TypeError: as `segment`, or one image instead of many.
             UsageError: another `on_error`.
         """
         require_many(images)
@@ -272,7 +272,7 @@ class Segmenter:
         return f"<Segmenter {self.name} / {self._model.pretrained} on {self.device}>"
 
     def _many(
-        self, images: Iterable[Picture], predictor: Predictor, *, class_scores: bool, stops: bool
+        self, images: Iterable[ImageLike], predictor: Predictor, *, class_scores: bool, stops: bool
     ) -> Generator[Segmentation | Exception, None, None]:
         run = self._run_of(predictor)
 
@@ -305,10 +305,10 @@ class Segmenter:
     def _run_of(self, predictor: Predictor) -> RunInfo:
         return run_info(self._config, self._model, predictor)
 
-    def _decoder(self, image: Picture, name: str) -> Decode:
+    def _decoder(self, image: ImageLike, name: str) -> Decode:
         return decoder(image, name, max_megapixels=self._config.max_megapixels)
 
-    def _decode(self, image: Picture, name: str) -> DecodedImage:
+    def _decode(self, image: ImageLike, name: str) -> DecodedImage:
         return self._decoder(image, name)()
 
     def _predictor(self, words: Words | None, background: str | None) -> Predictor:

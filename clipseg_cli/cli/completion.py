@@ -57,10 +57,10 @@ def benchmarks(incomplete: str) -> list[str]:
 
 def formats(incomplete: str) -> list[str]:
     """The files in `outputs/`, behind those that stand there already."""
-    from clipseg_cli.outputs import FORMATS
+    from clipseg_cli.outputs import FORMATS, shown_name
 
     before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in _begun(FORMATS.names(), last)]
+    return [before + comma + name for name in _begun(map(shown_name, FORMATS.names()), last)]
 
 
 def devices(incomplete: str) -> list[str]:

@@ -72,22 +72,18 @@ class Console:
         """`data` as indented JSON on stdout."""
         # Emoji and Chinese stay readable where the stream can carry them.
         utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-        try:
-            text = json.dumps(data, indent=2, ensure_ascii=not utf8, allow_nan=False)
-        except ValueError:  # JSON has no NaN and no infinity
-            finite = json.loads(json.dumps(data), parse_constant=lambda _: None)
-            text = json.dumps(finite, indent=2, ensure_ascii=not utf8)
-        with data_errors():
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+        self._json(data, indent=2, ensure_ascii=not utf8)
 
     def line(self, data: Any) -> None:
         """`data` as one line of JSON on stdout, at once."""
+        self._json(data, indent=None, ensure_ascii=True)
+
+    def _json(self, data: Any, *, indent: int | None, ensure_ascii: bool) -> None:
         finite = json.loads(
             json.dumps(data), parse_constant=lambda _: None
         )  # JSON has no NaN and no infinity
         with data_errors():
-            sys.stdout.write(json.dumps(finite) + "\n")
+            sys.stdout.write(json.dumps(finite, indent=indent, ensure_ascii=ensure_ascii) + "\n")
             sys.stdout.flush()
 
     def table(
@@ -298,14 +294,14 @@ class _Talk:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it is closed
             to_nowhere(self._stream)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:
+        except (OSError, ValueError):
             to_nowhere(self._stream)
 
 

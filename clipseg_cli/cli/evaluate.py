@@ -35,42 +35,36 @@ EXAMPLES = """
 
 RunOpt = Annotated[
     str,
-    typer.Option(
+    opt.ask(
+        "A pseudo-label run: its model, method and data set. Left out, with --dataset too: the newest.",
+        DATA,
         "--run",
         metavar="DIR",
-        help="A pseudo-label run: its model, method and data set. Left out, with --dataset too: the newest.",
-        show_default=False,
-        rich_help_panel=DATA,
     ),
 ]
-AloneOpt = Annotated[
-    bool,
-    typer.Option("--alone", help="Score a student without the teacher beside it.", rich_help_panel=DATA),
-]
+AloneOpt = Annotated[bool, opt.ask("Score a student without the teacher beside it.", DATA, "--alone")]
 MethodsOpt = Annotated[
     str,
-    typer.Option(
+    opt.ask(
+        "Compare several methods on the same images: maskclip,sclip,naclip:kk, or all.",
+        METHOD,
         metavar="LIST",
-        help="Compare several methods on the same images: maskclip,sclip,naclip:kk, or all.",
-        show_default=False,
-        rich_help_panel=METHOD,
     ),
 ]
 ModelsOpt = Annotated[
     str,
-    typer.Option(
+    opt.ask(
+        "With --methods, compare them on several models: emoji,ViT-B-16, or ViT-B-16=TAG.",
+        METHOD,
         metavar="LIST",
-        help="With --methods, compare them on several models: emoji,ViT-B-16, or ViT-B-16=TAG.",
-        show_default=False,
-        rich_help_panel=METHOD,
     ),
 ]
 ShowProtocolOpt = Annotated[
     bool,
-    typer.Option(
+    opt.ask(
+        "Print every setting of the protocol on the benchmark, with its fingerprint, and do nothing else.",
+        METHOD,
         "--show-protocol",
-        help="Print every setting of the protocol on the benchmark, with its fingerprint, and do nothing else.",
-        rich_help_panel=METHOD,
     ),
 ]
 
@@ -90,7 +84,7 @@ def evaluate(
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
 ) -> None:
-    """Score label maps against ground truth: those of a model, or the pictures that any tool has made.
+    """Score label maps against ground truth: those of a model, or the images that any tool has made.
 
     Prints the IoU of each class, mIoU and accuracies, and what was published for the same benchmark; writes
     results.json, results.csv and confusion.png. Without a data set it takes the newest student beside its teacher, or

@@ -43,7 +43,7 @@ def export(
 ) -> None:
     """Write the student of RUN as an ONNX graph that runs without clipseg.
 
-    Pictures of any size go in as RGB from 0 to 255, logits and labels come out at their size. The file is kept only
+    Images of any size go in as RGB from 0 to 255, logits and labels come out at their size. The file is kept only
     if onnxruntime computes with it what the student computes. It needs the packages
     onnx, onnxruntime and onnxscript.
     """

@@ -26,7 +26,7 @@ FolderArg = Annotated[
     str,
     typer.Argument(
         metavar="[FOLDER]",
-        help="The pictures, where --labels names a folder of label PNGs, or with --suggest.",
+        help="The images, where --labels names a folder of label PNGs, or with --suggest.",
         show_default=False,
     ),
 ]
@@ -40,9 +40,9 @@ def index(
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
 ) -> None:
-    """Remember what labelled pictures show, for --memory BANK.
+    """Remember what labelled images show, for --memory BANK.
 
-    Writes a bank: bank.json with everything it was made with, and a file for each picture. Interrupted at any moment,
+    Writes a bank: bank.json with everything it was made with, and a file for each image. Interrupted at any moment,
     the same command goes on where it was; once more labels are corrected, it adds them.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
@@ -53,7 +53,7 @@ def index(
         return
     if not config.labels.strip():
         raise UsageError(
-            "--labels is missing: nothing says what the pictures show",
+            "--labels is missing: nothing says what the images show",
             hint="name a run with corrected labels, or a data set: --labels runs/pseudolabel/NAME",
         )
     with console.waiting("loading the model"):
@@ -64,11 +64,11 @@ def index(
 
 
 def _remember(run: IndexRun, console: Console) -> None:
-    """Go through all pictures, name each failed one at once, and say what the bank knows.
+    """Go through all images, name each failed one at once, and say what the bank knows.
 
     Raises:
         KeyboardInterrupt: with a sentence about how to go on.
-        typer.Exit: with code 1 where pictures failed.
+        typer.Exit: with code 1 where images failed.
     """
     console.say(dataset_line(run.labelled.dataset))
     console.say(f"{run.model} on {run.device}")
@@ -87,7 +87,7 @@ def _remember(run: IndexRun, console: Console) -> None:
                 advance()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted after {done} of {count(run.total, 'picture')}; the same command goes on with the rest"
+            f"interrupted after {done} of {count(run.total, 'image')}; the same command goes on with the rest"
         ) from None
     assert run.facts is not None
     if console.as_json:
@@ -103,22 +103,22 @@ def _remember(run: IndexRun, console: Console) -> None:
             }
         )
     before = f", {done - fresh} of them before" if done > fresh else ""
-    console.say(f"{count(done, 'picture')} in {run.out}{before}, {format_seconds(watch.seconds)}")
+    console.say(f"{count(done, 'image')} in {run.out}{before}, {format_seconds(watch.seconds)}")
     console.say(f"Label with it: --memory {run.out}")
     if failed:
-        console.error(ClipsegError(f"{failed} of {count(run.total, 'picture')} failed"))
+        console.error(ClipsegError(f"{failed} of {count(run.total, 'image')} failed"))
         raise typer.Exit(1)
 
 
 def _suggest(config: IndexConfig, console: Console) -> None:
-    """Names of pictures, one a line on standard output.
+    """Names of images, one a line on standard output.
 
     Raises:
         UsageError: no folder.
     """
     if not config.dataset.strip():
         raise UsageError(
-            "--suggest chooses among the pictures of FOLDER", hint="clipseg index photos/ --suggest 10"
+            "--suggest chooses among the images of FOLDER", hint="clipseg index photos/ --suggest 10"
         )
     with console.waiting("loading the model"):
         from clipseg_cli.commands.suggest import suggest_pictures
@@ -126,7 +126,7 @@ def _suggest(config: IndexConfig, console: Console) -> None:
         found = suggest_pictures(config)
     for error in found.failures:
         console.error(error)
-    console.say(f"{count(found.total, 'picture')}, {found.known} of them in {config.out}")
+    console.say(f"{count(found.total, 'image')}, {found.known} of them in {config.out}")
     if console.as_json:
         console.document({"pictures": list(found.names), "known": found.known, "total": found.total})
     else:

@@ -22,6 +22,7 @@ EXAMPLES = """
   clipseg models ViT-B-16
   clipseg models --cached --json
   clipseg models --methods
+  clipseg models --formats
   clipseg models --regions
 """
 
@@ -38,6 +39,9 @@ def models(
     methods: Annotated[
         bool, typer.Option("--methods", help="List the ways to read dense labels instead.")
     ] = False,
+    formats: Annotated[
+        bool, typer.Option("--formats", help="List the formats that label maps are written in instead.")
+    ] = False,
     regions: Annotated[
         bool, typer.Option("--regions", help="List where masks of regions may come from instead.")
     ] = False,
@@ -50,8 +54,13 @@ def models(
     parameters its image and text side have.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    if methods and regions:
-        raise UsageError("--methods and --regions list different things", hint="leave out one of them")
+    if methods + regions + formats > 1:
+        raise UsageError(
+            "--methods, --regions and --formats list different things", hint="leave out all but one of them"
+        )
+    if formats:
+        _show_formats(matching, console)
+        return
     with console.waiting("counting parameters"):
         rows = _rows(matching, cached, methods=methods, regions=regions)
     if as_json:
@@ -72,6 +81,34 @@ def models(
         else:
             readable = sum(row["dense"] for row in rows)
             console.say(f"{count(len(rows), 'architecture')}, {readable} readable densely; * on this machine")
+
+
+def _show_formats(matching: str, console: Console) -> None:
+    from clipseg_cli.outputs import FORMATS, shown_name
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": shown_name(name),
+            "summary": FORMATS.get(name).summary,
+            "default": FORMATS.get(name).default,
+            "options": _hyperparameters(FORMATS.get(name)),
+        }
+        for name in FORMATS.names()
+        if matching.lower().replace("-", "_") in name
+    ]
+    if console.as_json:
+        console.document(rows)
+        return
+    table = [
+        (
+            row["name"] + ("*" if row["default"] else ""),
+            row["summary"],
+            ", ".join(f"{o['name']}={str(o['default']).lower()}" for o in row["options"]),
+        )
+        for row in rows
+    ]
+    console.table("", ("format", "what is written", "--set"), table, left=(0, 1, 2), wrap=(1, 2))
+    console.say(f"{count(len(rows), 'format')}; * without being asked for; as in --set coco.min_area=16")
 
 
 def _rows(matching: str, cached: bool, *, methods: bool, regions: bool) -> list[dict[str, Any]]:
@@ -141,21 +178,7 @@ def _model_rows(matching: str, cached: bool) -> list[dict[str, Any]]:
             f"no architecture has '{matching}' in its name",
             hint=did_you_mean(matching, list_architectures()) or "'clipseg models' lists all",
         )
-    return [
-        {
-            "name": info.name,
-            "tags": [{"tag": t.tag, "cached": t.cached} for t in info.tags],
-            "cached": info.cached,
-            "dense": info.dense,
-            "reason": info.reason,
-            "image_size": info.image_size,
-            "image_params": info.image_params,
-            "total_params": info.total_params,
-            "needs": info.needs,
-        }
-        for info in found
-        if info.cached or not cached
-    ]
+    return [{**asdict(info), "cached": info.cached} for info in found if info.cached or not cached]
 
 
 def _method_table(rows: list[dict[str, Any]]) -> Table:

@@ -46,6 +46,12 @@ def with_values(args: list[str]) -> list[str]:
 Config = TypeVar("Config")
 Command = Callable[..., None]
 
+
+def ask(help: str, panel: str, *flags: str, metavar: str | None = None) -> Any:  # noqa: A002  (as Typer calls it)
+    """An option of a command that no config holds."""
+    return typer.Option(*flags, metavar=metavar, help=help, show_default=False, rich_help_panel=panel)
+
+
 ImagesArg = Annotated[
     list[str],
     typer.Argument(
@@ -54,20 +60,9 @@ ImagesArg = Annotated[
         show_default=False,
     ),
 ]
-JsonOpt = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON document instead of tables.", rich_help_panel=OUTPUT),
-]
-QuietOpt = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="Print only errors, and the JSON if asked.", rich_help_panel=OUTPUT),
-]
-VerboseOpt = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", "-v", help="Say more: a line for each image, every file.", rich_help_panel=OUTPUT
-    ),
-]
+JsonOpt = Annotated[bool, ask("Print one JSON document instead of tables.", OUTPUT, "--json")]
+QuietOpt = Annotated[bool, ask("Print only errors, and the JSON if asked.", OUTPUT, "--quiet", "-q")]
+VerboseOpt = Annotated[bool, ask("Say more: a line for each image, every file.", OUTPUT, "--verbose", "-v")]
 
 
 def takes(config: type, *, without: tuple[str, ...] = ()) -> Callable[[Command], Command]:

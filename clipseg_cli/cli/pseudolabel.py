@@ -12,7 +12,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.utils.numbers import percent
+from clipseg_cli.utils.text import listed, percent
 
 if TYPE_CHECKING:
     from clipseg_cli.commands.pseudolabel import PseudolabelRun
@@ -96,8 +96,10 @@ def _label(run: PseudolabelRun, console: Console) -> None:
             f"the same command goes on with the rest"
         ) from None
     summary = run.finish()
+    unwritten = 0
     if summary is not None:
         _show(summary, run, console)
+        unwritten = _convert(run, console)
     else:
         _show_part(run, console)
     if run.done:
@@ -112,6 +114,31 @@ def _label(run: PseudolabelRun, console: Console) -> None:
         error = f"{len(failures)} of {count(total, 'image')} {have} no label"
         console.error(ClipsegError(error, hint="once they are mended, the same command labels them too"))
         raise typer.Exit(1)
+    if unwritten:
+        raise typer.Exit(1)
+
+
+def _convert(run: PseudolabelRun, console: Console) -> int:
+    """Write the label maps in the formats that were asked for; how many of them could not be."""
+    conversion = run.conversion()
+    if conversion is None:
+        return 0
+    for note in conversion.labels.notes:
+        console.say(f"Note: {note}")
+    failed = 0
+    with (
+        console.progress("converting", total=conversion.total) as advance,
+        closing(iter(conversion)) as results,
+    ):
+        for result in results:
+            if result.error is not None:
+                failed += 1
+                console.error(result.error)
+            advance()
+    for paths in conversion.together.values():
+        for path in paths:
+            console.say(f"wrote {path}")
+    return failed
 
 
 def _show_part(run: PseudolabelRun, console: Console) -> None:
@@ -154,7 +181,6 @@ def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
     title = f"{count(summary.images, 'image')}, share of all pixels"
     console.table(title, ("class", "share", "images", "confidence", ""), rows, left=(0, 4))
     if absent := [c.name for c in summary.classes if not c.pixels]:
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-        console.say(f"In no image: {', '.join(absent[:NAMED])}{more}")
+        console.say(f"In no image: {listed(absent, NAMED)}")
     if summary.kept:
         console.say(f"{percent(summary.kept)} of all pixels kept their ground truth")

@@ -24,7 +24,7 @@ MAX_LIST = 60  # letters of a list of words; --verbose prints it whole
 
 
 def show_report(report: Report, evaluation: ModelScoring | PredictionScoring, console: Console) -> None:
-    """All tables; none where no picture could be scored."""
+    """All tables; none where no image could be scored."""
     if report.images:
         _show_classes(report, evaluation.dataset.benchmark or evaluation.dataset.title, console)
         _show_corruptions(report, console)
@@ -80,7 +80,7 @@ def _show_corruptions(report: Report, console: Console) -> None:
 
 
 def _show_published(report: Report, model: str, console: Console) -> None:
-    """What others reached on this benchmark; this run in its place among them, if it is about the same pictures."""
+    """What others reached on this benchmark; this run in its place among them, if it is about the same images."""
     own = report.summary["mIoU"]
     same = report.expected_images in (None, report.images)
     if report.published:

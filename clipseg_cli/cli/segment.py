@@ -13,7 +13,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
 from clipseg_cli.config import OUTPUT, SegmentConfig
 from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.utils.numbers import percent
+from clipseg_cli.utils.text import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,10 +33,8 @@ EXAMPLES = """
 """
 JsonLinesOpt = Annotated[
     bool,
-    typer.Option(
-        "--json-lines",
-        help="Print one line of JSON for each image as soon as its files are written.",
-        rich_help_panel=OUTPUT,
+    opt.ask(
+        "Print one line of JSON for each image as soon as its files are written.", OUTPUT, "--json-lines"
     ),
 ]
 STDIN = "-"

@@ -11,7 +11,7 @@ from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.utils.numbers import percent
+from clipseg_cli.utils.text import percent
 
 if TYPE_CHECKING:
     from clipseg_cli.training.log import Step, Validation
@@ -41,7 +41,7 @@ def train(
 
     Without --labels or --dataset it learns from the newest run of clipseg pseudolabel. The labels guide at first,
     then the student labels for itself. Writes a run folder: checkpoints, log.csv, TensorBoard,
-    curves.png and predictions.png. The result labels pictures with clipseg segment --student RUN.
+    curves.png and predictions.png. The result labels images with clipseg segment --student RUN.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     config = opt.config_from(TrainConfig, ctx.params)
@@ -151,17 +151,16 @@ def _scored(validation: Validation) -> str:
 
 def _show(run: TrainingRun, console: Console, seconds: float, iterations: int) -> None:
     """What came out, after so many iterations in this process, and how it is used."""
-    outcome = run.outcome
-    if outcome is None:
+    if not run.finished:
         return
     if console.as_json:
         console.document(_document(run, seconds))
     if run.state.padded:
         crops = count(run.state.padded, "crop")
         console.say(f"Note: {crops} of {run.hparams.crop} pixels were larger than the image, and padded")
-    if outcome.best is not None and outcome.best_iteration != run.hparams.iterations:
+    if run.state.best is not None and run.state.best_iteration != run.hparams.iterations:
         console.say(
-            f"Best on the way: mIoU {percent(outcome.best)} after {outcome.best_iteration:,} iterations "
+            f"Best on the way: mIoU {percent(run.state.best)} after {run.state.best_iteration:,} iterations "
             f"({run.folder}/best)"
         )
     took = (
@@ -174,16 +173,15 @@ def _show(run: TrainingRun, console: Console, seconds: float, iterations: int) -
 def _document(run: TrainingRun, seconds: float) -> dict[str, Any]:
     from clipseg_cli.outputs import json_safe
 
-    outcome = run.outcome
     data: dict[str, Any] = json_safe(
         {
             "folder": run.folder,
-            "checkpoint": outcome and outcome.checkpoint,
+            "checkpoint": run.checkpoint,
             "setting": run.config.setting,
             "numbers": run.hparams,
-            "validation": outcome and outcome.validation,
-            "best_miou": outcome and outcome.best,
-            "best_iteration": outcome and outcome.best_iteration,
+            "validation": run.last,
+            "best_miou": run.state.best,
+            "best_iteration": run.state.best_iteration,
             "failures": run.failures,
             "seconds": seconds,
         }

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.evaluation.comparison import Candidate, Comparison
 from clipseg_cli.evaluation.scoring import results_folder
@@ -92,7 +90,6 @@ def _candidates_of(
                 raise
             unable[name] = error
     backbone = plans[0].backbone() if plans else None
-    classes = len(dataset.classes)
     for plan in plans:
         assert backbone is not None
         chosen: Any = plan.config
@@ -103,9 +100,7 @@ def _candidates_of(
                 raise
             unable[chosen.method] = error
             continue
-        matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
-        label = f"{backbone.name} / {backbone.pretrained}"
-        able.append(Candidate(chosen.method, label, chosen, backbone, predictor, plan.templates, matrix))
+        able.append(Candidate(chosen, backbone, predictor, plan.templates))
     return able, unable
 
 

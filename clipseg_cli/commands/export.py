@@ -42,7 +42,7 @@ _ANOTHER_FILE = "choose another file with --onnx"
 
 @dataclass(frozen=True)
 class Check:
-    """The graph beside the student, on random pictures.
+    """The graph beside the student, on random images.
 
     Attributes:
         size: (B, H, W).
@@ -88,7 +88,7 @@ def export_student(config: ExportConfig) -> Export:
 
     Input `image`: float32 [batch, 3, height, width], RGB from 0 to 255, normalised inside. Outputs: `logits`
     float32 [batch, C, height, width], and `labels` int64 [batch, height, width], their best class. The metadata
-    holds `classes` (names in label order, JSON), `short_side` (to which pictures were resized in training; 0: not
+    holds `classes` (names in label order, JSON), `short_side` (to which images were resized in training; 0: not
     at all) and `clipseg` (version).
 
     Raises:
@@ -146,7 +146,7 @@ def _check_target(path: Path) -> None:
 def _check_graph(
     graph: bytes, net: ExportedStudent, sizes: Sequence[tuple[int, int, int]]
 ) -> tuple[Check, ...]:
-    """Run the graph beside the network on random pictures of (B, H, W).
+    """Run the graph beside the network on random images of (B, H, W).
 
     Raises:
         ModelError: they differ.

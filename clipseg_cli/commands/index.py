@@ -1,4 +1,4 @@
-"""`clipseg index`: a bank of what pictures show, one file a picture, gone on with where it was left."""
+"""`clipseg index`: a bank of what images show, one file an image, gone on with where it was left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LABELLED = 0.2
 
 @dataclass(frozen=True)
 class IndexedImage:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         image: its name.
@@ -53,11 +53,11 @@ class IndexedImage:
 
 
 class IndexRun:
-    """A bank in progress; iterating it remembers the pictures and yields an `IndexedImage` for each.
+    """A bank in progress; iterating it remembers the images and yields an `IndexedImage` for each.
 
     Attributes:
         out: the bank.
-        total: pictures.
+        total: images.
         model, device: for people.
         notes: what a user should be told once.
         facts: of the bank, once it is whole.
@@ -73,7 +73,7 @@ class IndexRun:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the memory of a picture depends on."""
+        """What the memory of an image depends on."""
         c, s = self.config, self.predictor.settings
         described = self.predictor.describe()
         return {
@@ -88,16 +88,16 @@ class IndexRun:
     weights = ""
 
     def __iter__(self) -> Generator[IndexedImage, None, None]:
-        """Pictures in order; the bank is whole when the last one is through.
+        """Images in order; the bank is whole when the last one is through.
 
         Raises:
-            RunError: there is a bank of other options, or no picture could be used.
+            RunError: there is a bank of other options, or no image could be used.
             DiskFullError: nothing more can be written; what is finished stays.
         """
         begin(self.out, Facts("labels", self.identity))
         remembered: dict[str, str] = {}
         for sample in self.labelled.samples:
-            name = str(sample.source.relative)
+            name = sample.source.name
             try:
                 content = _content(sample)
                 fresh = not is_there(self.out, name, content)
@@ -111,7 +111,7 @@ class IndexRun:
             remembered[name] = content
             yield IndexedImage(name, fresh)
         if not remembered:
-            raise RunError(f"none of {self.total} pictures could be remembered", hint="see the errors above")
+            raise RunError(f"none of {self.total} images could be remembered", hint="see the errors above")
         self.facts = finish(self.out, Facts("labels", self.identity, remembered))
 
     def _tensors(self, sample: Sample) -> Mapping[str, torch.Tensor]:
@@ -155,7 +155,7 @@ def prepare_index(config: IndexConfig, given: Mapping[str, Any]) -> IndexRun:
 
 
 def find_labels(config: IndexConfig, given: Mapping[str, Any]) -> tuple[IndexConfig, LabelledSet]:
-    """The labelled pictures that the options mean, and the options with what a run adds to them.
+    """The labelled images that the options mean, and the options with what a run adds to them.
 
     Raises:
         ClipsegError: there are none.
@@ -187,11 +187,11 @@ def _of_run(config: IndexConfig, folder: Path, given: Mapping[str, Any]) -> tupl
     dataset, _ = open_data(config, "label")
     state = RunState(folder, dataset)
     state.records()
-    corrected = [s for s in dataset.samples if str(s.source.relative) in state.corrected]
+    corrected = [s for s in dataset.samples if s.source.name in state.corrected]
     if not corrected:
         raise RunError(
             f"no label of {folder} was corrected since it was written",
-            hint="open some of labels/*.png in an editor for palette pictures, correct them, and index again",
+            hint="open some of labels/*.png in an editor for palette images, correct them, and index again",
         )
     return config, in_folder(
         dataclasses.replace(dataset, samples=tuple(corrected)), folder / LABELS, str(folder)
@@ -199,7 +199,7 @@ def _of_run(config: IndexConfig, folder: Path, given: Mapping[str, Any]) -> tupl
 
 
 def _content(sample: Sample) -> str:
-    """Fingerprint of a picture and its label."""
+    """Fingerprint of an image and its label."""
     parts = []
     for path in (sample.source.path, sample.label):
         if path is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipseg_cli.commands.convert import check_formats_of_a_run, conversion_of_a_run
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
@@ -20,7 +21,7 @@ from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
     STATE_LOCK,
-    begin_pictures,
+    begin_images,
     begin_run,
     default_name,
     lock_run,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clipseg_cli.commands.convert import Conversion
     from clipseg_cli.config import PseudolabelConfig
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
@@ -60,11 +62,12 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
     share = process_share(config.shard)
     keeps = config.keep_labels == "seen"
     dataset, protocol = open_data(config, "label")
-    if keeps:  # the same pictures, but now all of them must have their ground truth
+    if keeps:  # the same images, but now all of them must have their ground truth
         same = dataclasses.replace(config, split=dataset.split or "all")
         dataset, protocol = open_data(same, "score")
     unseen = _unseen_to_fill(config, dataset)
     plan = plan_model(config, protocol)
+    check_formats_of_a_run(config)
     folder = config.out / (config.name or default_name(config, dataset))
     with ExitStack() as stack:
         notes = list(dataset.notes)
@@ -131,7 +134,7 @@ class PseudolabelRun:
         self._groups = [
             [(number, sample) for sample in samples]
             for number, samples in groups
-            if not all(str(sample.source.relative) in finished for sample in samples)
+            if not all(sample.source.name in finished for sample in samples)
         ]
         self.total = sum(len(samples) for _, samples in groups)
         self.before = self.total - sum(map(len, self._groups))
@@ -146,8 +149,8 @@ class PseudolabelRun:
         stream = Stream(self.predictor, self.config, self._read, self._write, self._failed)
         if not self._groups:
             return
-        images = {str(sample.source.relative) for group in self._groups for _, sample in group}
-        begin_pictures(
+        images = {sample.source.name for group in self._groups for _, sample in group}
+        begin_images(
             self.folder, images - self._corrected.keys(), None if self.share.count == 1 else self._worker
         )
         progress = ProgressFile(self.folder, self._worker)
@@ -182,10 +185,14 @@ class PseudolabelRun:
             return None
         with file_lock(self.folder / STATE_LOCK, wait=True):
             records = self._state.records()
-            if any(str(sample.source.relative) not in records for sample in self.dataset.samples):
+            if any(sample.source.name not in records for sample in self.dataset.samples):
                 return None
             remove_stale_locks(self.folder.glob(SHARE_LOCKS))
             return finish_run(self.folder, self.dataset, self.identity, records)
+
+    def conversion(self) -> Conversion | None:
+        """What writes the formats that were asked for beside the label maps, once the run is complete."""
+        return conversion_of_a_run(self.config, self.folder)
 
     @property
     def _worker(self) -> str:
@@ -214,7 +221,7 @@ class PseudolabelRun:
         return self._save(item, labels, result.scores, model)
 
     def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ImageRecord:
-        name = str(item[1].source.relative)
+        name = item[1].source.name
         sentence = f"{error.message} ({error.hint})" if error.hint else error.message
         return self._corrected.get(name) or ImageRecord(name, item[0], error=sentence)
 
@@ -231,17 +238,23 @@ class PseudolabelRun:
         """Write a label map and count it; one that somebody has corrected stays.
 
         Args:
-            item: group and picture.
+            item: group and image.
             labels: [H, W] ids, or the ignore value.
             scores: [H, W] of the pixels that the model labelled.
             model: [H, W] which pixels these are; the others are ground truth.
         """
         group, sample = item
-        name, classes = str(sample.source.relative), self.dataset.classes
+        name, classes = sample.source.name, self.dataset.classes
         if name in self._corrected:
             return self._corrected[name]
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
-        data = encode_labels(narrow, classes, image=name, made_by=self._made_by)
+        data = encode_labels(
+            narrow,
+            classes,
+            image=name,
+            file=sample.source.path.name if sample.source.path else "",
+            made_by=self._made_by,
+        )
         write_bytes(label_path(self.folder, sample), data)
         self._state.written.append(name)
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)

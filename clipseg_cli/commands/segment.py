@@ -1,7 +1,8 @@
-"""`clipseg segment`: files in, label maps and pictures out; reading and writing run beside the model."""
+"""`clipseg segment`: files in, label maps and images out; reading and writing run beside the model."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.inference.students import plan_student
+from clipseg_cli.ops.components import absorb_small
 from clipseg_cli.outputs import (
     FORMATS,
     Outputs,
@@ -173,6 +175,8 @@ class SegmentRun:
         return self.predictor.prepare(read_image(source, max_megapixels=self.config.max_megapixels))
 
     def _write(self, source: ImageSource, result: Segmentation) -> ImageResult:
+        if self.config.min_area:
+            result = dataclasses.replace(result, labels=absorb_small(result.labels, self.config.min_area))
         written = {} if source.path is None else self.outputs.write(result, self.out / source.relative)
         result.shares()  # counted here, beside the model, and kept
         self.finished.append(str(source))
@@ -196,7 +200,7 @@ def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[st
             target = stem.with_name(stem.name + ending)
             if target in pictures:
                 raise OutputError(
-                    f"{target} is one of the input pictures and would be written over", hint=ANOTHER_FOLDER
+                    f"{target} is one of the input images and would be written over", hint=ANOTHER_FOLDER
                 )
             if target.suffix and os.path.lexists(target):
                 refuse_strangers(target)

@@ -1,4 +1,4 @@
-"""`clipseg index --suggest`: which pictures of a folder to correct next."""
+"""`clipseg index --suggest`: which images of a folder to correct next."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Pictures to correct.
+    """Images to correct.
 
     Attributes:
         names: the most telling first.
-        total: pictures that were looked at.
+        total: images that were looked at.
         known: how many of them are in a bank already.
-        failures: of pictures that could not be read.
+        failures: of images that could not be read.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Suggestion:
 
 
 def suggest_pictures(config: IndexConfig) -> Suggestion:
-    """The pictures that show most of what is in a folder and not yet in the bank `config.out`, where there is one.
+    """The images that show most of what is in a folder and not yet in the bank `config.out`, where there is one.
 
     Raises:
         ClipsegError: anything wrong with folder, bank or model.
@@ -70,7 +70,7 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
 
 
 def _sources(config: IndexConfig) -> tuple[list[ImageSource], list[ClipsegError]]:
-    """The pictures of a split of a data set, or of any folder."""
+    """The images of a split of a data set, or of any folder."""
     if config.split:
         dataset, _ = open_data(config, "label")
         return [sample.source for sample in dataset.samples], []

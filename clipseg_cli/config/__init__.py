@@ -13,6 +13,7 @@ from clipseg_cli.config.constants import (
     UNLABELLED,
     ignore_value,
 )
+from clipseg_cli.config.convert import ConvertConfig
 from clipseg_cli.config.data import DataConfig, EvalConfig, IndexConfig, PseudolabelConfig
 from clipseg_cli.config.inference import (
     OF_A_CLIP,

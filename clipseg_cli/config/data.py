@@ -124,6 +124,14 @@ class PseudolabelConfig(DataConfig):
         metavar="P",
         within=PROBABILITY,
     )
+    formats: str = option(
+        "",
+        "Also write, into the run folder: coco, labelme, yolo-seg, ...; clipseg models --formats lists all.",
+        panel=OUTPUT,
+        metavar="LIST",
+        flags=("--formats", "-f"),
+        kind="format",
+    )
     out: Path = option(
         Path("runs/pseudolabel"),
         "Folder of the runs.",
@@ -139,6 +147,11 @@ class PseudolabelConfig(DataConfig):
         metavar="NAME",
         read=run_name,
     )
+
+    @property
+    def format_texts(self) -> tuple[str, ...]:
+        """What `--formats` says."""
+        return (self.formats,) if self.formats else ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +192,7 @@ class IndexConfig(DataConfig):
 
     labels: str = option(
         "",
-        "Labelled pictures to learn from: a run of clipseg pseudolabel (labels that were corrected), a data set "
+        "Labelled images to learn from: a run of clipseg pseudolabel (labels that were corrected), a data set "
         "with ground truth, or, with FOLDER, a folder of label PNGs of the same names.",
         panel=MAIN,
         metavar="RUN|FOLDER",
@@ -187,13 +200,8 @@ class IndexConfig(DataConfig):
     out: Path = again(PseudolabelConfig, "out", Path("bank"), help="The bank to write.", metavar="BANK")
     suggest: int | None = option(
         None,
-        "Write no bank: name the N pictures of FOLDER that show most of what is in it, to be corrected next.",
+        "Write no bank: name the N images of FOLDER that show most of what is in it, to be corrected next.",
         panel=MAIN,
         metavar="N",
         within=(1, 100_000),
-    )
-    short_side: int | None = again(
-        DataConfig,
-        "short_side",
-        help="Resize the short side to this; 0 keeps the size. Default: twice the model's own picture.",
     )

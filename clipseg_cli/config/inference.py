@@ -284,7 +284,8 @@ class SegmentConfig(InferenceConfig):
     )
     formats: str = option(
         "labels,overlay",
-        "What is written, by comma: labels (index PNG), overlay, heatmaps, shares (shares.json).",
+        "What is written, by comma: labels (index PNG), overlay, coco, labelme, ...; clipseg models --formats lists "
+        "all.",
         panel=OUTPUT,
         metavar="LIST",
         flags=("--formats", "-f"),
@@ -292,6 +293,13 @@ class SegmentConfig(InferenceConfig):
     )
     heatmaps: bool = option(
         False, "Also write a confidence map for each class.", panel=OUTPUT, flags=("--heatmaps",)
+    )
+    min_area: int = option(
+        0,
+        "Regions of less than N pixels go to what surrounds them; 0 keeps them all.",
+        panel=OUTPUT,
+        metavar="N",
+        within=(0, 100_000_000),
     )
     full_names: bool = option(
         False,

@@ -129,7 +129,7 @@ QUICK_RECIPE = Recipe(
     guided=1.0,
     self_from=0.5,
     validations=3,
-    source="this tool: small pictures, a small network, minutes on a CPU",
+    source="this tool: small images, a small network, minutes on a CPU",
 )
 
 EMOJI_RECIPE = dataclasses.replace(
@@ -143,7 +143,7 @@ EMOJI_RECIPE = dataclasses.replace(
     validations=4,
     bf16=True,
     models=(BUNDLED_MODEL,),
-    source="this tool: few pictures that the bundled model labelled, minutes on a CPU",
+    source="this tool: few images that the bundled model labelled, minutes on a CPU",
 )
 
 RECIPES = {r.name: r for r in (VOC_RECIPE, CONTEXT_RECIPE, COCO_STUFF_RECIPE, QUICK_RECIPE, EMOJI_RECIPE)}

@@ -1,1 +1,1 @@
-"""Words, prompts and pictures coming in."""
+"""Words, prompts and images coming in."""

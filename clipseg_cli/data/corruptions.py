@@ -1,15 +1,15 @@
 """The eight corruptions of MaskCLIP's robustness experiment (arXiv:2112.01071), as ImageNet-C defines them.
 
 Definitions: arXiv:1903.12261 and hendrycks/robustness@e0377d4, ImageNet-C/create_c/make_imagenet_c.py; written
-anew with NumPy, OpenCV and Pillow. x is the picture scaled to [0, 1], c a parameter of the severity.
+anew with NumPy, OpenCV and Pillow. x is the image scaled to [0, 1], c a parameter of the severity.
 
-ImageNet-C corrupts crops of 224x224 and stores them as JPEG of quality 85. Here the picture keeps its own size,
+ImageNet-C corrupts crops of 224x224 and stores them as JPEG of quality 85. Here the image keeps its own size,
 as in MaskCLIP, whose test pipeline corrupts before it resizes: sigmas, radii and kernels are in pixels of that
-picture, so a blur weighs less on a large one. Nothing is stored in between, and values are rounded, where the
+image, so a blur weighs less on a large one. Nothing is stored in between, and values are rounded, where the
 original cuts fractions off.
 
-The noise is a function of the seed, the picture's key, the corruption and the severity alone: neither the order
-of the pictures nor threads nor a shard change it, though another release of NumPy may. Everything here may run
+The noise is a function of the seed, the image's key, the corruption and the severity alone: neither the order
+of the images nor threads nor a shard change it, though another release of NumPy may. Everything here may run
 in several threads at once.
 """
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 SEVERITIES = (1, 2, 3, 4, 5)
 ALL = "all"
 
-_BAND = 1 << 20  # values worked on at once; a 12-megapixel picture of floats would be 144 MB
+_BAND = 1 << 20  # values worked on at once; a 12-megapixel image of floats would be 144 MB
 _WATER, _MUD = (175, 238, 238), (63, 42, 20)  # RGB of spatter: pale turquoise, brown
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to spoil a picture.
+    """One way to spoil an image.
 
     Attributes:
         apply: (pixels uint8 [H, W, 3], parameters, generator) -> uint8 [H, W, 3]; leaves `pixels` alone.
@@ -60,14 +60,14 @@ class Corruption:
 
 
 def corrupt(pixels: Pixels, name: str, severity: int, *, seed: int, key: str) -> Pixels:
-    """Corrupt one picture, in its native size.
+    """Corrupt one image, in its native size.
 
     Args:
         pixels: uint8 RGB [H, W, 3], any size from 1x1; not changed.
         name: one of CORRUPTIONS.
         severity: 1 to 5.
         seed: of the whole run.
-        key: the picture's name within its data set, with '/' on every system.
+        key: the image's name within its data set, with '/' on every system.
 
     Returns:
         uint8 RGB [H, W, 3], a new array; the same for the same arguments.
@@ -175,7 +175,7 @@ def spatter(pixels: Pixels, values: Values, generator: Generator) -> Pixels:
     """Drops of water (severity 1 to 3) or mud (4, 5) on the lens.
 
     Liquid is noise N(c[0], c[1]) smoothed by c[2] pixels, where it exceeds c[3]. See `_water` and `_mud`; drops
-    are as large in pixels on every picture. Mud changes a dark picture less than water does.
+    are as large in pixels on every image. Mud changes a dark image less than water does.
     """
     mean, deviation, smoothing, threshold, strength, is_mud = values
     liquid = generator.standard_normal(pixels.shape[:2], dtype=np.float32)
@@ -189,9 +189,9 @@ def spatter(pixels: Pixels, values: Values, generator: Generator) -> Pixels:
 def _water(pixels: Pixels, liquid: NDArray[np.float32], strength: float) -> Pixels:
     """Add light: x + m water, with m in [0, strength] the product of the liquid's depth [H, W] and relief.
 
-    The relief: distance to the nearest edge of a drop, up to 20 pixels, softened, equalised over the picture and
-    lit from one corner by an emboss filter. m is scaled to its largest value in the picture; where there is no
-    drop at all, as on tiny pictures, nothing changes (the original divides by zero).
+    The relief: distance to the nearest edge of a drop, up to 20 pixels, softened, equalised over the image and
+    lit from one corner by an emboss filter. m is scaled to its largest value in the image; where there is no
+    drop at all, as on tiny images, nothing changes (the original divides by zero).
     """
     depth = (liquid * 255).astype(np.uint8)
     relief = cv2.distanceTransform(255 - cv2.Canny(depth, 50, 150), cv2.DIST_L2, 5)
@@ -211,7 +211,7 @@ def _mud(pixels: Pixels, liquid: NDArray[np.float32], smoothing: float) -> Pixel
 
 
 def _pour(pixels: Pixels, mask: NDArray[np.float32], color: tuple[int, int, int], *, covers: bool) -> Pixels:
-    """Picture [H, W, 3] plus mask [H, W] times colour; what covers takes that share of the picture away."""
+    """Image [H, W, 3] plus mask [H, W] times colour; what covers takes that share of the image away."""
     out = np.empty_like(pixels)
     for c, value in enumerate(color):
         channel = pixels[..., c].astype(np.float32)
@@ -276,7 +276,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "shot_noise": Corruption(shot_noise, _each(60, 25, 12, 5, 3), True, "few photons"),
     "impulse_noise": Corruption(impulse_noise, _each(0.03, 0.06, 0.09, 0.17, 0.27), True, "salt and pepper"),
     "speckle_noise": Corruption(speckle_noise, _each(0.15, 0.2, 0.35, 0.45, 0.6), True, "grainy light"),
-    "gaussian_blur": Corruption(gaussian_blur, _each(1, 2, 3, 4, 6), False, "a soft picture"),
+    "gaussian_blur": Corruption(gaussian_blur, _each(1, 2, 3, 4, 6), False, "a soft image"),
     "defocus_blur": Corruption(defocus_blur, _DEFOCUS, False, "out of focus"),
     "spatter": Corruption(spatter, _SPATTER, True, "water, then mud, on the lens"),
     "jpeg_compression": Corruption(jpeg_compression, _each(25, 18, 15, 10, 7), False, "strong compression"),

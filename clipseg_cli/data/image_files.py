@@ -1,4 +1,4 @@
-"""Which pictures a command line means: files, folders, globs, standard input; and where their outputs go."""
+"""Which images a command line means: files, folders, globs, standard input; and where their outputs go."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
-"""What counts as a picture in a folder; a file named on the command line is tried whatever it is called."""
+"""What counts as an image in a folder; a file named on the command line is tried whatever it is called."""
 
 STDIN = "-"
 
 ROOM_FOR_ENDINGS = 16
-"""Bytes that `outputs/` may add to the name of a picture (".png", "_overlay.jpg")."""
+"""Bytes that `outputs/` may add to the name of an image (".png", "_overlay.jpg")."""
 
 _MAX_NAME = 255  # bytes, on all common file systems
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A picture, and what its outputs may be called.
+    """An image, and what its outputs may be called.
 
     Attributes:
         path: the file, None for standard input.
@@ -60,9 +60,9 @@ def find_images(
     full_names: bool = False,
     twins: Literal["refuse", "suffix"] = "refuse",
 ) -> tuple[list[ImageSource], list[ImageError]]:
-    """All pictures that `inputs` mean, in a fixed order, each once, and what cannot be used.
+    """All images that `inputs` mean, in a fixed order, each once, and what cannot be used.
 
-    What the outputs of a picture are called never depends on which other pictures there are: otherwise a picture that
+    What the outputs of an image are called never depends on which other images there are: otherwise an image that
     is added would take over, or rename, what was made of another one before.
 
     Args:
@@ -72,15 +72,15 @@ def find_images(
             are one: the output folder.
         full_names: outputs are called by the whole path as it was given, suffix included (`a/x.jpg`), and not by
             the name without suffix, or the path below a folder (`x`).
-        twins: pictures of which two would have one name are refused, or keep their suffix.
+        twins: images of which two would have one name are refused, or keep their suffix.
 
     Returns:
         (sources, failures). `source.relative` never leads out of the output folder.
-        A failure is a missing file, a folder without pictures, a glob without match, an unreadable folder, or one
-        of several pictures whose outputs would have one name.
+        A failure is a missing file, a folder without images, a glob without match, an unreadable folder, or one
+        of several images whose outputs would have one name.
     """
     skip = {os.path.realpath(folder) for folder in exclude}
-    found: dict[str, _Found] = {}  # by absolute path: the same file twice is one picture
+    found: dict[str, _Found] = {}  # by absolute path: the same file twice is one image
     failures: list[ImageError] = []
     for text in inputs:
         try:
@@ -107,7 +107,7 @@ def find_images(
 
 
 def result_folders(out: Path) -> tuple[Path, ...]:
-    """An output folder and those numbered after it, which are not taken for pictures."""
+    """An output folder and those numbered after it, which are not taken for images."""
     numbered = (path for path in out.parent.glob(f"{glob.escape(out.name)}-*") if path.is_dir())
     return (out, *sorted(path for path in numbered if path.name.rpartition("-")[2].isdigit()))
 
@@ -138,7 +138,7 @@ def _expand(text: str, skip: set[str], failures: list[ImageError]) -> Iterator[_
     if text == STDIN:
         yield _Found(None, PurePosixPath("stdin"), PurePosixPath("stdin"))
     elif not text.strip():
-        raise ImageError("an empty file name is not a picture", hint="name files, folders or globs")
+        raise ImageError("an empty file name is not an image", hint="name files, folders or globs")
     elif os.path.isdir(text):  # noqa: PTH112  (unlike Path.is_dir, never raises on an over-long name)
         yield from _folder(Path(text), skip, failures)
     elif os.path.exists(text):  # noqa: PTH110
@@ -166,7 +166,7 @@ def _folder(root: Path, skip: set[str], failures: list[ImageError]) -> Iterator[
         failures.append(ImageError(f"{folder}: cannot read this folder: {reason}", image=folder))
 
     if os.path.realpath(root) in skip:
-        hint = "choose another folder with --out, or the next run would take results for pictures"
+        hint = "choose another folder with --out, or the next run would take results for images"
         raise ImageError(f"{root}: is the output folder itself", hint=hint, image=str(root))
     before = len(failures)
     empty = True
@@ -183,7 +183,7 @@ def _folder(root: Path, skip: set[str], failures: list[ImageError]) -> Iterator[
     if empty and len(failures) == before:
         known = " ".join(sorted(EXTENSIONS))
         hint = f"looked at all levels for {known}"
-        raise ImageError(f"{root}: no pictures in this folder", hint=hint, image=str(root))
+        raise ImageError(f"{root}: no images in this folder", hint=hint, image=str(root))
 
 
 def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[_Found]:
@@ -199,11 +199,11 @@ def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[
                 for item in _folder(path, skip, failures):
                     empty = False
                     yield item
-            except ImageError:  # a folder without pictures among others that have some
+            except ImageError:  # a folder without images among others that have some
                 continue
     if empty:
         hint = "quote a pattern to let clipseg expand it"
-        raise ImageError(f"{pattern}: no picture matches", hint=hint, image=pattern)
+        raise ImageError(f"{pattern}: no image matches", hint=hint, image=pattern)
 
 
 def _neighbours(path: Path) -> str:
@@ -221,7 +221,7 @@ def _neighbours(path: Path) -> str:
 
 
 def _absolute(path: Path) -> PurePosixPath:
-    # Not resolve(): a link is a picture with a name of its own.
+    # Not resolve(): a link is an image with a name of its own.
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (Path.absolute keeps '..')
     return PurePosixPath("/", *absolute.parts[1:])
 

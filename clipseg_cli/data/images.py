@@ -1,4 +1,4 @@
-"""Pictures in: find, decode to upright 8-bit RGB, resize. The only home of (width, height) order.
+"""Images in: find, decode to upright 8-bit RGB, resize. The only home of (width, height) order.
 
 Decoding is Pillow's, exact (no draft mode) and without colour management: ICC profiles are ignored, as the
 published segmentation code does. Everything here may run in several threads at once.
@@ -17,26 +17,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tiff
 
-from clipseg_cli.data.image_files import EXTENSIONS, find_images
-from clipseg_cli.data.opening import open_picture
+from clipseg_cli.data.opening import open_image
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, ImageSource
 from clipseg_cli.utils.files import open_input
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import IO, Any
 
     from numpy.typing import NDArray
-
-__all__ = [
-    "EXTENSIONS",
-    "find_images",
-    "read_image",
-    "resize_image",
-    "resize_labels",
-    "resize_nearest",
-    "target_size",
-]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _READABLE = "JPEG, PNG, WebP, BMP, TIFF and GIF can be read; convert other kinds first"
@@ -54,11 +44,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_FIRST_ON_ITS_SIDE = 5
 _FILTER_LOCK = threading.Lock()
 
 
 def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> DecodedImage:
-    """Decode one picture to upright 8-bit RGB.
+    """Decode one image to upright 8-bit RGB.
 
     EXIF orientation is applied; transparency is laid on white; grey, palette, 1-bit and CMYK become RGB;
     16-bit grey is divided by 257, wider grey is scaled as its note says; of an animation the first frame is
@@ -66,10 +57,10 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
 
     Args:
         source: a file, or standard input, which is read to its end.
-        max_megapixels: larger pictures are refused before a pixel is decoded.
+        max_megapixels: larger images are refused before a pixel is decoded.
 
     Raises:
-        ImageError: unreadable, empty, not a picture, damaged, or too large.
+        ImageError: unreadable, empty, not an image, damaged, or too large.
     """
     _silence_pillow()
     try:
@@ -83,7 +74,7 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
                 raise ImageError(f"{source}: a pipe that nobody writes to")
             return decode_image(data, source, max_megapixels)
     except IsADirectoryError as error:
-        raise ImageError(f"{source}: is a folder, not a picture") from error
+        raise ImageError(f"{source}: is a folder, not an image") from error
     except OSError as error:
         raise ImageError(f"{source}: cannot be read: {error.strerror or error}") from error
 
@@ -94,7 +85,7 @@ def target_size(
     """Size after the resize of mmsegmentation: as large as both limits allow, aspect kept.
 
     Args:
-        height, width: of the picture.
+        height, width: of the image.
         short_side: wanted; None keeps the size, whatever `long_side` is.
         long_side: upper limit; None for no limit.
         multiple: both sides are rounded to the nearest multiple of it, but at least one; 1 gives exactly
@@ -115,7 +106,7 @@ def target_size(
 def resize_image(
     pixels: NDArray[np.uint8], size: tuple[int, int], *, antialias: bool = True
 ) -> NDArray[np.uint8]:
-    """Resize with OpenCV; the picture itself if it has that size already.
+    """Resize with OpenCV; the image itself if it has that size already.
 
     Args:
         pixels: uint8 [H, W, 3].
@@ -173,7 +164,7 @@ def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.B
     """All bytes of a stream, which may be endless.
 
     Raises:
-        ImageError: more than a picture within the limit can have.
+        ImageError: more than an image within the limit can have.
     """
     limit = int(max_megapixels * 1e6) * _MAX_PIXEL_BYTES + _MAX_EXTRA_BYTES
     taken = io.BytesIO()
@@ -182,10 +173,28 @@ def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.B
         if taken.tell() > limit:
             raise ImageError(
                 f"{source}: more than {limit // 2**20:,} MiB: too large for {max_megapixels:g} megapixels",
-                hint="if this is a picture, raise the limit with --max-megapixels",
+                hint="if this is an image, raise the limit with --max-megapixels",
             )
     taken.seek(0)
     return taken
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture as it is read, upright, from its header alone.
+
+    Raises:
+        ImageError: unreadable, or not a picture.
+    """
+    _silence_pillow()
+    try:
+        with path.open("rb") as file, open_image(file, _FORMATS) as image:
+            width, height = image.size
+            turned = _orientation(image) >= _FIRST_ON_ITS_SIDE
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not a picture that can be read", hint=_READABLE) from error
+    except Exception as error:
+        raise ImageError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
+    return (width, height) if turned else (height, width)
 
 
 def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) -> DecodedImage:
@@ -198,7 +207,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
         raise ImageError(f"{source}: the file is empty (0 bytes)")
     file.seek(0)
     try:
-        with open_picture(file, _FORMATS) as image:
+        with open_image(file, _FORMATS) as image:
             check_size(image, source, max_megapixels)
             image.load()
             pixels, notes = to_rgb(image)
@@ -206,7 +215,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{source}: not a picture that can be read", hint=_READABLE) from error
+        raise ImageError(f"{source}: not an image that can be read", hint=_READABLE) from error
     except MemoryError as error:
         raise ImageError(f"{source}: not enough memory to decode it") from error
     except Exception as error:
@@ -215,7 +224,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
 
 
 def check_size(image: Image.Image, source: ImageSource, max_megapixels: float) -> None:
-    """Refuse a picture that is too large, before a pixel of it is decoded.
+    """Refuse an image that is too large, before a pixel of it is decoded.
 
     Raises:
         ImageError: it is; the hint names a limit that would do.
@@ -223,7 +232,7 @@ def check_size(image: Image.Image, source: ImageSource, max_megapixels: float) -
     width, height = image.size
     pixels = width * height
     if isinstance(image, Tiff.TiffImageFile):
-        # A small picture may claim an enormous tile, for which the decoder would make room.
+        # A small image may claim an enormous tile, for which the decoder would make room.
         tile = image.tag_v2.get(Tiff.TILEWIDTH, 0) * image.tag_v2.get(Tiff.TILELENGTH, 0)
         pixels = max(pixels, int(tile))
     megapixels = pixels / 1e6
@@ -236,7 +245,7 @@ def check_size(image: Image.Image, source: ImageSource, max_megapixels: float) -
 
 
 def to_rgb(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Upright uint8 [H, W, 3] of a loaded picture, and notes on what was scaled."""
+    """Upright uint8 [H, W, 3] of a loaded image, and notes on what was scaled."""
     notes: tuple[str, ...] = ()
     orientation = _orientation(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;"):

@@ -1,4 +1,4 @@
-"""Ground truth in: one label picture to class ids. Wrong pictures are refused, never guessed at."""
+"""Ground truth in: one label image to class ids. Wrong images are refused, never guessed at."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from clipseg_cli.data.opening import open_picture
+from clipseg_cli.data.opening import open_image
 from clipseg_cli.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -37,36 +37,36 @@ _STRETCHED = {"L;2": 85, "L;4": 17}
 
 
 def read_label(sample: Sample, dataset: Dataset, size: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """The ground truth of one picture; may run in several threads at once.
+    """The ground truth of one image; may run in several threads at once.
 
     Args:
         sample: of that data set.
         dataset: whose `label_ids` say what the numbers mean.
-        size: (H, W) of the picture, where known.
+        size: (H, W) of the image, where known.
 
     Returns:
         [H, W] class ids, -1 where pixels are ignored.
 
     Raises:
         DatasetError: no label file, an unreadable one, one that does not hold class ids, one of another size
-            than the picture, or a number that is not a class.
+            than the image, or a number that is not a class.
     """
     if sample.label is None or dataset.label_ids is None:
         raise DatasetError(f"{sample.source} has no ground truth", hint=f"{dataset.root} has no label file")
-    numbers = read_values(sample.label, size=size, picture=str(sample.source))
+    numbers = read_values(sample.label, size=size, source=str(sample.source))
     ids: NDArray[np.int32] = np.take(dataset.label_ids, numbers)
     if ids.size and ids.min() <= NOT_A_LABEL:
         raise _unknown_number(sample.label, numbers[ids <= NOT_A_LABEL], dataset)
     return ids
 
 
-def read_values(path: Path, *, size: tuple[int, int] | None = None, picture: str = "") -> NDArray[Any]:
-    """The numbers in a label picture as they stand in the file: palette indices, or grey of 1 to 16 bits.
+def read_values(path: Path, *, size: tuple[int, int] | None = None, source: str = "") -> NDArray[Any]:
+    """The numbers in a label image as they stand in the file: palette indices, or grey of 1 to 16 bits.
 
     Args:
         path: the file; EXIF orientation is ignored.
         size: (H, W) it must have.
-        picture: to which it belongs, for the message.
+        source: of the image to which it belongs, for the message.
 
     Returns:
         [H, W] in [0, 65535]; uint8, or uint16 for 16-bit files.
@@ -75,14 +75,14 @@ def read_values(path: Path, *, size: tuple[int, int] | None = None, picture: str
         DatasetError: as `read_label`.
     """
     with _opened(path) as image:
-        _check(image, path, size, picture)
+        _check(image, path, size, source)
         factor = _STRETCHED.get(_raw_mode(image), 1)
         numbers: NDArray[Any] = np.asarray(image)
     return _in_range(numbers, path) // factor if factor > 1 else _in_range(numbers, path)
 
 
 def label_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a label picture, from its header alone: a small file may claim a size that fills the memory.
+    """(H, W) of a label image, from its header alone: a small file may claim a size that fills the memory.
 
     Raises:
         DatasetError: as `read_label`.
@@ -91,8 +91,18 @@ def label_size(path: Path) -> tuple[int, int]:
         return image.size[1], image.size[0]
 
 
+def label_texts(path: Path) -> dict[str, str]:
+    """What a label picture says beside its pixels, by the names of its text chunks.
+
+    Raises:
+        DatasetError: as `read_label`.
+    """
+    with _opened(path) as image:
+        return {str(name): text for name, text in image.info.items() if isinstance(text, str)}
+
+
 def is_decodable(path: Path) -> bool:
-    """Whether a file is a whole picture of any kind, class ids or not."""
+    """Whether a file is a whole image of any kind, class ids or not."""
     try:
         with _opened(path) as image:
             if image.width * image.height > _MAX_PIXELS:
@@ -105,34 +115,32 @@ def is_decodable(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A label picture, not yet decoded.
+    """A label image, not yet decoded.
 
     Raises:
         DatasetError: it cannot be opened, or the block cannot decode it.
     """
     try:
-        with path.open("rb") as file, open_picture(file, _FORMATS) as image:
+        with path.open("rb") as file, open_image(file, _FORMATS) as image:
             yield image
     except DatasetError:
         raise
     except FileNotFoundError as error:
         raise DatasetError(f"no such label file: {path}") from error
     except IsADirectoryError as error:
-        raise DatasetError(f"{path} is a folder, not a label picture") from error
+        raise DatasetError(f"{path} is a folder, not a label image") from error
     except PermissionError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     except UnidentifiedImageError as error:
-        raise DatasetError(
-            f"{path} is not a picture that can be read", hint="labels are PNG files"
-        ) from error
+        raise DatasetError(f"{path} is not an image that can be read", hint="labels are PNG files") from error
     except Exception as error:
         # Damaged files make decoders raise nearly anything: OSError, SyntaxError, struct.error, ValueError.
         reason = str(error) or type(error).__name__
         raise DatasetError(f"{path} is damaged or cut short: {reason}", hint="fetch it again") from error
 
 
-def _check(image: Image.Image, path: Path, size: tuple[int, int] | None, picture: str) -> None:
-    """Refuse from the header alone what cannot be class ids of the picture."""
+def _check(image: Image.Image, path: Path, size: tuple[int, int] | None, source: str) -> None:
+    """Refuse from the header alone what cannot be class ids of the image."""
     width, height = image.size
     if image.format == "JPEG":
         raise DatasetError(
@@ -140,15 +148,15 @@ def _check(image: Image.Image, path: Path, size: tuple[int, int] | None, picture
         )
     if size is not None and size != (height, width):
         raise DatasetError(
-            f"{picture} is {size[1]}x{size[0]}, but its label {path} is {width}x{height}",
-            hint="a label belongs to one picture, pixel by pixel",
+            f"{source} is {size[1]}x{size[0]}, but its label {path} is {width}x{height}",
+            hint="a label belongs to one image, pixel by pixel",
         )
     if width * height > _MAX_PIXELS:
-        raise DatasetError(f"{path} claims {width}x{height} pixels: not a label picture")
+        raise DatasetError(f"{path} claims {width}x{height} pixels: not a label image")
     if image.mode not in _ID_MODES and not image.mode.startswith("I;"):
         article = "an" if image.mode[0] in "RLF" else "a"
         raise DatasetError(
-            f"{path} is {article} {image.mode} picture, not class ids", hint=_colours_hint(image)
+            f"{path} is {article} {image.mode} image, not class ids", hint=_colours_hint(image)
         )
 
 

@@ -1,4 +1,4 @@
-"""Pictures are opened by the decoders that are named, whatever their size: the callers look at it themselves."""
+"""Images are opened by the decoders that are named, whatever their size: the callers look at it themselves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _PREFIX = 16  # bytes, from which a decoder knows its own
 
 
-def open_picture(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
-    """A picture whose header has been read, and no pixel of it.
+def open_image(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
+    """An image whose header has been read, and no pixel of it.
 
     `Image.open` would warn at 90 and stop at 179 megapixels, by a limit that holds for the whole process and belongs
     to whoever else uses Pillow in it.

@@ -10,27 +10,6 @@ from typing import Any
 
 _FILE = Path(__file__).with_name("published.json")
 
-# The table of the paper has one column for a data set; the lists with and without a background share it.
-_ZERO_SHOT = {
-    "voc20": "voc",
-    "voc21": "voc",
-    "context59": "context",
-    "context60": "context",
-    "coco-stuff": "coco-stuff",
-}
-
-
-_VALIDATION_IMAGES = {
-    "voc20": 1_449,
-    "voc21": 1_449,
-    "context59": 5_105,
-    "context60": 5_105,
-    "coco-object": 5_000,
-    "coco-stuff": 5_000,
-    "ade20k": 2_000,
-    "cityscapes": 500,
-}
-
 
 @dataclass(frozen=True)
 class Published:
@@ -66,13 +45,13 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """One published mIoU on corrupted pictures.
+    """One published mIoU on corrupted images.
 
     Attributes:
         method, backbone: as in `Published`.
         corruption: its name ("speckle_noise").
         severity: 1 to 5.
-        value: mIoU in % on the corrupted pictures.
+        value: mIoU in % on the corrupted images.
         clean: mIoU in % on the untouched ones.
         source: where both come from.
     """
@@ -136,8 +115,8 @@ def _is_of(published: str, method: str) -> bool:
 
 
 def validation_images(benchmark: str) -> int | None:
-    """Pictures in the validation split that the published figures are about; None for an unknown benchmark."""
-    return _VALIDATION_IMAGES.get(benchmark)
+    """Images in the validation split that the published figures are about; None for an unknown benchmark."""
+    return _facts()["validation_images"].get(benchmark)  # type: ignore[no-any-return]
 
 
 def zero_shot_rows(benchmark: str) -> tuple[list[ZeroShot], str, str]:
@@ -146,24 +125,18 @@ def zero_shot_rows(benchmark: str) -> tuple[list[ZeroShot], str, str]:
     Returns:
         rows, the split as text ("15 seen / 5 unseen"), and the source. All empty where nothing was published.
     """
-    facts, column = _facts()["zero_shot"], _ZERO_SHOT.get(benchmark)
+    facts = _facts()["zero_shot"]
+    column = facts["column_of"].get(benchmark)  # the lists with and without a background share one
     rows = [ZeroShot(method, *row[column]) for method, row in facts["table"].items() if column in row]
     return (rows, facts["splits"][column], facts["source"]) if rows else ([], "", "")
 
 
 def corruption_rows(benchmark: str) -> list[Corrupted]:
-    """Results that were published for corrupted pictures of a benchmark; mostly none."""
+    """Results that were published for corrupted images of a benchmark; mostly none."""
     facts = _facts()["corruption"]
+    common = ("method", "backbone", "corruption", "severity", "clean")
     return [
-        Corrupted(
-            method=row["method"],
-            backbone=row["backbone"],
-            corruption=row["corruption"],
-            severity=row["severity"],
-            value=row["mIoU"],
-            clean=row["clean"],
-            source=facts["source"],
-        )
+        Corrupted(value=row["mIoU"], source=facts["source"], **{key: row[key] for key in common})
         for row in facts["rows"]
         if row["benchmark"] == benchmark
     ]

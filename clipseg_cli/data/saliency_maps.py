@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipseg_cli.data.opening import open_picture
+from clipseg_cli.data.opening import open_image
 from clipseg_cli.errors import ImageError
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ MAP_SUFFIXES = (".npy", ".png", ".tif", ".tiff")
 _FORMATS = ("PNG", "TIFF")
 _MOST_PIXELS = 1_000_000_000
 _FULL = {"1": 1, "L": 255, "I;16": 65_535, "I;16B": 65_535, "I;16L": 65_535, "F": 1}
-"""Mode of a grey picture -> the value that means 1."""
+"""Mode of a grey image -> the value that means 1."""
 
 
 def read_saliency(folder: Path, name: PurePosixPath) -> NDArray[np.float32]:
-    """The map of an image: NAME.npy, or a grey picture of 1, 8 or 16 bits, or of floats.
+    """The map of an image: NAME.npy, or a grey image of 1, 8 or 16 bits, or of floats.
 
     Returns:
         [h, w] in [0, 1], of any size.
@@ -59,13 +59,13 @@ def _array(path: Path) -> NDArray[np.float32]:
 
 
 def _picture(path: Path) -> NDArray[np.float32]:
-    with path.open("rb") as file, open_picture(file, _FORMATS) as image:
+    with path.open("rb") as file, open_image(file, _FORMATS) as image:
         if image.width * image.height > _MOST_PIXELS:
             raise ImageError(f"{path} claims {image.width}x{image.height} pixels", image=str(path))
         grey = _grey(image)
         if grey is None:
             raise ImageError(
-                f"{path} is a picture of mode {image.mode}, not grey",
+                f"{path} is an image of mode {image.mode}, not grey",
                 hint="save saliency as grey of 8 or 16 bits, or as .npy",
                 image=str(path),
             )
@@ -74,7 +74,7 @@ def _picture(path: Path) -> NDArray[np.float32]:
 
 
 def _grey(image: Image.Image) -> tuple[NDArray[Any], int] | None:
-    """Values and the one that means 1; None for a picture in colours."""
+    """Values and the one that means 1; None for an image in colours."""
     if image.mode == "P":  # as some tools save grey: the palette says how bright an index is
         colours = np.asarray(image.convert("RGB"))
         return (colours[..., 0], 255) if (colours == colours[..., :1]).all() else None

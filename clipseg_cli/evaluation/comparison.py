@@ -1,4 +1,4 @@
-"""Several ways to read CLIP, and several CLIPs, on the same pictures, decoded once: scores and times."""
+"""Several ways to read CLIP, and several CLIPs, on the same images, decoded once: scores and times."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ PLAIN = "vanilla"
 """The method whose time is 1."""
 
 SHOWN = 4
-"""Pictures on the sheet."""
+"""Images on the sheet."""
 
 SHEET = "methods.png"
 
 CHUNK_BYTES = 512 << 20
-"""Decoded pictures and ground truth that wait for the models at once; at least one group does, however large."""
+"""Decoded images and ground truth that wait for the models at once; at least one group does, however large."""
 
 
 @dataclass
@@ -59,23 +59,24 @@ class Candidate:
     """One method on one model, and what it has done so far.
 
     Attributes:
-        name: of the method.
-        model: as in "ViT-B-16 / openai".
-        seconds: that its pictures took, from pixels to labels.
+        config: with the method.
+        seconds: that its images took, from pixels to labels.
         matrix: [C, C + 1] pixels.
-        shown: its labels of the first pictures, for the sheet.
+        shown: its labels of the first images, for the sheet.
     """
 
-    name: str
-    model: str
     config: EvalConfig
     backbone: Backbone
     predictor: Predictor
     templates: Sequence[str]
-    matrix: torch.Tensor
     seconds: float = 0.0
     images: int = 0
     shown: list[NDArray[np.integer]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        classes = len(self.predictor.classes)
+        self.name, self.model = self.config.method, f"{self.backbone.name} / {self.backbone.pretrained}"
+        self.matrix = torch.zeros(classes, classes + 1, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Row:
 
     Attributes:
         miou, pixel_accuracy, hiou: in [0, 1]; None where undefined.
-        images_per_second: pictures, their reading and the scoring left out.
+        images_per_second: images, their reading and the scoring left out.
         cost: time relative to plain CLIP on the same model; None if that did not take part.
         published: of the same method on the same benchmark; None without.
     """
@@ -101,7 +102,7 @@ class Row:
 
 
 class Picture(NamedTuple):
-    """One picture, read once for all: with its ground truth [H, W], at the size (H, W) that is scored."""
+    """One image, read once for all: with its ground truth [H, W], at the size (H, W) that is scored."""
 
     image: DecodedImage
     truth: NDArray[np.int32]
@@ -109,12 +110,12 @@ class Picture(NamedTuple):
 
 
 class Comparison:
-    """A prepared comparison; iterating it labels and scores, and yields the number of pictures done.
+    """A prepared comparison; iterating it labels and scores, and yields the number of images done.
 
     Attributes:
         notes: what a user should be told once, such as who cannot take part.
-        failures: picture -> why it could not be scored.
-        total: pictures.
+        failures: image -> why it could not be scored.
+        total: images.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class Comparison:
             truth = resize_labels(read_label(sample, self.dataset, (height, width)), size)
             return Picture(image, truth, size)
         except ClipsegError as error:
-            self.failures[str(sample.source.relative)] = error.message
+            self.failures[sample.source.name] = error.message
             return None
 
     def _compete(self, one: Candidate, groups: Sequence[Sequence[Picture]]) -> None:
@@ -260,7 +261,7 @@ class Comparison:
         ]
 
     def _draw(self) -> list[Path]:
-        """The first pictures beside their ground truth and what each candidate says, the best first."""
+        """The first images beside their ground truth and what each candidate says, the best first."""
         order = {(row.method, row.model): (i, row.miou) for i, row in enumerate(self.rows())}
         ranked = sorted(self.candidates, key=lambda one: order[one.name, one.model][0])
         several = len({one.model for one in ranked}) > 1
@@ -274,5 +275,5 @@ class Comparison:
             image = resize_image(picture.image.pixels, (height, width), antialias=True)
             maps = [np.where(picture.truth < 0, len(self.dataset.classes), picture.truth)]
             maps += [one.shown[i] for one in ranked]
-            rows.append(LabelRow(str(picture.image.source.relative), image, maps))
+            rows.append(LabelRow(picture.image.source.name, image, maps))
         return [write_label_sheet(rows, columns, self.dataset.classes, self.out / SHEET)] if rows else []

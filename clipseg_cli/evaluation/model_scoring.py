@@ -1,4 +1,4 @@
-"""A model's labels against ground truth, picture by picture, as one confusion matrix for each condition."""
+"""A model's labels against ground truth, image by image, as one confusion matrix for each condition."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ModelScoring(Scoring):
         return self.predictor.prepare(image, size_to_score(height, width, self.protocol))
 
     def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ScoredImage:
-        return ScoredImage(str(item[1].source.relative), item[0], error=error)
+        return ScoredImage(item[1].source.name, item[0], error=error)
 
     def _decode(self, sample: Sample, condition: Condition) -> DecodedImage:
         image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
@@ -102,14 +102,14 @@ class ModelScoring(Scoring):
         with torch.inference_mode():
             labels = to_device(torch.from_numpy(result.labels))
             matrix = confusion_matrix(labels, to_device(torch.from_numpy(truth)), len(self.dataset.classes))
-        return ScoredImage(str(sample.source.relative), number, matrix)
+        return ScoredImage(sample.source.name, number, matrix)
 
     def corrupted_examples(self) -> list[tuple[str, list[NDArray[np.uint8]]]]:
-        """A small picture under each corruption, in all severities asked for, the clean one first.
+        """A small image under each corruption, in all severities asked for, the clean one first.
 
         It is the first one that could be scored; nothing where none could.
         """
-        sample = next((s for s in self.dataset.samples if str(s.source.relative) not in self.failures), None)
+        sample = next((s for s in self.dataset.samples if s.source.name not in self.failures), None)
         rows: dict[str, list[NDArray[np.uint8]]] = {}
         if sample is not None:
             clean = thumbnail(self._decode(sample, CLEAN).pixels)

@@ -1,4 +1,4 @@
-"""`clipseg eval --predictions`: label pictures made by any tool, scored against ground truth."""
+"""`clipseg eval --predictions`: label images made by any tool, scored against ground truth."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from clipseg_cli.evaluation.scoring import ScoredImage, Scoring, results_folder,
 from clipseg_cli.inference.dataset import open_data, unseen_ids
 from clipseg_cli.ops.metrics import confusion_matrix
 from clipseg_cli.utils.distributed import process_share, rendezvous
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator
 
     from numpy.typing import NDArray
 
@@ -34,21 +35,20 @@ if TYPE_CHECKING:
 TABLES = ("classes.json", "manifest.json")
 """Where clipseg says what the ids in a folder of labels mean."""
 
-_NO_LABELS = ("_overlay", "_heatmaps")
+_NO_LABELS = ("_overlay", "_heatmaps", "_confidence")
 _HERE = PurePosixPath()
-LISTED = 5
 
 
 @contextmanager
 def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
-    """Find a prediction for every picture of the data set.
+    """Find a prediction for every image of the data set.
 
     Raises:
         ClipsegError: anything wrong with options or data set, no such folder, or missing predictions.
     """
     if config.corrupt:
         raise UsageError(
-            "predictions are made already: pictures cannot be corrupted any more",
+            "predictions are made already: images cannot be corrupted any more",
             hint="leave out --corrupt, or --predictions to evaluate a model",
         )
     share = process_share()
@@ -58,13 +58,13 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     if (folder / "labels").is_dir() and (folder / "manifest.json").is_file():
         folder = folder / "labels"  # a pseudo-label run
     files = find_predictions(folder, dataset)
-    missing = [str(s.source.relative) for s in dataset.samples if str(s.source.relative) not in files]
+    missing = [s.source.name for s in dataset.samples if s.source.name not in files]
     notes = [*dataset.notes]
     if len(missing) == len(dataset.samples):
         first = folder / f"{dataset.samples[0].source.relative}.png"
-        raise DatasetError(f"{folder} holds no prediction for any picture", hint=f"looked for {first}")
+        raise DatasetError(f"{folder} holds no prediction for any image", hint=f"looked for {first}")
     if missing:
-        what = f"{folder} lacks {len(missing)} of {len(dataset.samples)} predictions: {_listed(missing)}"
+        what = f"{folder} lacks {len(missing)} of {len(dataset.samples)} predictions: {listed(missing)}"
         if not config.partial:
             raise DatasetError(what, hint="make them, or score the others with --partial")
         notes.append(f"{what}; the others are scored")
@@ -73,7 +73,7 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     extra = [path for path in extra if not any(mark in str(path) for mark in _NO_LABELS)]
     if extra:
         what = "1 file" if len(extra) == 1 else f"{len(extra):,} files"
-        notes.append(f"ignored {what} in {folder}, of no picture of this split: {_listed(map(str, extra))}")
+        notes.append(f"ignored {what} in {folder}, of no image of this split: {listed(extra)}")
     table, said = id_table(folder, dataset.classes)
     notes += said
     out = results_folder(config, dataset, folder)
@@ -94,10 +94,10 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
 
 
 def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
-    """Picture -> its label file, which may be called as the picture or its ground truth, in its folder or not.
+    """Image -> its label file, which may be called as the image or its ground truth, in its folder or not.
 
     Raises:
-        DatasetError: no such folder, or a file that may belong to several pictures.
+        DatasetError: no such folder, or a file that may belong to several images.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder of predictions", hint="name a folder of label PNGs")
@@ -114,7 +114,7 @@ def find_predictions(folder: Path, dataset: Dataset) -> dict[str, Path]:
         if path in owner:
             raise DatasetError(
                 f"{path} may belong to {owner[path]} or to {relative}",
-                hint="keep the folders of the pictures in the folder of predictions",
+                hint="keep the folders of the images in the folder of predictions",
             )
         found[str(relative)], owner[path] = path, str(relative)
     return found
@@ -155,12 +155,12 @@ class PredictionScoring(Scoring):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        named = [s for s in self.dataset.samples if str(s.source.relative) in self.files]
+        named = [s for s in self.dataset.samples if s.source.name in self.files]
         self._samples = self.share.of(named)
         self.total = len(self._samples)
 
     def __iter__(self) -> Generator[ScoredImage, None, None]:
-        """Pictures in the order of the list."""
+        """Images in the order of the list."""
         with ThreadPoolExecutor(max(2, self.config.workers), thread_name_prefix="score") as pool:
             pending: deque[Future[ScoredImage]] = deque()
             try:
@@ -174,7 +174,7 @@ class PredictionScoring(Scoring):
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _score(self, sample: Sample) -> ScoredImage:
-        name = str(sample.source.relative)
+        name = sample.source.name
         classes = len(self.dataset.classes)
         path = self.files[name]
         try:
@@ -185,7 +185,7 @@ class PredictionScoring(Scoring):
                 raise DatasetError(
                     f"{path} is {given[1]}x{given[0]}, but its ground truth {sample.label} is "
                     f"{truth.shape[1]}x{truth.shape[0]}",
-                    hint="labels are scored at their own size: save predictions at the size of the picture",
+                    hint="labels are scored at their own size: save predictions at the size of the image",
                 )
             labels = prediction_ids(read_values(path), self.table, classes, path)
             truth = resize_labels(truth, size)
@@ -248,19 +248,14 @@ def _table(
         table[entry["id"]] = len(classes) if id_ is None else id_
     if len(strange) == len(entries):
         raise DatasetError(
-            f"{path} names other classes than this data set: {_listed(strange)}",
-            hint=f"this data set has {_listed(classes.names)}",
+            f"{path} names other classes than this data set: {listed(strange)}",
+            hint=f"this data set has {listed(classes.names)}",
         )
     notes = [f"labels are matched by the names in {path}"]
     if strange:
-        notes.append(f"pixels with {_listed(strange)} count as wrong: no classes of this data set")
+        notes.append(f"pixels with {listed(strange)} count as wrong: no classes of this data set")
     return table, notes
 
 
 def _label_files(folder: Path) -> Iterator[Path]:
     yield from (path for path in sorted(folder.rglob("*.png")) if not path.name.startswith("."))
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

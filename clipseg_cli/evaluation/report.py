@@ -30,13 +30,13 @@ SUMMARY = ("mIoU", "pixel_accuracy", "mean_accuracy", "mIoU_seen", "mIoU_unseen"
 
 @dataclass(frozen=True)
 class Corruptions:
-    """Scores on corrupted pictures.
+    """Scores on corrupted images.
 
     Attributes:
         severities: columns of the table.
         table: corruption -> mIoU in [0, 1] for each severity.
         mean: over all of them.
-        sheet: file with a small picture of each; None where no picture could be scored.
+        sheet: file with a small image of each; None where no image could be scored.
     """
 
     severities: tuple[int, ...]
@@ -52,11 +52,11 @@ class Report:
     Attributes:
         folder: where its files are.
         written: these files.
-        images, failed: how many pictures were scored, and how many could not be.
+        images, failed: how many images were scored, and how many could not be.
         summary: figures in [0, 1] under the names of SUMMARY; None where a figure is not defined.
         classes: a row for each class, as in `results.json`.
         protocol, fingerprint: under which settings.
-        expected_images: how many pictures the published figures are about; None if unknown.
+        expected_images: how many images the published figures are about; None if unknown.
         preset: the unseen classes are those of the published zero-shot figures.
         published, zero_shot, zero_shot_split, zero_shot_source, published_corruptions: figures of the same
             benchmark, in %.
@@ -84,7 +84,7 @@ class Report:
 def write_report(evaluation: ModelScoring | PredictionScoring, seconds: float) -> Report:
     """Score what has been counted, and write the files of the run.
 
-    These are `results.json`, `results.csv`, `confusion.png` and, where pictures were corrupted, `corruptions.png`.
+    These are `results.json`, `results.csv`, `confusion.png` and, where images were corrupted, `corruptions.png`.
     Under torchrun every rank must call this; only the first writes.
 
     Args:

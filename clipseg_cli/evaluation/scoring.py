@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Condition:
-    """In what state the pictures are scored.
+    """In what state the images are scored.
 
     Attributes:
-        corruption: its name, or None for the pictures as they are.
-        severity: 1 to 5; 0 for the pictures as they are.
+        corruption: its name, or None for the images as they are.
+        severity: 1 to 5; 0 for the images as they are.
     """
 
     corruption: str | None = None
@@ -50,7 +50,7 @@ CLEAN = Condition()
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """What became of one picture under one condition.
+    """What became of one image under one condition.
 
     Attributes:
         image: its name in the data set.
@@ -65,7 +65,7 @@ class ScoredImage:
 
 
 def plan_conditions(config: EvalConfig) -> tuple[Condition, ...]:
-    """The pictures as they are, and then every corruption in every severity.
+    """The images as they are, and then every corruption in every severity.
 
     Raises:
         UsageError: an unknown corruption or severity.
@@ -145,7 +145,7 @@ class Scoring:
 
 
 def size_to_score(height: int, width: int, protocol: Protocol) -> tuple[int, int]:
-    """(H, W) at which a protocol scores a picture.
+    """(H, W) at which a protocol scores an image.
 
     As torchvision resizes to a short side: the long one is cut to whole pixels, not rounded.
     """

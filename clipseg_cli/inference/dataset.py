@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PRESET = "preset"
 
 Group = tuple[int, tuple["Sample", ...]]
-"""Number of a group of pictures, and they."""
+"""Number of a group of images, and they."""
 
 
 def open_data(config: DataConfig, purpose: Literal["label", "score"]) -> tuple[Dataset, Protocol]:
@@ -31,7 +31,7 @@ def open_data(config: DataConfig, purpose: Literal["label", "score"]) -> tuple[D
     """
     protocol = find_protocol(config.protocol, config.benchmark)
     background = config.background
-    if background == "auto":  # things named in a folder of pictures; anything else says itself what it holds
+    if background == "auto":  # things named in a folder of images; anything else says itself what it holds
         background = InferenceConfig.background if config.classes else "none"
     dataset = open_dataset(
         config.dataset,
@@ -91,7 +91,7 @@ def subset_classes(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
 def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:
     """The units of work: always cut in the same way, so that whoever does one gets the same labels.
 
-    Which pictures share a batch changes the last bits of their scores; so a group is done as a whole, by one
+    Which images share a batch changes the last bits of their scores; so a group is done as a whole, by one
     process, again from its beginning if that was interrupted.
     """
     size = min(64, max(1, batch_size // 2))
@@ -99,6 +99,6 @@ def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:
 
 
 def list_hash(samples: Sequence[Sample]) -> str:
-    """SHA-256 of the names of the pictures, in order: 64 hexadecimal digits."""
-    names = "\n".join(str(s.source.relative) for s in samples)
+    """SHA-256 of the names of the images, in order: 64 hexadecimal digits."""
+    names = "\n".join(s.source.name for s in samples)
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()

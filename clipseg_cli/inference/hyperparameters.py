@@ -205,6 +205,11 @@ def read_settings(texts: Sequence[str], switches: Mapping[str, Any]) -> Chosen:
     return Chosen(values, chosen)
 
 
+def is_about_a_format(text: str) -> bool:
+    """Whether a text NAME.OPTION=VALUE is about an output format, so that no label depends on it."""
+    return text.partition("=")[0].partition(".")[0].strip().replace("-", "_") in FORMATS.names()
+
+
 def _find(owner: str, name: str) -> Hyperparameter:
     known = hyperparameters_of(_registry_of(owner).get(owner))
     found = known.get(name.replace("-", "_"))

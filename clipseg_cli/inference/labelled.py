@@ -1,4 +1,4 @@
-"""Pictures with labels to learn from, wherever they come from: a run, a data set, or a folder of label maps."""
+"""Images with labels to learn from, wherever they come from: a run, a data set, or a folder of label maps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Pictures and where their labels lie.
+    """Images and where their labels lie.
 
     Attributes:
         dataset: whose classes the labels count by.
@@ -43,7 +43,7 @@ class LabelledSet:
 
 
 def of_dataset(config: IndexConfig) -> LabelledSet:
-    """The pictures of a data set that have ground truth; the training split where none is chosen.
+    """The images of a data set that have ground truth; the training split where none is chosen.
 
     Raises:
         ClipsegError: no data set, or no ground truth in it.
@@ -53,10 +53,10 @@ def of_dataset(config: IndexConfig) -> LabelledSet:
 
 
 def of_folder(config: IndexConfig) -> LabelledSet:
-    """The pictures of one folder with the label PNGs of another.
+    """The images of one folder with the label PNGs of another.
 
     Raises:
-        ClipsegError: nothing names the classes, or no picture has a label.
+        ClipsegError: nothing names the classes, or no image has a label.
     """
     labels = Path(config.labels)
     if not labels.is_dir():
@@ -69,7 +69,7 @@ def of_folder(config: IndexConfig) -> LabelledSet:
 
 
 def in_folder(dataset: Dataset, labels: Path, where: str) -> LabelledSet:
-    """The pictures of a data set with label maps of a folder, by our own numbers."""
+    """The images of a data set with label maps of a folder, by our own numbers."""
     from clipseg_cli.data.datasets import own_label_ids
 
     found = []
@@ -85,8 +85,8 @@ def _having_labels(dataset: Dataset, samples: Sequence[Sample], where: str) -> L
     found = tuple(sample for sample in samples if sample.label is not None)
     if not found:
         raise DatasetError(
-            f"no picture of {dataset.root} has a label in {where}",
-            hint="label maps are PNG files with the names of their pictures",
+            f"no image of {dataset.root} has a label in {where}",
+            hint="label maps are PNG files with the names of their images",
         )
     return LabelledSet(dataset, found)
 

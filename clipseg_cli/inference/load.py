@@ -1,4 +1,4 @@
-"""From options to a model that is ready to label pictures; cheap checks first, so that a typo costs no download."""
+"""From options to a model that is ready to label images; cheap checks first, so that a typo costs no download."""
 
 from __future__ import annotations
 
@@ -192,17 +192,7 @@ def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
 def load_reader(
     config: InferenceConfig, protocol: Protocol, classes: ClassList
 ) -> tuple[Predictor, Backbone]:
-    """A predictor that hands out levels for a memory, and its model.
-
-    Where no sizes are chosen, images are seen twice as large as the model's own, in windows side by side: few labels
-    say more of many small patches.
-    """
+    """A predictor that hands out levels for a memory, and its model."""
     plan = plan_clip(dataclasses.replace(config, memory="", regions="", region_vote=False), protocol)
     backbone = plan.backbone()
-    own = plan.config
-    if own.short_side is None:
-        own = dataclasses.replace(own, short_side=max(backbone.short_side, 2 * backbone.image_size))
-    if own.window is None and own.stride is None:
-        own = dataclasses.replace(own, window=backbone.image_size, stride=backbone.image_size)
-    plan = dataclasses.replace(plan, config=own)
     return plan.predictor(backbone, classes, levels=True), backbone

@@ -39,7 +39,7 @@ class Bank:
     Attributes:
         folder: where it lies.
         facts: what it is.
-        pictures: levels [n, F], shares [n, C] of each image, in the classes of the bank.
+        images: levels [n, F], shares [n, C] of each image, in the classes of the bank.
     """
 
     folder: Path
@@ -138,7 +138,7 @@ def recall_from(
     images = [_labelled(one, columns, classes, text_embeds, scale, device) for one in bank.pictures]
     if not any(bool(one.shares.sum() > 0) for one in images):
         raise RunError(
-            f"no pixel of {bank.folder} shows one of these classes", hint="correct a picture that does"
+            f"no pixel of {bank.folder} shows one of these classes", hint="correct an image that does"
         )
     taught = learn(images)
 

@@ -56,7 +56,7 @@ class Regions:
         return [_checked(one, image) for one, image in zip(self.make(images), images, strict=True)]
 
     def in_batches(self, images: Sequence[DecodedImage], size: int) -> list[NDArray[np.int32]]:
-        """Their ids, some images at once: a quarter of `size`, for its networks look at larger pictures than CLIP."""
+        """Their ids, some images at once: a quarter of `size`, for its networks look at larger images than CLIP."""
         step = max(1, size // 4)
         groups = [self(images[i : i + step]) for i in range(0, len(images), step)]
         return [one.ids for group in groups for one in group]

@@ -61,7 +61,7 @@ def resolve_settings(
         protocol: as it is on the benchmark.
         backbone: the model.
         patch: pixels between two of its features.
-        pyramid: of a method that classifies patches of pictures, so that there are neither windows nor a grid.
+        pyramid: of a method that classifies patches of images, so that there are neither windows nor a grid.
 
     Raises:
         UsageError: options that exclude each other.
@@ -72,7 +72,7 @@ def resolve_settings(
 
     if pyramid is not None and (config.window or config.stride):
         raise UsageError(
-            "--window and --stride are about dense reading; this method cuts pictures in its own way",
+            "--window and --stride are about dense reading; this method cuts images in its own way",
             hint="leave them out, or choose another --method",
         )
     by_patch = protocol.stitch == "patch" and pyramid is None

@@ -1,4 +1,4 @@
-"""The loop around the model, for every command that labels pictures: read ahead, label in batches, write beside."""
+"""The loop around the model, for every command that labels images: read ahead, label in batches, write beside."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")  # what is to be labelled
 R = TypeVar("R")  # what comes out for it
 
-PICTURES_AHEAD_BYTES = 256 << 20
-"""Decoded pictures that may wait for the model; at least a few do, however large."""
+IMAGES_AHEAD_BYTES = 256 << 20
+"""Decoded images that may wait for the model; at least a few do, however large."""
 
 GROUPS_BYTES = 1 << 30
-"""Decoded pictures of all groups that are read, labelled or written at once; at least one group, however large."""
+"""Decoded images of all groups that are read, labelled or written at once; at least one group, however large."""
 
 
 @dataclass(eq=False)
@@ -86,7 +86,7 @@ class Stream(Generic[T, R]):
                         pending.append(writers.submit(self._finish, item, next(segmentations)))
                     else:
                         pending.append(_done(picture))
-                # A bounded queue, since pictures wait in memory: this batch is written while the next computes.
+                # A bounded queue, since images wait in memory: this batch is written while the next computes.
                 most = max(len(chunk), 2 * self.workers)
                 while len(pending) > most or (pending and pending[0].done()):
                     yield pending.popleft().result()
@@ -167,7 +167,7 @@ class Stream(Generic[T, R]):
     def _gather(
         self, items: Iterator[T], readers: ThreadPoolExecutor
     ) -> Iterator[list[tuple[T, Prepared | R]]]:
-        """Pictures read ahead, gathered until their windows fill a batch."""
+        """Images read ahead, gathered until their windows fill a batch."""
         ahead: deque[tuple[T, Future[Prepared | R]]] = deque()
         chunk: list[tuple[T, Prepared | R]] = []
         windows = held = 0
@@ -188,11 +188,11 @@ class Stream(Generic[T, R]):
             if isinstance(picture, Prepared):
                 windows += len(picture.windows)
                 held += picture.image.pixels.nbytes
-                # The next batch is read while this one computes: as many pictures as it will need, unless
+                # The next batch is read while this one computes: as many images as it will need, unless
                 # they are so large that waiting for a full batch would fill the memory.
                 wanted = -(-self.batch_size // len(picture.windows))
-                depth = max(least, min(wanted, PICTURES_AHEAD_BYTES // picture.image.pixels.nbytes))
-            if windows >= self.batch_size or windows == 0 or held >= PICTURES_AHEAD_BYTES:
+                depth = max(least, min(wanted, IMAGES_AHEAD_BYTES // picture.image.pixels.nbytes))
+            if windows >= self.batch_size or windows == 0 or held >= IMAGES_AHEAD_BYTES:
                 yield chunk
                 chunk, windows, held = [], 0, 0
         if chunk:

@@ -1,4 +1,4 @@
-"""From a run of `clipseg train` to a student that is ready to label pictures, with its own words or with others."""
+"""From a run of `clipseg train` to a student that is ready to label images, with its own words or with others."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class StudentPlan:
 
     Attributes:
         folder: of its files.
-        protocol: how it sees pictures, as it was trained.
+        protocol: how it sees images, as it was trained.
         templates: sentences around each word, for words that it was not trained with.
     """
 
@@ -248,7 +248,7 @@ def evaluation_of_teacher(config: EvalConfig) -> EvalConfig | None:
 
 
 def student_protocol(card: StudentCard) -> Protocol:
-    """How a student sees pictures: whole, at the size that it was trained for."""
+    """How a student sees images: whole, at the size that it was trained for."""
     return dataclasses.replace(
         DEFAULT_PROTOCOL,
         name=STUDENT_PROTOCOL,

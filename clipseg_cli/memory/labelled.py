@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from clipseg_cli.ops.small_net import Directions, SmallNet
 
 SHARPNESSES = (1.0, 0.7, 0.5, 0.35, 0.25)
-TRUSTS = (0.1, 0.3, 1.0)
+TRUSTS = (0.1, 0.3, 0.5, 1.0)
 EARNED = 0.95
 """Of the loss without words: with words it must be less, or they do not count."""
 

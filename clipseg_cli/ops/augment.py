@@ -1,4 +1,4 @@
-"""Random crops for training: one picture and its label maps, cut, mirrored and distorted alike.
+"""Random crops for training: one image and its label maps, cut, mirrored and distorted alike.
 
 The order is the published one (chongzhou96/MaskCLIP@245d31f, configs/maskclip_plus/): resize, crop, flip, photometric
 distortion, padding. Every number is drawn from the generator handed in, none from torch, so that equal generators
@@ -34,7 +34,7 @@ class CropSpec:
     Attributes:
         crop: S, its side in pixels.
         short_side, long_side: the base size is the largest with a short side and a long side of at most this,
-            the ratio kept; a short side of 0 takes the picture's own size.
+            the ratio kept; a short side of 0 takes the image's own size.
         scale: range of the random factor on the base size.
         max_share: a crop is drawn again while one label has more than this share of its pixels, those to be
             ignored not counted.
@@ -42,7 +42,7 @@ class CropSpec:
         distort: vary brightness, contrast, saturation and hue.
         fill: RGB of the padding.
         ignore: label of the padding, and of pixels that count for nothing.
-        mix: probability that things of another picture are laid over a crop.
+        mix: probability that things of another image are laid over a crop.
         background: label that is no thing.
     """
 
@@ -60,12 +60,12 @@ class CropSpec:
 
 
 class Crop(NamedTuple):
-    """A square piece of a picture.
+    """A square piece of an image.
 
     Attributes:
         image: uint8 [3, S, S].
         labels: int32 [K, S, S].
-        padded: the resized picture was smaller than the crop.
+        padded: the resized image was smaller than the crop.
     """
 
     image: Tensor
@@ -76,9 +76,9 @@ class Crop(NamedTuple):
 def augment(image: Tensor, labels: Tensor, rng: np.random.Generator, spec: CropSpec) -> Crop:
     """One random crop.
 
-    The picture is resized linearly, with averaging only where it shrinks more than twofold (the published code
+    The image is resized linearly, with averaging only where it shrinks more than twofold (the published code
     never averages). A label is that of the pixel under the new pixel's centre; the published code takes the one
-    under its corner, half a pixel off the picture.
+    under its corner, half a pixel off the image.
 
     Args:
         image: uint8 [3, H, W].
@@ -88,10 +88,10 @@ def augment(image: Tensor, labels: Tensor, rng: np.random.Generator, spec: CropS
         spec: size, scale and chances.
 
     Raises:
-        ShapeError: the labels have another size than the picture.
+        ShapeError: the labels have another size than the image.
     """
     if labels.shape[1:] != image.shape[1:]:
-        raise ShapeError(f"labels of {list(labels.shape[1:])} for a picture of {list(image.shape[1:])}")
+        raise ShapeError(f"labels of {list(labels.shape[1:])} for an image of {list(image.shape[1:])}")
     size = _random_size(image.shape[1], image.shape[2], rng, spec)
     top, left = _random_corner(labels[0], size, rng, spec)
     rows, columns = min(spec.crop, size[0]), min(spec.crop, size[1])
@@ -195,7 +195,7 @@ def _random_size(height: int, width: int, rng: np.random.Generator, spec: CropSp
 def _random_corner(
     labels: Tensor, size: tuple[int, int], rng: np.random.Generator, spec: CropSpec
 ) -> tuple[int, int]:
-    """(top, left) of a crop of the resized picture in which no label has too large a share, if one is found."""
+    """(top, left) of a crop of the resized image in which no label has too large a share, if one is found."""
     spare = [max(side - spec.crop, 0) for side in size]
     corner = int(rng.integers(spare[0] + 1)), int(rng.integers(spare[1] + 1))
     if not any(spare) or _largest_share(labels, spec.ignore) == 1:

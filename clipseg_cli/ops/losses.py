@@ -28,7 +28,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
         A scalar in float32, at least 0.
 
     Raises:
-        ShapeError: another number of pictures.
+        ShapeError: another number of images.
 
     Source: chongzhou96/MaskCLIP@245d31f, mmseg/models/losses/cross_entropy_loss.py and decode_heads/decode_head.py.
     """

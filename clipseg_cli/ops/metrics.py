@@ -57,7 +57,7 @@ class Scores:
 
 
 def confusion_matrix(pred: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Count the pixels of one picture by truth and prediction; matrices of pictures or ranks add up exactly.
+    """Count the pixels of one image by truth and prediction; matrices of images or ranks add up exactly.
 
     Args:
         pred: [H, W] class ids of any integer type; a value outside 0..C-1 means "no class": wrong wherever
@@ -101,7 +101,7 @@ def score(confusion: Tensor, unseen: Sequence[int] = ()) -> Scores:
     """All scores of a confusion matrix.
 
     Args:
-        confusion: [C, C + 1] integers, as `confusion_matrix` counts them, summed over the pictures.
+        confusion: [C, C + 1] integers, as `confusion_matrix` counts them, summed over the images.
         unseen: ids of the unseen classes of a zero-shot split; all others are seen. Empty: no split.
 
     Returns:

@@ -1,4 +1,4 @@
-"""CLIP-DIY: a picture classified patch by patch, at several scales (arXiv:2309.14289)."""
+"""CLIP-DIY: an image classified patch by patch, at several scales (arXiv:2309.14289)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ def square_patches(size: tuple[int, int], side: int, stride: int = 2) -> tuple[l
     """Patches as the published code cuts them: row by row, the remainder at the right and the bottom left out.
 
     Args:
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
         side: of a patch, in pixels.
         stride: parts of a side by which patches follow each other: 2 overlaps them by half.
 
     Returns:
-        The patches, and the grid (rows, columns) that they stand in; none where the picture is smaller.
+        The patches, and the grid (rows, columns) that they stand in; none where the image is smaller.
 
     Source: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py, _tile_image.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_REGIONS = 65_535
-"""Of one image: as many as a 16-bit picture can tell apart."""
+"""Of one image: as many as a 16-bit image can tell apart."""
 
 BLOCK_PIXELS = 1 << 20
 """Pixels that are counted at once."""

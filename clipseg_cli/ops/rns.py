@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MIXING = (0.9, 0.8, 0.6, 0.4, 0.2, 0.0)
-"""Share of the pictures in vectors that are mixed of pictures and words."""
+"""Share of the images in vectors that are mixed of images and words."""
 
 BETA_MIXED, BETA_PSEUDO = 1.5, 0.2
-"""Weight of a mixed vector with a hard label, and of one whose class no picture shows; retrieved rows count 1."""
+"""Weight of a mixed vector with a hard label, and of one whose class no image shows; retrieved rows count 1."""
 
 
 class Lesson(NamedTuple):
@@ -33,7 +33,7 @@ class Lesson(NamedTuple):
     Attributes:
         neighbours: [r] rows of the memory that any patch retrieved, ascending.
         class_weight: [C] how much each class matters for the image; they sum to 1 where every class has one query.
-        vectors: [m, D]: retrieved rows, then mixed vectors, then those of classes that no picture shows.
+        vectors: [m, D]: retrieved rows, then mixed vectors, then those of classes that no image shows.
         hard: [m - s] class ids of the first of them.
         soft: [s, C] probabilities of the rest.
         importance: [m] factor of each in the loss.
@@ -111,7 +111,7 @@ def lesson(
         support: unit [P, C, D].
         present: bool [P, C]; absent rows are never retrieved.
         k: neighbours of a patch.
-        mixing: share of the pictures in the mixed vectors.
+        mixing: share of the images in the mixed vectors.
         temperature, scale: factors on cosines before the softmax over the image's words, and over those of a vector.
         beta_mixed, beta_pseudo: importance of mixed vectors.
     """
@@ -151,7 +151,7 @@ def lesson(
 
 
 def _mixed(picture: Tensor, word: Tensor, mixing: Sequence[float]) -> Tensor:
-    """Unit vectors [len(mixing), D] between a vector of pictures, of any length, and a word."""
+    """Unit vectors [len(mixing), D] between a vector of images, of any length, and a word."""
     picture = F.normalize(picture, dim=0)
     part = torch.tensor(mixing, device=picture.device, dtype=picture.dtype)[:, None]
     return F.normalize(part * picture + (1 - part) * word, dim=1)

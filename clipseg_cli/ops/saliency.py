@@ -26,12 +26,12 @@ def qkv_maps(qkv: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor
 
 
 def saliency_map(logits: Tensor, patch: int, size: tuple[int, int]) -> Tensor:
-    """Probability of foreground at every pixel: upsampled by the patch, cut to the picture, then the sigmoid.
+    """Probability of foreground at every pixel: upsampled by the patch, cut to the image, then the sigmoid.
 
     Args:
-        logits: [B, 1, h, w] of the head, on the grid of the padded picture.
+        logits: [B, 1, h, w] of the head, on the grid of the padded image.
         patch: side of a patch in pixels.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
 
     Returns:
         [B, 1, H, W] in [0, 1].

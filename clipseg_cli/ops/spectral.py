@@ -1,8 +1,8 @@
-"""Foreground without a network of its own: normalised cuts of a picture's patches (TokenCut, arXiv:2202.11539).
+"""Foreground without a network of its own: normalised cuts of an image's patches (TokenCut, arXiv:2202.11539).
 
 As MaskCut (CutLER, arXiv:2301.11320) does, what was found is taken out and the rest is cut again. A cut does not say
 which of its sides is the thing. Here a thing is a side that holds together and touches little of the border of the
-picture; where neither side is one, as at a horizon, both are ground, and each is cut further.
+image; where neither side is one, as at a horizon, both are ground, and each is cut further.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MOST_THINGS, MOST_CUTS = 3, 6
 
 WHOLE = 0.35
 """Cost of a cut from which a part is one thing: 0 separates what has nothing in common, 1 goes through the middle of
-noise. Chosen on the training pictures of `samples/emoji-voc`: at 0.2 some things are not found, at 0.5 ground is."""
+noise. Chosen on the training images of `samples/emoji-voc`: at 0.2 some things are not found, at 0.5 ground is."""
 
 LEAST = 8
 """Parts of fewer patches are not cut."""
 
 CORNERS, BORDER, COMPACT = 1, 0.3, 0.5
-"""A thing touches no more corners of the picture than this, and a smaller share of its border; and of the neighbours of
+"""A thing touches no more corners of the image than this, and a smaller share of its border; and of the neighbours of
 its patches at least this share belongs to it too."""
 
 
@@ -37,7 +37,7 @@ def similarity_graph(features: Tensor, threshold: float = 0.2) -> Tensor:
     """Patches joined where they are alike, and hardly elsewhere.
 
     Args:
-        features: [W, h, w] of one picture, of any length.
+        features: [W, h, w] of one image, of any length.
         threshold: cosine from which two patches count as alike.
 
     Returns:
@@ -68,7 +68,7 @@ def normalised_cut(graph: Tensor) -> tuple[Tensor, float]:
 
 
 def border_of_thing(side: Tensor) -> float | None:
-    """The share of the border of the picture that a side of a cut touches, or None where the side is no thing.
+    """The share of the border of the image that a side of a cut touches, or None where the side is no thing.
 
     Args:
         side: [h, w] bool.
@@ -84,7 +84,7 @@ def foreground(features: Tensor, threshold: float = 0.2, sharpness: float = 4.0)
     """How probably each patch belongs to a thing.
 
     Args:
-        features: [W, h, w] of one picture, of any length, their mean taken off.
+        features: [W, h, w] of one image, of any length, their mean taken off.
         threshold: cosine from which two patches count as alike.
         sharpness: of the sigmoid, in standard deviations of the cut that found the thing.
 

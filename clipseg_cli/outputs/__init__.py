@@ -3,7 +3,7 @@
 from clipseg_cli.outputs._colors import class_colors, hex_color, voc_palette
 from clipseg_cli.outputs._curves import draw_curves
 from clipseg_cli.outputs._names import safe_name
-from clipseg_cli.outputs._open import FORMATS, Outputs, format_names
+from clipseg_cli.outputs._open import FORMATS, Outputs, format_names, shown_name
 from clipseg_cli.outputs._own import refuse_strangers
 from clipseg_cli.outputs._run import (
     check_class_list,

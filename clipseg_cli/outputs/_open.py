@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.errors import UsageError
+from clipseg_cli.errors import ClipsegError, UsageError, did_you_mean
 from clipseg_cli.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ FORMATS: Registry[Format] = Registry("clipseg_cli.outputs", "FORMAT", "output fo
 
 
 def format_names(texts: Sequence[str]) -> tuple[str, ...]:
-    """Each name once, of texts with names by comma.
+    """The file of each format once, of texts with names by comma; a hyphen in a name is an underscore.
 
     Raises:
         UsageError: a name that is no format, or a text without any.
@@ -25,12 +25,20 @@ def format_names(texts: Sequence[str]) -> tuple[str, ...]:
     names: dict[str, None] = {}
     for text in texts:
         own = [part.strip() for part in text.split(",") if part.strip()]
+        known = [shown_name(name) for name in FORMATS.names()]
         if not own:
-            raise UsageError(f"--formats '{text}' names none", hint=f"some of {', '.join(FORMATS.names())}")
+            raise UsageError(f"--formats '{text}' names none", hint=f"some of {', '.join(known)}")
         for name in own:
-            FORMATS.get(name)
-        names |= dict.fromkeys(own)
+            if name.replace("-", "_") not in FORMATS.names():
+                hint = did_you_mean(name, known) or "clipseg models --formats lists all"
+                raise UsageError(f"unknown {FORMATS.kind} '{name}'", hint=hint)
+            names[name.replace("-", "_")] = None
     return tuple(names)
+
+
+def shown_name(name: str) -> str:
+    """A format as people write it: the name of its file with hyphens."""
+    return name.replace("_", "-")
 
 
 class Outputs:
@@ -62,9 +70,18 @@ class Outputs:
         return {name: tuple(writer.write(result, stem)) for name, writer in self._writers.items()}
 
     def end(self) -> dict[str, tuple[Path, ...]]:
-        """Format -> files made of all results.
+        """Format -> files made of all results; where one fails, the others are still written.
 
         Raises:
-            OutputError: a file cannot be written.
+            OutputError: a file cannot be written; the first of several.
         """
-        return {name: tuple(writer.end()) for name, writer in self._writers.items()}
+        written: dict[str, tuple[Path, ...]] = {}
+        failures: list[ClipsegError] = []
+        for name, writer in self._writers.items():
+            try:
+                written[name] = tuple(writer.end())
+            except ClipsegError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return written

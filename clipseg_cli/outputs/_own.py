@@ -14,15 +14,19 @@ MARK = "clipseg"
 _HEAD = 4096  # bytes, in which the mark stands
 
 
-def is_own(path: Path) -> bool:
+def is_own(path: Path, mark: str = MARK) -> bool:
     """Whether a file is one that this tool wrote, and may write again; an empty one belongs to nobody."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    return not head or MARK.encode() in head
+    return not head or mark.encode() in head
 
 
-def refuse_strangers(path: Path) -> None:
+def refuse_strangers(path: Path, mark: str = MARK) -> None:
     """Prove that nothing would be lost by writing to a path.
+
+    Args:
+        path: of the file.
+        mark: that one of ours carries.
 
     Raises:
         OutputError: somebody else's file or folder lies there, or it cannot be read.
@@ -30,7 +34,7 @@ def refuse_strangers(path: Path) -> None:
     with output_errors(path):
         if path.is_dir():
             raise OutputError(f"{path} is a folder, where a file would be written", hint=ANOTHER_FOLDER)
-        if path.is_file() and not is_own(path):
+        if path.is_file() and not is_own(path, mark):
             raise OutputError(
                 f"{path} was not made by clipseg and would be written over",
                 hint=f"move it away, or {ANOTHER_FOLDER}",

@@ -13,6 +13,7 @@ from clipseg_cli.config import IGNORE_INDEX
 from clipseg_cli.errors import OutputError
 from clipseg_cli.outputs._colors import class_colors, hex_color, voc_palette
 from clipseg_cli.utils.files import ANOTHER_FOLDER, output_errors, write_json
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, RunInfo
@@ -113,7 +114,7 @@ def _listed(classes: Sequence[tuple[str, Sequence[str]]]) -> str:
     for i, (name, words) in enumerate(classes):
         others = [word for word in words if word != name]
         texts.append(f"{i} {name}" + (f" ({'|'.join(others)})" if others and len(others) < LISTED else ""))
-    return ", ".join(texts[:LISTED]) + (f" and {len(texts) - LISTED} more" if len(texts) > LISTED else "")
+    return listed(texts, LISTED)
 
 
 def class_table_rows(classes: ClassList) -> list[dict[str, Any]]:

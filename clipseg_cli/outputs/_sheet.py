@@ -15,7 +15,7 @@ from clipseg_cli.outputs._colors import class_colors, hex_color, voc_palette
 from clipseg_cli.outputs._text import FAINT, INK, PAPER, Line
 from clipseg_cli.types import ClassShare
 from clipseg_cli.utils.files import write_bytes
-from clipseg_cli.utils.numbers import percent
+from clipseg_cli.utils.text import percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """Heat maps `<stem>_heatmaps/<id>_<name>.jpg`: how sure the model is of one class at every pixel.
 
-Inferno, a perceptually uniform colour map, from 0 to 1 on every picture, so that pictures can be compared.
+Inferno, a perceptually uniform colour map, from 0 to 1 on every image, so that images can be compared.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENDING = "_heatmaps"
 _MIN_PEAK = 0.1
 """A class that won no pixel and is nowhere surer than this has nothing to show."""
 
-# The grey picture shows through, most where the class is not and inferno is black.
+# The grey image shows through, most where the class is not and inferno is black.
 _HEAT, _GREY, _GREY_LOSS = 0.75, 0.45, 0.2
 _PAPER, _INK = "#101010", "#f0f0f0"
 
@@ -63,7 +63,7 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
 
 
 def draw_heatmap(scores: NDArray[np.float32], grey: NDArray[np.uint8], title: str) -> Image.Image:
-    """Confidence [H, W] in [0, 1] over the grey picture uint8 [H, W], below a strip with title and scale."""
+    """Confidence [H, W] in [0, 1] over the grey image uint8 [H, W], below a strip with title and scale."""
     picture = Image.fromarray(_blend(scores, grey))
     size = canvas.font_size(*scores.shape)
     strip, pad = round(2.2 * size), round(0.7 * size)
@@ -94,4 +94,10 @@ def _colorize(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
     )
 
 
-FORMAT = Format(each(write), ENDING, class_scores=True, summary="a confidence picture for each class")
+FORMAT = Format(
+    each(write),
+    ENDING,
+    class_scores=True,
+    needs=("pixels", "scores"),
+    summary="a confidence picture for each class",
+)

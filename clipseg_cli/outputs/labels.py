@@ -1,10 +1,10 @@
-"""Index picture `<stem>.png`: the value of a pixel is the id of its class.
+"""Index image `<stem>.png`: the value of a pixel is the id of its class.
 
 Up to 255 classes: 8-bit palette PNG (mode P) with the palette of PASCAL VOC, as its SegmentationClass files;
 255 stays free for "ignore". More classes: 16-bit grey PNG without a palette.
 
 What the ids mean travels inside the file: the text chunk "clipseg" is JSON with `classes` (names in the order of their
-ids), `background`, `ignore`, `image` and `made_by`.
+ids), `background`, `ignore`, `image`, `file` (of the image) and `made_by`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from clipseg_cli.outputs._run import json_safe
 from clipseg_cli.types import Format, Segmentation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,7 +36,12 @@ ENDING = ".png"
 
 
 def encode_labels(
-    labels: NDArray[np.uint8] | NDArray[np.uint16], classes: ClassList, *, image: str = "", made_by: str = ""
+    labels: NDArray[np.uint8] | NDArray[np.uint16],
+    classes: ClassList,
+    *,
+    image: str = "",
+    file: str = "",
+    made_by: str = "",
 ) -> bytes:
     """The PNG of a label map, for a file or for standard output.
 
@@ -43,6 +49,7 @@ def encode_labels(
         labels: [H, W] class ids, or `ignore_value`.
         classes: what they mean.
         image: name of the image.
+        file: name of its file, with the suffix that `image` lacks.
         made_by: model and method, for people.
     """
     if len(classes) <= IGNORE_INDEX:
@@ -55,6 +62,7 @@ def encode_labels(
         "background": classes.background,
         "ignore": ignore_value(len(classes)),
         "image": image,
+        **({"file": file} if file else {}),
         "made_by": made_by,
     }
     text = PngImagePlugin.PngInfo()
@@ -68,7 +76,12 @@ def encode_labels(
 
 def read_facts(image: Image.Image) -> dict[str, Any] | None:
     """What a label PNG of ours says of itself; None where it says nothing."""
-    text = image.info.get(MARK)
+    return facts_in(image.info)
+
+
+def facts_in(texts: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """The same, of its text chunks by name."""
+    text = texts.get(MARK)
     try:
         facts = json.loads(text) if isinstance(text, str) else None
     except ValueError:
@@ -82,8 +95,14 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
     Raises:
         OutputError: the file cannot be written.
     """
-    name = str(result.image.source.relative)
-    data = encode_labels(result.labels, result.classes, image=name, made_by=run.made_by)
+    source = result.image.source
+    data = encode_labels(
+        result.labels,
+        result.classes,
+        image=source.name,
+        file=source.path.name if source.path else source.file,
+        made_by=run.made_by,
+    )
     return (write_own(stem.with_name(stem.name + ENDING), data),)
 
 

@@ -1,4 +1,4 @@
-"""Overlay `<stem>_overlay.jpg`: the picture tinted by class, with a legend that never covers it."""
+"""Overlay `<stem>_overlay.jpg`: the image tinted by class, with a legend that never covers it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(
 
 
 def draw_overlay(result: Segmentation, opacity: float = canvas.OPACITY) -> Image.Image:
-    """The tinted picture with its legend beside or below it, whichever makes the smaller whole."""
+    """The tinted image with its legend beside or below it, whichever makes the smaller whole."""
     size = canvas.show_size(*result.labels.shape)
     colors = class_colors(len(result.classes), result.classes.background)
     picture = Image.fromarray(
@@ -49,7 +49,7 @@ def draw_overlay(result: Segmentation, opacity: float = canvas.OPACITY) -> Image
         )
     )
     legend = Legend(result.shares(), colors, canvas.font_size(*size))
-    rows = max(1, (picture.height - legend.pad) // legend.row)  # that fit beside the picture
+    rows = max(1, (picture.height - legend.pad) // legend.row)  # that fit beside the image
     beside = legend.draw(columns=-(-len(legend.entries) // rows))
     below = legend.draw(columns=max(1, (picture.width - legend.pad) // legend.column))
     right = (picture.width + beside.width, max(picture.height, beside.height))
@@ -67,6 +67,7 @@ FORMAT = Format(
     each(write),
     ENDING,
     default=True,
+    needs=("pixels",),
     ranges={"opacity": (0, 1)},
-    summary="the picture tinted by class, with contours and a legend",
+    summary="the image tinted by class, with contours and a legend",
 )

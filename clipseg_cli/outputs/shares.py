@@ -50,7 +50,7 @@ class Shares:
         height, width = result.labels.shape
         classes = [dataclasses.asdict(share) for share in result.shares() if share.pixels]
         with self._lock:
-            self._images[str(result.image.source.relative)] = {
+            self._images[result.image.source.name] = {
                 "height": height,
                 "width": width,
                 "classes": classes,

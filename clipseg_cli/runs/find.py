@@ -11,6 +11,7 @@ from clipseg_cli.data.corruptions import CORRUPTIONS, SEVERITIES, parse_corrupti
 from clipseg_cli.errors import RunError
 from clipseg_cli.outputs import safe_name
 from clipseg_cli.runs.manifest import FILE, read_manifest
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,18 +68,16 @@ def newest_run(
         else:
             unfinished += 1
             left_out.append(f"{path.parent} (not finished)")
-    listed = ", ".join(left_out[:LISTED])
-    if len(left_out) > LISTED:
-        listed += f" and {len(left_out) - LISTED} more"
+    others = listed(left_out, LISTED)
     if not found:
         if left_out:
             raise RunError(
-                f"there is no complete run in {runs / kind} {purpose}: {listed}",
+                f"there is no complete run in {runs / kind} {purpose}: {others}",
                 hint=GOES_ON if unfinished else HOW,
             )
         raise RunError(f"there is no run in {runs / kind} {purpose}", hint=HOW)
     path = max(found)[1]
-    others = f", without {listed}" if left_out else ""
+    others = f", without {others}" if left_out else ""
     if len(found) == 1:
         return path, f"the only complete run in {runs / kind}{others}"
     return path, f"the newest of {len(found)} complete runs in {runs / kind}{others}"

@@ -45,11 +45,11 @@ def run_folder(folder: Path, dataset: Dataset, inside: Sequence[str] = (LABELS,)
         inside: folders in it that are made at once.
 
     Raises:
-        ClipsegError: it cannot be written, or the data set would take its labels for pictures.
+        ClipsegError: it cannot be written, or the data set would take its labels for images.
     """
     if dataset.benchmark is None and folder.resolve().is_relative_to(dataset.root.resolve()):
         raise UsageError(
-            f"{folder} lies among the pictures of {dataset.root}, which would grow by its own labels",
+            f"{folder} lies among the images of {dataset.root}, which would grow by its own labels",
             hint="choose another folder with --out",
         )
     check_writable(folder)
@@ -114,8 +114,8 @@ def begin_run(folder: Path, now: Manifest) -> None:
     refuse_changes(folder, before, now.identity)
 
 
-def begin_pictures(folder: Path, images: Set[str], worker: str | None) -> None:
-    """Say in the folder what is about to be done: the run is not complete, nor are these pictures.
+def begin_images(folder: Path, images: Set[str], worker: str | None) -> None:
+    """Say in the folder what is about to be done: the run is not complete, nor are these images.
 
     Args:
         folder: of the run.

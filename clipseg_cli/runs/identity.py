@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import ignore_value
 from clipseg_cli.inference.dataset import list_hash
+from clipseg_cli.inference.hyperparameters import is_about_a_format
 from clipseg_cli.outputs import class_table_rows
 from clipseg_cli.runs.provenance import describe_model, library_versions
 
@@ -30,7 +31,9 @@ _ELSEWHERE = {
     "out",
     "name",
     "shard",
+    "formats",
 }
+"""Options that change no label, or that stand elsewhere in the manifest."""
 
 
 def run_identity(
@@ -53,6 +56,7 @@ def run_identity(
         "options": {
             **{key: value for key, value in dataclasses.asdict(config).items() if key not in _ELSEWHERE},
             "saliency": predictor.saliency_name,
+            "hyperparameters": [text for text in config.hyperparameters if not is_about_a_format(text)],
             "unseen": [names[i] for i in unseen],
         },
         "model": {**describe_model(backbone, predictor), "device": predictor.device.type},
@@ -66,7 +70,7 @@ def run_identity(
 
 
 def dataset_identity(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Which pictures of which data set a run is about.
+    """Which images of which data set a run is about.
 
     Args:
         dataset: where they are.

@@ -35,7 +35,7 @@ class Manifest:
 
     @property
     def complete(self) -> bool:
-        """Whether every picture has been dealt with."""
+        """Whether every image has been dealt with."""
         return bool(self.result)
 
 

@@ -1,4 +1,4 @@
-"""What a run folder remembers of finished pictures: one JSON line each, added when its group is on the disk.
+"""What a run folder remembers of finished images: one JSON line each, added when its group is on the disk.
 
 While a run is going on every worker appends to a file of its own (`progress*.jsonl`); a line that a killed process left
 unfinished is ignored, and its group is done again. When all is done, `images.jsonl` holds the lines in the order of the
@@ -24,7 +24,7 @@ WORKERS = "progress*.jsonl"
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         image: its name in the data set.
@@ -36,7 +36,7 @@ class ImageRecord:
         confidence: class id -> sum of their scores.
         kept: pixels whose ground truth was kept.
         label: fingerprint of its label file as it was written; empty in runs of older versions.
-        source: bytes of the picture that was labelled; 0 in runs of older versions.
+        source: bytes of the image that was labelled; 0 in runs of older versions.
         error: why it failed; empty if it did not.
     """
 
@@ -87,7 +87,7 @@ class ImageRecord:
 
 
 def read_records(folder: Path, has_label: Callable[[ImageRecord], bool]) -> dict[str, ImageRecord]:
-    """All records in a run folder, by picture, of however many workers.
+    """All records in a run folder, by image, of however many workers.
 
     Args:
         folder: of the run.
@@ -107,7 +107,7 @@ def read_records(folder: Path, has_label: Callable[[ImageRecord], bool]) -> dict
 
 
 def forget_records(paths: Iterable[Path], images: Set[str]) -> None:
-    """Strike out pictures that are about to be done again, so that nobody takes the run for complete meanwhile.
+    """Strike out images that are about to be done again, so that nobody takes the run for complete meanwhile.
 
     Raises:
         OutputError: a file cannot be written.
@@ -148,7 +148,7 @@ class ProgressFile:
                 self._file.write(b"\n")
 
     def add(self, records: Sequence[ImageRecord]) -> None:
-        """Note the pictures of a group, whose label files are on the disk (or that failed).
+        """Note the images of a group, whose label files are on the disk (or that failed).
 
         Raises:
             OutputError: it cannot be written.

@@ -1,4 +1,4 @@
-"""What others did to a run since it was written: labels corrected, cut or removed, pictures replaced."""
+"""What others did to a run since it was written: labels corrected, cut or removed, images replaced."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def label_state(folder: Path, record: ImageRecord, classes: int) -> LabelState:
         damaged.
 
     Raises:
-        RunError: it was replaced by a picture that is no label map of this run; nobody's work is written over.
+        RunError: it was replaced by an image that is no label map of this run; nobody's work is written over.
     """
     path = path_of(folder, record.image)
     try:
@@ -55,7 +55,7 @@ def label_state(folder: Path, record: ImageRecord, classes: int) -> LabelState:
         return "gone"
     ignore = ignore_value(classes)
     try:
-        values = read_values(path, size=(record.height, record.width), picture=record.image)
+        values = read_values(path, size=(record.height, record.width), source=record.image)
         wrong = values[(values >= classes) & (values != ignore)]
         if wrong.size:
             raise DatasetError(
@@ -82,20 +82,20 @@ class RunState:
     """What is there of a run, and what of it is not as the run left it.
 
     Attributes:
-        written: pictures whose labels this process has written.
-        corrected: picture -> record, of labels that somebody has corrected since; they are never written over.
-        source_bytes: picture -> size of its file; 0 where it cannot be told.
+        written: images whose labels this process has written.
+        corrected: image -> record, of labels that somebody has corrected since; they are never written over.
+        source_bytes: image -> size of its file; 0 where it cannot be told.
     """
 
     def __init__(self, folder: Path, dataset: Dataset) -> None:
         self.folder, self.dataset = folder, dataset
         self.written: list[str] = []
-        self.source_bytes = {str(s.source.relative): _bytes(s) for s in dataset.samples}
+        self.source_bytes = {s.source.name: _bytes(s) for s in dataset.samples}
         self.corrected: dict[str, ImageRecord] = {}
         self._replaced: list[str] = []
 
     def records(self) -> dict[str, ImageRecord]:
-        """Of all pictures whose label is there; of those that somebody has corrected with the pixels that are there.
+        """Of all images whose label is there; of those that somebody has corrected with the pixels that are there.
 
         Raises:
             RunError: a label was replaced by something that is none.
@@ -112,7 +112,7 @@ class RunState:
         return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
 
     def finished(self) -> set[str]:
-        """Pictures that need not be labelled again: their label is there, and about the picture that is there now.
+        """Images that need not be labelled again: their label is there, and about the image that is there now.
 
         Raises:
             RunError: as `records`.
@@ -127,14 +127,12 @@ class RunState:
 
     def sentences(self) -> Iterator[str]:
         """What a user should be told."""
-        if len(self.corrected) == 1:
-            yield f"{_counted(self.corrected, 'label')} changed since this run wrote it, and stays as it is"
-        elif self.corrected:
-            yield f"{_counted(self.corrected, 'label')} changed since this run wrote them, and stay as they are"
-        if len(self._replaced) == 1:
-            yield f"{_counted(self._replaced, 'picture')} replaced since it was labelled, and is labelled again"
-        elif self._replaced:
-            yield f"{_counted(self._replaced, 'picture')} replaced since they were labelled, and are labelled again"
+        if self.corrected:
+            rest = "it, and stays as it is" if len(self.corrected) == 1 else "them, and stay as they are"
+            yield f"{_counted(self.corrected, 'label')} changed since this run wrote {rest}"
+        if self._replaced:
+            rest = "it was labelled, and is" if len(self._replaced) == 1 else "they were labelled, and are"
+            yield f"{_counted(self._replaced, 'image')} replaced since {rest} labelled again"
 
     def require_labels(self) -> None:
         """Prove that what this process has written is still there.

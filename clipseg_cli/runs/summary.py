@@ -1,4 +1,4 @@
-"""The end of a pseudo-label run: counts over all pictures, the final manifest and the contact sheet."""
+"""The end of a pseudo-label run: counts over all images, the final manifest and the contact sheet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LABELS = "labels"
 SHEET = "summary.png"
 SHOWN = 24
-"""Pictures on the contact sheet, evenly spread over the list."""
+"""Images on the contact sheet, evenly spread over the list."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ClassTotal:
     Attributes:
         pixels: how many have its label.
         share: of all pixels, ignored ones too.
-        images: in how many pictures it occurs.
+        images: in how many images it occurs.
         confidence: mean score of the pixels that the model gave it; None if there are none.
     """
 
@@ -58,8 +58,8 @@ class Summary:
     """A complete run.
 
     Attributes:
-        images: pictures with labels.
-        failures: picture -> why it has none.
+        images: images with labels.
+        failures: image -> why it has none.
         pixels: of all label maps together.
         ignored, kept: shares of them, in [0, 1]: without a label, and with ground truth.
         classes: in label order.
@@ -75,12 +75,12 @@ class Summary:
 
 
 def label_path(folder: Path, sample: Sample) -> Path:
-    """Where the label map of a picture lies."""
-    return path_of(folder, str(sample.source.relative))
+    """Where the label map of an image lies."""
+    return path_of(folder, sample.source.name)
 
 
 def path_of(folder: Path, image: str) -> Path:
-    """Where the label map of a picture of that name lies."""
+    """Where the label map of an image of that name lies."""
     return folder / LABELS / f"{image}.png"
 
 
@@ -93,12 +93,12 @@ def finish_run(
         folder: of the run.
         dataset: what was labelled.
         identity: of the run.
-        records: of every picture of the data set.
+        records: of every image of the data set.
 
     Raises:
         OutputError: one of them cannot be written.
     """
-    ordered = [records[str(sample.source.relative)] for sample in dataset.samples]
+    ordered = [records[sample.source.name] for sample in dataset.samples]
     summary = summarise(folder, dataset, ordered)
     manifest = Manifest(identity, _result(summary))
     if not _is_finished(folder, manifest, ordered):
@@ -131,19 +131,19 @@ def _write_sheet(
 ) -> None:
     name = dataset.title if dataset.benchmark else dataset.root.resolve().name
     where = f"{name} {dataset.split}".strip()
-    pictures = "picture" if summary.images == 1 else "pictures"
+    images = "image" if summary.images == 1 else "images"
     write_contact_sheet(
         folder / SHEET,
         _shown(folder, dataset, records),
         dataset.classes,
         [ClassShare(c.id, c.name, c.pixels, c.share, c.confidence) for c in summary.classes],
         ignored=summary.ignored,
-        title=f"{where}: {summary.images:,} {pictures} labelled by {model}",
+        title=f"{where}: {summary.images:,} {images} labelled by {model}",
     )
 
 
 def summarise(folder: Path, dataset: Dataset, records: Sequence[ImageRecord]) -> Summary:
-    """Add up the records of all pictures, in their order, so that sums come out alike."""
+    """Add up the records of all images, in their order, so that sums come out alike."""
     good = [record for record in records if not record.error]
     pixels = sum(record.height * record.width for record in good)
     classes = []
@@ -186,8 +186,8 @@ def _result(summary: Summary) -> dict[str, Any]:
 def _shown(
     folder: Path, dataset: Dataset, records: Mapping[str, ImageRecord]
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.int32]]]:
-    """Name, picture and labels (-1: ignored) of the pictures on the contact sheet."""
-    samples = [s for s in dataset.samples if not records[str(s.source.relative)].error]
+    """Name, image and labels (-1: ignored) of the images on the contact sheet."""
+    samples = [s for s in dataset.samples if not records[s.source.name].error]
     ignore = ignore_value(len(dataset.classes))
     for i in range(min(SHOWN, len(samples))):
         sample = samples[i * len(samples) // min(SHOWN, len(samples))]
@@ -200,4 +200,4 @@ def _shown(
             labels = read_values(path).astype(np.int32)
         except DatasetError as error:
             raise RunError(error.message, hint=f"remove {path}; the same command makes it anew") from error
-        yield str(sample.source.relative), image.pixels, np.where(labels == ignore, -1, labels)
+        yield sample.source.name, image.pixels, np.where(labels == ignore, -1, labels)

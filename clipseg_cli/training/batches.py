@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of one rank, iteration by iteration, without end.
 
-    Every epoch is a new permutation of the pictures. One that cannot be read is replaced by the next that can.
+    Every epoch is a new permutation of the images. One that cannot be read is replaced by the next that can.
 
     Args:
         source: the images, with what is given and proposed; read from several threads at once.
@@ -58,12 +58,12 @@ class Batches:
         workers: threads that read and cut.
 
     Attributes:
-        failures: name of a picture that could not be read -> why, as far as the batches taken.
-        padded: crops taken that are larger than their resized picture.
+        failures: name of an image that could not be read -> why, as far as the batches taken.
+        padded: crops taken that are larger than their resized image.
 
     Raises:
         UsageError: the ranks cannot share the batch equally.
-        DatasetError: there are no pictures.
+        DatasetError: there are no images.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Batches:
                 hint=f"take a batch that is a multiple of {share.count}",
             )
         if not len(source):
-            raise DatasetError("there are no pictures to train on")
+            raise DatasetError("there are no images to train on")
         self.source, self.spec, self.seed = source, spec, seed
         self.batch_size, self.per_rank = batch_size, batch_size // share.count
         self.first = share.index * self.per_rank
@@ -112,7 +112,7 @@ class Batches:
         """The batch of the next iteration; nothing more once closed.
 
         Raises:
-            RunError: no picture can be read.
+            RunError: no image can be read.
         """
         if self._pool is None:
             raise StopIteration
@@ -163,10 +163,10 @@ class Batches:
                 crop = self._mixed(crop, int(rng.integers(len(order))), rng, failures)
             return _Item(crop, failures)
         name, sentence = next(iter(failures.items()))
-        raise RunError(f"none of {len(order)} pictures can be read; {name}: {sentence}")
+        raise RunError(f"none of {len(order)} images can be read; {name}: {sentence}")
 
     def _mixed(self, crop: Crop, index: int, rng: np.random.Generator, failures: dict[str, str]) -> Crop:
-        """With things of another picture, if that can be read."""
+        """With things of another image, if that can be read."""
         try:
             image, labels = self._read(index)
         except ClipsegError as error:
@@ -175,14 +175,14 @@ class Batches:
         return mix(crop, augment(image, labels, rng, self.spec), rng, self.spec)
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        """The picture uint8 [3, H, W] and its one or two label maps int32 [K, H, W]."""
+        """The image uint8 [3, H, W] and its one or two label maps int32 [K, H, W]."""
         image, given, proposed = self.source(index)
         maps = [given] if proposed is None else [given, proposed]
         for labels in maps:
             if labels.shape != image.shape[:2]:
                 name = self.source.name(index)
                 size, wrong = ("x".join(map(str, s)) for s in (image.shape[:2], labels.shape))
-                raise ImageError(f"{name}: labels of {wrong} for a picture of {size}", image=name)
+                raise ImageError(f"{name}: labels of {wrong} for an image of {size}", image=name)
         pixels = np.require(image, np.uint8, ["C", "W"])  # torch warns of arrays that it must not write to
         return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(np.stack(maps).astype(np.int32))
 

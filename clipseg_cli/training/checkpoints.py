@@ -3,7 +3,7 @@
     RUN/checkpoints/last-000200/    student.safetensors, student.json, optimiser.safetensors, state.json
     RUN/checkpoints/best-000150/    student.safetensors, student.json
 
-Nothing random has to be kept: the order of the pictures and every crop follow from the seed and the number of the
+Nothing random has to be kept: the order of the images and every crop follow from the seed and the number of the
 iteration, so that number is the whole state of the sampler and of all generators.
 """
 
@@ -44,9 +44,9 @@ class State:
         iteration: how many are done.
         best: the best mIoU on the way, in [0, 1]; None before the first validation.
         best_iteration: after how many iterations it was.
-        padded: crops so far that were larger than their picture.
+        padded: crops so far that were larger than their image.
         seconds: spent training so far.
-        failures: picture -> why it could not be learnt from or scored.
+        failures: image -> why it could not be learnt from or scored.
     """
 
     iteration: int = 0

@@ -13,7 +13,7 @@ import io
 import time
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -79,21 +79,6 @@ class Validation:
 
 
 Row = TypeVar("Row", bound="Step | Validation")
-
-
-class Outcome(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-        validation: of the finished student; None where there is nothing to score it on.
-        best, best_iteration: the best mIoU on the way, and after how many iterations.
-        checkpoint: folder of the finished student.
-    """
-
-    validation: Validation | None
-    best: float | None
-    best_iteration: int
-    checkpoint: Path
 
 
 class TrainingLog:

@@ -21,7 +21,7 @@ from clipseg_cli.runs.manifest import Manifest, write_manifest
 from clipseg_cli.training import checkpoints
 from clipseg_cli.training.batches import Batch, Batches
 from clipseg_cli.training.hyperparameters import out_of_memory
-from clipseg_cli.training.log import Outcome, Step, Throughput, TrainingLog, Validation, read_validation
+from clipseg_cli.training.log import Step, Throughput, TrainingLog, Validation, read_validation
 from clipseg_cli.training.setup import MEAN, STD, share_network
 from clipseg_cli.training.targets import FEATURES, Targets, Teacher
 from clipseg_cli.utils.device import describe_device
@@ -67,9 +67,9 @@ class TrainingRun:
         state: where the run is.
         identity: all that its weights depend on.
         notes: what a user should be told once.
-        finished: it was finished before, so that there is an outcome at once, and nothing to yield.
+        finished: all iterations are done, maybe before this process began, which then yields nothing.
         failures: image -> why it could not be learnt from or scored.
-        outcome: once it is finished.
+        last: the last validation, if there was one.
     """
 
     config: TrainConfig
@@ -101,8 +101,12 @@ class TrainingRun:
         self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) * 255 for v in (MEAN, STD))
         before = read_validation(self.folder) if self.state.iteration else []
         scored = [row for row in before if row.iteration <= self.state.iteration]
-        self._last: Validation | None = scored[-1] if scored else None
-        self.outcome: Outcome | None = self._reached() if self.finished else None
+        self.last: Validation | None = scored[-1] if scored else None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the last checkpoint."""
+        return latest(self.folder, LAST) or self.folder
 
     def __iter__(self) -> Generator[Step | Validation, None, None]:
         """Train until the iterations are over, and write what belongs to the run.
@@ -111,7 +115,7 @@ class TrainingRun:
             RunError: loss or weights are no numbers any more, memory ran out, or no image can be read.
             OutputError: a file of the run cannot be written.
         """
-        if self.outcome is not None:
+        if self.finished:
             return
         with ExitStack() as stack:
             batches = stack.enter_context(self._batches())
@@ -231,7 +235,7 @@ class TrainingRun:
         self.validator.card = self._described()
         validation = self.validator(iteration)
         if validation is not None:
-            self._last = validation
+            self.last = validation
             self.failures |= self.validator.failures
             if log:
                 log.validation(validation)
@@ -274,9 +278,9 @@ class TrainingRun:
         if log:
             result = {
                 "iterations": self.state.iteration,
-                "miou": self._last and self._last.miou,
-                "pixel_accuracy": self._last and self._last.pixel_accuracy,
-                "validation_images": self._last and self._last.images,
+                "miou": self.last and self.last.miou,
+                "pixel_accuracy": self.last and self.last.pixel_accuracy,
+                "validation_images": self.last and self.last.images,
                 "best_miou": self.state.best,
                 "best_iteration": self.state.best_iteration,
                 "seconds": self.state.seconds,
@@ -287,17 +291,13 @@ class TrainingRun:
                 self._save()
             write_manifest(Manifest(self.identity, result), self.folder)
         wait_for_all(self.share)
-        self.outcome = self._reached()
-
-    def _reached(self) -> Outcome:
-        checkpoint = latest(self.folder, LAST) or self.folder
-        return Outcome(self._last, self.state.best, self.state.best_iteration, checkpoint)
+        self.finished = True
 
     def _described(self) -> StudentCard:
         """The card with how far the student has come."""
         facts = {**self.card.training, "iteration": self.state.iteration}
-        if self._last is not None and math.isfinite(self._last.miou):
-            facts |= {"miou": self._last.miou, "miou_iteration": self._last.iteration}
+        if self.last is not None and math.isfinite(self.last.miou):
+            facts |= {"miou": self.last.miou, "miou_iteration": self.last.iteration}
         return dataclasses.replace(self.card, training=facts)
 
     def _diverged(self, what: str) -> RunError:

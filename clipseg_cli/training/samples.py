@@ -46,7 +46,7 @@ class TrainingImages:
 
     def name(self, index: int) -> str:
         """Of an image, for people."""
-        return str(self.samples[index].source.relative)
+        return self.samples[index].source.name
 
     def __call__(self, index: int) -> Labelled:
         """One image with its labels.
@@ -75,7 +75,7 @@ class TrainingImages:
 
     def _proposed(self, run: Path, sample: Sample, size: tuple[int, int]) -> NDArray[np.int32]:
         path = label_path(run, sample)
-        values = read_values(path, size=size, picture=str(sample.source)).astype(np.int32)
+        values = read_values(path, size=size, source=str(sample.source)).astype(np.int32)
         wrong = (values >= len(self.dataset.classes)) & (values != self.ignore)
         if wrong.any():
             raise RunError(

@@ -174,4 +174,4 @@ def _row(
             truth[truth < 0] = ignore_value(len(scored.classes))
     except ClipsegError:
         return []
-    return [LabelRow(str(sample.source.relative), image.pixels, (taught, said.labels, truth))]
+    return [LabelRow(sample.source.name, image.pixels, (taught, said.labels, truth))]

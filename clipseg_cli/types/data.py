@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a data set.
+    """One image of a data set.
 
     Attributes:
-        source: the picture; `source.relative` is its name within the data set, without suffix.
+        source: the image; `source.relative` is its name within the data set, without suffix.
         label: the file with its ground truth, or None where there is none.
     """
 
@@ -41,7 +41,7 @@ class Dataset:
         classes: what label ids mean, with the words of each.
         samples: in the order of the split file, or sorted.
         label_ids: [65536] int32: value in a label file -> class id, or -1 for "ignore", or -2 where no label
-            file may have that value. None where no picture has ground truth.
+            file may have that value. None where no image has ground truth.
         labels_are: how the label files count, for people ("train ids", "raw ids 0 to 181").
         unseen: names of the classes of the published zero-shot split; may be empty.
         notes: what a user should be told once ("also holds the labels of context60").

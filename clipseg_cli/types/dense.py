@@ -81,14 +81,14 @@ class Guide(Protocol):
 
     @property
     def inner(self) -> int | None:
-        """The block of CLIP that it looks into, from the end if below 0; None: it looks at the picture itself."""
+        """The block of CLIP that it looks into, from the end if below 0; None: it looks at the image itself."""
 
     @property
     def fingerprint(self) -> str:
         """Equal for equal weights."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalised picture [B, 3, H, W], or patches of the inner block [B, W, h, w] -> [B, Dg, hg, wg]."""
+        """Normalised image [B, 3, H, W], or patches of the inner block [B, W, h, w] -> [B, Dg, hg, wg]."""
 
     def objectness(self, x: Tensor) -> Tensor | None:
         """The same -> logits [B, 1, hg, wg] of being an object; None where it does not know."""
@@ -132,7 +132,7 @@ class ReadTwiceFn(Protocol):
 
 
 class ReadRegionsFn(Protocol):
-    """Reads the last blocks in a way of its own, by the regions of the picture."""
+    """Reads the last blocks in a way of its own, by the regions of the image."""
 
     def __call__(
         self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], guide: Tensor | None, regions: Tensor
@@ -154,10 +154,10 @@ class PoolFn(Protocol):
 
 @dataclass(frozen=True)
 class Pyramid:
-    """How a picture is cut into square patches that are classified as whole pictures, scale by scale.
+    """How an image is cut into square patches that are classified as whole images, scale by scale.
 
     Attributes:
-        parts: side of the patches of each scale, as a part of the short side of the picture.
+        parts: side of the patches of each scale, as a part of the short side of the image.
         weights: of the scales.
         stride: patches follow each other by a side divided by this; 2 overlaps them by half.
         nearest: where grids are stretched as published, repeat their cells instead of interpolating.
@@ -182,7 +182,7 @@ class Method:
         blocks: how many of them these get, as far as the tower has them.
         pool: what becomes of the features after the projection.
         pointwise: towers without attention are read in this way too, position by position.
-        pyramid: the picture is not read densely, but patch by patch with whole-image CLIP.
+        pyramid: the image is not read densely, but patch by patch with whole-image CLIP.
         guided: `read` or `pool` takes features of another network, of the user's choice; "optional": or does without.
         guide_reads: what it takes of a self-supervised network: the last tokens, or values, or queries plus keys of
             the last attention.
@@ -192,7 +192,7 @@ class Method:
             picture, but cut to it where the padding is "around".
         ranges: hyper-parameter -> (least, most). They are keyword arguments of these functions with
             defaults, the fields of a pyramid, or "blocks".
-        cost: time of a picture relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
+        cost: time of an image relative to plain CLIP, other networks included (`python -m benchmarks.methods`,
             ViT-B-16, CPU).
         summary: one line for `clipseg models --methods` and help texts.
         paper: arXiv id.

@@ -14,15 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One input picture before it is read.
+    """One input image before it is read.
 
     Attributes:
         path: the file, or None for standard input.
         relative: where its outputs go below the output folder, without suffix; unique within a run.
+        file: name of its file, suffix included, where only that is known and not the file; else empty.
     """
 
     path: Path | None
     relative: PurePosixPath
+    file: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a run."""
+        return str(self.relative)
 
     def __str__(self) -> str:
         return "standard input" if self.path is None else str(self.path)
@@ -30,11 +37,11 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A picture as 8-bit RGB, upright.
+    """An image as 8-bit RGB, upright.
 
     Attributes:
         source: where it came from.
-        pixels: uint8 RGB [H, W, 3].
+        pixels: uint8 RGB [H, W, 3]; [0, 0, 3] where only labels of it were read.
         notes: what a user should know about the decoding ("animation: first of 12 frames").
     """
 

@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """An exclusive label map with its confidence, at the picture's own size.
+    """An exclusive label map with its confidence, at the image's own size.
 
     Attributes:
-        labels: [H, W] class ids; uint8 up to 255 classes, uint16 beyond.
-        scores: [H, W] float32 in [0, 1], probability of the label that won.
+        labels: [H, W] class ids; uint8 up to 255 classes, uint16 beyond. Those read from files may hold the value for
+            "ignore" as well.
+        scores: [H, W] float32 in [0, 1], probability of the label that won; NaN where nobody knows it, as for label
+            maps that are read from files.
         classes: what the ids mean.
-        image: the picture that was segmented.
+        image: the image that was segmented.
         class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
             time; None unless asked for.
+        derived: what functions have computed from it and want to keep, such as its regions.
     """
 
     labels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -36,6 +39,7 @@ class Segmentation:
     classes: ClassList
     image: DecodedImage
     class_scores: Callable[[int], NDArray[np.float32]] | None = None
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shares(self) -> list[ClassShare]:
         """Share of pixels and mean confidence of every class, in label order; counted once."""
@@ -47,18 +51,18 @@ class Segmentation:
         counts, sums = np.zeros(classes, dtype=np.int64), np.zeros(classes)
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
         for top in range(0, self.labels.shape[0], step):  # bincount widens what it gets to 8 bytes
-            labels = self.labels[top : top + step].ravel()
-            counts += np.bincount(labels, minlength=classes)
-            sums += np.bincount(labels, weights=self.scores[top : top + step].ravel(), minlength=classes)
+            labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
+            counts += np.bincount(labels, minlength=classes)[:classes]  # and none of those that are ignored
+            sums += np.bincount(labels, weights=scores, minlength=classes)[:classes]
         return [
-            ClassShare(i, name, int(n), float(n / size), float(total / n) if n else None)
+            ClassShare(i, name, int(n), float(n / size), float(total / n) if n and total == total else None)
             for i, (name, n, total) in enumerate(zip(self.classes.names, counts, sums, strict=True))
         ]
 
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How much of one picture one class took: pixel count, share in [0, 1], mean confidence or None."""
+    """How much of one picture one class took: pixel count, share in [0, 1], mean confidence or None if unknown."""
 
     id: int
     name: str
@@ -102,6 +106,7 @@ class Format:
             file holds all results.
         default: written without being asked for.
         class_scores: needs `Segmentation.class_scores`.
+        needs: what it needs beside labels, of "pixels" and "scores", which label maps that are read from files lack.
         ranges: option -> (least, most).
         summary: one line for help texts.
     """
@@ -110,6 +115,7 @@ class Format:
     ending: str = ""
     default: bool = False
     class_scores: bool = False
+    needs: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     summary: str = ""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DATASETS: Registry[Layout] = Registry(__name__, "DATASET", "data set")
 
 FOLDER = "folder"
-"""The data set that any folder of pictures is."""
+"""The data set that any folder of images is."""
 
 
 def open_dataset(
@@ -41,10 +41,10 @@ def open_dataset(
         root: the folder that has the layout, one or two levels above it, or a part of it (`voc/JPEGImages`).
         benchmark: a class list; also decides between data sets that share a folder. None: the first of
             `prefer` that the data set has, else its default.
-        split: a name of the layout, "all" for every picture, or a text file with one picture name a line.
+        split: a name of the layout, "all" for every image, or a text file with one image name a line.
             None: the training split for labelling, the validation split for scoring.
         classes, background: for a folder of one's own, as `load_classes` takes them; a benchmark has its own.
-        purpose: "score" needs the ground truth of every picture; "label" takes it where it is.
+        purpose: "score" needs the ground truth of every image; "label" takes it where it is.
         words: key of the benchmark's file with the words of each class; a benchmark without it uses
             `prompt_names`.
         prefer: benchmarks in order, for instance those that a protocol's source reports.

@@ -1,4 +1,4 @@
-"""From a root with a known layout to its pictures, ground truth and classes."""
+"""From a root with a known layout to its images, ground truth and classes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from clipseg_cli.data.classes import load_benchmark, load_classes
 from clipseg_cli.data.datasets._recognise import Missing, missing_labels, missing_parts
-from clipseg_cli.data.datasets._splits import ALL, Split, find_split, pictures_of, shortened
+from clipseg_cli.data.datasets._splits import ALL, Split, find_split, images_of
 from clipseg_cli.data.datasets._tree import Pattern, Tree
 from clipseg_cli.data.datasets._values import as_table
 from clipseg_cli.errors import DatasetError
 from clipseg_cli.types import Dataset, ImageSource, Sample
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,7 @@ def open_benchmark(
     part = find_split(spec, choice.root, layout)
     check_parts(choice.root, layout, part, labels=purpose == "score", asked=split is not None)
     tree = Tree(choice.root, layout)
-    pictures = pictures_of(part, tree)
+    pictures = images_of(part, tree)
     form, labels = ground_truth(tree, part, pictures)
     if purpose == "score":
         check_labels(tree, part, pictures, labels, form)
@@ -56,7 +57,7 @@ def open_benchmark(
 
 
 def samples(pictures: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[Sample, ...]:
-    """One sample for each picture, in order."""
+    """One sample for each image, in order."""
     return tuple(
         Sample(ImageSource(path, PurePosixPath(name)), labels.get(name)) for name, path in pictures.items()
     )
@@ -65,7 +66,7 @@ def samples(pictures: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[S
 def ground_truth(
     tree: Tree, split: Split, names: Iterable[str]
 ) -> tuple[LabelFiles | None, Mapping[str, Path]]:
-    """The first form of labels that all pictures have, or else the one that most have; None if none has any.
+    """The first form of labels that all images have, or else the one that most have; None if none has any.
 
     Forms are not mixed, because the same number means different classes in them.
     """
@@ -89,7 +90,7 @@ def check_labels(
     labels: Mapping[str, Path],
     form: LabelFiles | None,
 ) -> None:
-    """Every picture must have ground truth.
+    """Every image must have ground truth.
 
     Raises:
         DatasetError: some have none; they are counted, and the first files expected are listed.
@@ -100,13 +101,13 @@ def check_labels(
     if form is None:
         missing = missing_labels(tree.root, tree.layout, split, without[0])
         raise _incomplete(tree.root, tree.layout, [missing], "complete the download")
-    # The folder of each picture's own split is not worth finding out for a message.
+    # The folder of each image's own split is not worth finding out for a message.
     pattern = Pattern.of(form.path, split.folders[0])
     expected = [str(pattern.path(tree.root, name)) for name in without]
     raise DatasetError(
-        f"{tree.root} ({split.name}): {len(without):,} of {len(pictures):,} pictures have no label file: "
-        + shortened(expected),
-        hint="complete the download, or name the pictures that have labels with --split list.txt",
+        f"{tree.root} ({split.name}): {len(without):,} of {len(pictures):,} images have no label file: "
+        + listed(expected),
+        hint="complete the download, or name the images that have labels with --split list.txt",
     )
 
 
@@ -117,7 +118,7 @@ def check_parts(root: Path, layout: Layout, split: Split, *, labels: bool, asked
         root: of the data set.
         layout: what it is taken for.
         split: which is wanted.
-        labels: say it too if no picture has ground truth; that alone is no error here.
+        labels: say it too if no image has ground truth; that alone is no error here.
         asked: whether the user named the split; else others are suggested.
 
     Raises:
@@ -132,7 +133,7 @@ def check_parts(root: Path, layout: Layout, split: Split, *, labels: bool, asked
     if others and not asked:
         hint = f"another split is there: --split {others[0]}"
     elif all(m.expected == split.file for m in missing):
-        hint = f"--split {ALL} takes every picture; --split list.txt those that a file of yours names"
+        hint = f"--split {ALL} takes every image; --split list.txt those that a file of yours names"
     raise _incomplete(root, layout, missing, hint)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.classes import benchmark_names
 from clipseg_cli.data.datasets._recognise import Found, recognise_in
-from clipseg_cli.data.datasets._splits import shortened
 from clipseg_cli.errors import DatasetError, UsageError, did_you_mean
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def choose(
             f"unknown benchmark '{benchmark}'",
             hint=did_you_mean(benchmark, benchmark_names()) or "known: " + ", ".join(benchmark_names()),
         )
-    # Whoever names classes for a part of a benchmark, such as its image folder, means the pictures in it.
+    # Whoever names classes for a part of a benchmark, such as its image folder, means the images in it.
     found = [f for f in recognise_in(given, layouts) if not classes or f.depth >= 0 or benchmark]
     if any(layouts[f.name].benchmarks for f in found):
         # Nothing but a stray classes.txt says that the folder around it is a data set of its own.
@@ -103,7 +103,7 @@ def _one_root(
         titles = {f.root: layouts[f.name].title for f in reversed(best)}
         shown = [f"{root} ({titles[root]})" for root in sorted(roots)]
         raise DatasetError(
-            f"{given} holds several data sets: {shortened(shown)}",
+            f"{given} holds several data sets: {listed(shown)}",
             hint="name one of these folders, or add --benchmark",
         )
     return best[0], ()
@@ -151,7 +151,7 @@ def _another_data_set(
     if not own:
         return UsageError(
             f"'{benchmark}' belongs to {owner}, and {given} does not look like it",
-            hint=f"for the classes of {benchmark} on pictures of your own: --classes {benchmark}",
+            hint=f"for the classes of {benchmark} on images of your own: --classes {benchmark}",
         )
     return UsageError(
         f"'{benchmark}' belongs to {owner}, and {own[0].root} is {layouts[own[0].name].title}",
@@ -164,5 +164,5 @@ def _classes_are_fixed(best: Found, layout: Layout) -> UsageError:
     images = best.root / layout.images.split("/{")[0]
     return UsageError(
         f"{best.root} is {layout.title}: its benchmark names the classes, --classes cannot",
-        hint=f"choose with --benchmark {'|'.join(layout.benchmarks)}, or label its pictures alone: {images}",
+        hint=f"choose with --benchmark {'|'.join(layout.benchmarks)}, or label its images alone: {images}",
     )

@@ -14,7 +14,7 @@ class LabelFiles:
     """One form in which the ground truth of a data set lies on the disk.
 
     Attributes:
-        path: of the file of one picture, below the root, with the fields of `Layout.images`.
+        path: of the file of one image, below the root, with the fields of `Layout.images`.
         values: benchmark -> value in the file -> class id, or -1 for "ignore". Any other value is an error.
         are: how they count, for people ("train ids").
     """
@@ -30,16 +30,16 @@ class Layout:
 
     Attributes:
         title: for people ("PASCAL VOC 2012").
-        images: the file of one picture, below the root ("images/{split}/{name}.jpg"). `{split}` is the folder
-            of a split, `{name}` the picture's name in the data set and may hold slashes; the ending `.*`
-            means any kind of picture.
+        images: the file of one image, below the root ("images/{split}/{name}.jpg"). `{split}` is the folder
+            of a split, `{name}` the image's name in the data set and may hold slashes; the ending `.*`
+            means any kind of image.
         labels: forms of the ground truth; the first that is complete counts.
         benchmarks: names of class lists, the default first; none for classes of the user's own.
         splits: name -> what `{split}` stands for.
-        split_file: the list of a split's pictures, below the root; "" where the folders tell.
+        split_file: the list of a split's images, below the root; "" where the folders tell.
         marks: paths below a root; any of them shows that it is one.
         home: what the root is usually called, which decides between two of the same kind.
-        first: split -> name of a picture, to say which files are expected.
+        first: split -> name of an image, to say which files are expected.
         gives_way_to: data sets that a root is taken for rather than for this one, if it has all of both.
         label_split, score_split: the defaults for labelling and for scoring.
     """

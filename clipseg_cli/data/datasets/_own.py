@@ -1,4 +1,4 @@
-"""A folder of the user's own: what its classes are, and which of the pictures in it have masks."""
+"""A folder of the user's own: what its classes are, and which of the images in it have masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from clipseg_cli.config import IGNORE_INDEX_16, ignore_value
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.datasets._benchmark import Purpose, check_labels, ground_truth, samples
-from clipseg_cli.data.datasets._splits import ALL, Split, find_split, pictures_of
+from clipseg_cli.data.datasets._splits import ALL, Split, find_split, images_of
 from clipseg_cli.data.datasets._tree import Tree
 from clipseg_cli.data.datasets._values import as_table
 from clipseg_cli.data.labels import IGNORED
@@ -42,14 +42,14 @@ def open_folder(
 
     Args:
         choice: the folder.
-        layout: of a folder that has `images/`; any other is searched for pictures at all levels.
+        layout: of a folder that has `images/`; any other is searched for images at all levels.
         split: train or val, where such a list lies in it, a list of the user's, "all", or None.
         classes, background: as the options say.
         purpose: whether masks are needed.
-        known: the other layouts, for the hint about a folder without pictures.
+        known: the other layouts, for the hint about a folder without images.
 
     Raises:
-        DatasetError: no pictures, no classes, or no masks where they are needed.
+        DatasetError: no images, no classes, or no masks where they are needed.
         UsageError: no such split, or classes that contradict the masks.
     """
     root = choice.root
@@ -57,17 +57,17 @@ def open_folder(
         layout = dataclasses.replace(layout, images="{name}.*", labels=())
     tree = Tree(root, layout)
     if not (everything := tree.pictures(("",))):
-        reason = "; ".join(tree.notes) or f"{root}: no pictures in this folder"
+        reason = "; ".join(tree.notes) or f"{root}: no images in this folder"
         raise DatasetError(f"not a data set: {reason}", hint=f"known: {known}")
     part = _split(split, root, layout, purpose)
     if part.file is not None and split is not None and not part.file.exists():
-        raise DatasetError(f"no such file: {part.file}", hint=f"--split {ALL} takes every picture")
-    pictures = everything if part.file is None else pictures_of(part, tree)
+        raise DatasetError(f"no such file: {part.file}", hint=f"--split {ALL} takes every image")
+    pictures = everything if part.file is None else images_of(part, tree)
     form, masks = ground_truth(tree, part, pictures)
     if purpose == "score":
         if not layout.labels:
             raise DatasetError(
-                f"{root} is a folder of pictures without ground truth",
+                f"{root} is a folder of images without ground truth",
                 hint=f"scoring needs images/, masks/ with the same names, and {CLASSES_FILE}",
             )
         check_labels(tree, part, pictures, masks, form)
@@ -87,7 +87,7 @@ def open_folder(
 
 
 def _split(spec: str | None, root: Path, layout: Layout, purpose: Purpose) -> Split:
-    """The split that is asked for, or the default one where its list exists, or else all pictures."""
+    """The split that is asked for, or the default one where its list exists, or else all images."""
     if spec is not None:
         return find_split(spec, root, layout)
     default = find_split(layout.label_split if purpose == "label" else layout.score_split, root, layout)
@@ -101,7 +101,7 @@ def _classes(root: Path, classes: str, background: str, *, masks: bool) -> tuple
     file = root / CLASSES_FILE
     if not classes and not file.exists():
         raise DatasetError(
-            f"{root} is a folder of pictures, and nothing names its classes",
+            f"{root} is a folder of images, and nothing names its classes",
             hint=f"add --classes cat,dog or a file {file}, one class a line",
         )
     given = load_classes(classes, background=background) if classes else None

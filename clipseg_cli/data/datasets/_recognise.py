@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clipseg_cli.data.datasets._layout import Layout
 
 _LEVELS_UP = 3  # leftImg8bit/val/frankfurt
-_PROBED = 50  # pictures; one of them must have a label file
+_PROBED = 50  # images; one of them must have a label file
 
 
 class Found(NamedTuple):
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     Attributes:
         name: of the layout.
         root: as the user wrote it, with what had to be added or left out.
-        complete: of one split at least it has pictures, their list and ground truth.
+        complete: of one split at least it has images, their list and ground truth.
         depth: levels below the folder that was given; negative above it.
     """
 
@@ -72,14 +72,14 @@ def missing_parts(root: Path, layout: Layout, split: Split, *, labels: bool) -> 
     Args:
         root: an existing folder.
         layout: what it is taken for.
-        split: its pictures.
+        split: its images.
         labels: whether ground truth is needed.
     """
     missing: list[Missing] = []
     listed = _listed_names(split)
     lying = _lying_names(root, layout, split)
     published = [layout.first[split.name]] if split.name in layout.first else []
-    # A split with a list cannot be told from the pictures that lie there.
+    # A split with a list cannot be told from the images that lie there.
     likely = (*published, *lying) if layout.split_file else (*lying, *published)
     name = next(iter((*listed, *likely, *layout.first.values(), "photo")))
     if not lying:
@@ -93,7 +93,7 @@ def missing_parts(root: Path, layout: Layout, split: Split, *, labels: bool) -> 
 
 
 def missing_labels(root: Path, layout: Layout, split: Split, name: str) -> Missing:
-    """How to say that no picture has ground truth: in its first form, beginning with one name."""
+    """How to say that no image has ground truth: in its first form, beginning with one name."""
     labels = Pattern.of(layout.labels[0].path, split.folders[0])
     expected = labels.path(root, name)
     inside = f"{labels.folder}/*{expected.name.removeprefix(Path(name).name)}"
@@ -137,7 +137,7 @@ def _listed_names(split: Split) -> list[str]:
 
 
 def _lying_names(root: Path, layout: Layout, split: Split) -> list[str]:
-    """Names of the first few pictures of a split."""
+    """Names of the first few images of a split."""
     parts = dict.fromkeys(Pattern.of(layout.images, folder) for folder in split.folders)
     files = ((part, file) for part in parts for file in files_below(root / part.folder))
     names = (name for part, file in files if (name := part.name_of(file)) is not None)

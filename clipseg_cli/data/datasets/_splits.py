@@ -1,4 +1,4 @@
-"""Which pictures a split means: a folder, a list that comes with the data set, or a list of the user's own."""
+"""Which images a split means: a folder, a list that comes with the data set, or a list of the user's own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from clipseg_cli.data.classes import is_list_file, numbered_lines
 from clipseg_cli.data.image_files import EXTENSIONS
 from clipseg_cli.errors import DatasetError, UsageError, did_you_mean
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,17 +19,14 @@ if TYPE_CHECKING:
 
 ALL = "all"
 
-SHOWN = 5
-"""So many of the things that are wrong are listed; the others are counted."""
-
 
 class Split(NamedTuple):
     """A split of one data set.
 
     Attributes:
         name: as the user or the layout calls it.
-        folders: of the layout's splits, in which its pictures may lie.
-        file: the list of its names; None where all pictures in the folders belong to it.
+        folders: of the layout's splits, in which its images may lie.
+        file: the list of its names; None where all images in the folders belong to it.
     """
 
     name: str
@@ -55,15 +53,15 @@ def find_split(spec: str, root: Path, layout: Layout) -> Split:
     hint = did_you_mean(spec, known)
     raise UsageError(
         f"unknown split '{spec}' of {layout.title}",
-        hint=f"{hint or 'known: ' + ', '.join(known)}; or a text file with one picture name a line",
+        hint=f"{hint or 'known: ' + ', '.join(known)}; or a text file with one image name a line",
     )
 
 
-def pictures_of(split: Split, tree: Tree) -> dict[str, Path]:
-    """Name -> picture, in the order of the list, or sorted.
+def images_of(split: Split, tree: Tree) -> dict[str, Path]:
+    """Name -> image, in the order of the list, or sorted.
 
     Raises:
-        DatasetError: the list is missing, empty, repeats a name, leads out of the data set, or names pictures
+        DatasetError: the list is missing, empty, repeats a name, leads out of the data set, or names images
             that do not exist.
     """
     pictures = tree.pictures(split.folders)
@@ -80,15 +78,15 @@ def pictures_of(split: Split, tree: Tree) -> dict[str, Path]:
         elif name in lines:
             raise DatasetError(
                 f"{split.file}:{number}: '{text}' appears twice (first in line {lines[name]})",
-                hint="name every picture once",
+                hint="name every image once",
             )
         else:
             lines[name], chosen[name] = number, pictures[name]
     if missing:
         folder = tree.root / tree.layout.images.split("{")[0]
         raise DatasetError(
-            f"{split.file}: {len(missing):,} of its {len(names):,} names are not pictures in {folder}/: "
-            + shortened(missing),
+            f"{split.file}: {len(missing):,} of its {len(names):,} names are not images in {folder}/: "
+            + listed(missing),
             hint="names are relative to the image folder, without suffix; is the download complete?",
         )
     return chosen
@@ -112,24 +110,18 @@ def read_names(file: Path) -> list[tuple[int, str]]:
             )
         names.append((number, str(path)))
     if not names:
-        raise DatasetError(f"{file}: no picture names in this file", hint="write one name a line")
+        raise DatasetError(f"{file}: no image names in this file", hint="write one name a line")
     return names
 
 
 def without_suffix(name: str) -> str:
-    """The name without the suffix of a picture; any other suffix is part of it."""
+    """The name without the suffix of an image; any other suffix is part of it."""
     path = PurePosixPath(name)
     return str(path.with_suffix("")) if path.suffix.lower() in EXTENSIONS else name
 
 
-def shortened(items: list[str]) -> str:
-    """The first few, and how many there are besides."""
-    more = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
-
-
 def _resolve(text: str, pictures: Mapping[str, Path], layout: Layout) -> str | None:
-    """The picture that a line means, with or without its suffix and the folder of its split."""
+    """The image that a line means, with or without its suffix and the folder of its split."""
     ending = layout.images.split("{name}")[1]
     candidates = [text, text.removesuffix(ending), text.removesuffix(PurePosixPath(ending).stem)]
     candidates.append(without_suffix(text))

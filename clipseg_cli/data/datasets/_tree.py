@@ -22,7 +22,7 @@ class Pattern(NamedTuple):
 
     Attributes:
         folder: below the root; "" for the root itself.
-        ending: what follows the name ("_labelTrainIds.png"); `.*` for any kind of picture.
+        ending: what follows the name ("_labelTrainIds.png"); `.*` for any kind of image.
     """
 
     folder: str
@@ -61,7 +61,7 @@ class Tree:
         self._listed: dict[str, list[str]] = {}
 
     def pictures(self, folders: tuple[str, ...]) -> dict[str, Path]:
-        """Name -> picture, sorted by name, of the given splits' folders.
+        """Name -> image, sorted by name, of the given splits' folders.
 
         Raises:
             DatasetError: a folder cannot be listed.
@@ -80,7 +80,7 @@ class Tree:
         for part in dict.fromkeys(Pattern.of(pattern, folder) for folder in folders):
             prefix = f"{part.folder}/" if part.folder else ""
             here: dict[str, str] = {}
-            # Of two kinds of picture with one name the PNG is the label.
+            # Of two kinds of image with one name the PNG is the label.
             for file in sorted(self._list(part.folder), key=lambda file: (not file.endswith(".png"), file)):
                 if (name := part.name_of(file)) is not None:
                     here.setdefault(name, prefix + file)

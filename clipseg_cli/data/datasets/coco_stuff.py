@@ -1,4 +1,4 @@
-"""COCO-Stuff 164k: 80 things and 91 stuff classes on the pictures of COCO 2017.
+"""COCO-Stuff 164k: 80 things and 91 stuff classes on the images of COCO 2017.
 
 Source: Caesar et al., CVPR 2018. The raw pixel maps (stuffthingmaps_trainval2017) number 182 classes from 0, of
 which 11 are never used; `*_labelTrainIds.png`, which mmsegmentation makes of them, leave those out: 0 to 170.

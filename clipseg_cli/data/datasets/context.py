@@ -1,4 +1,4 @@
-"""PASCAL Context: the pictures of VOC 2010 with 59 classes, with the background (context60) or without (context59).
+"""PASCAL Context: the images of VOC 2010 with 59 classes, with the background (context60) or without (context59).
 
 Source: Mottaghi et al., CVPR 2014; SegmentationClassContext/ and its split files are what the converter of
 mmsegmentation (tools/dataset_converters/pascal_context.py) writes into a VOC2010 folder.

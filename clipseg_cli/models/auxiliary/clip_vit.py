@@ -1,4 +1,4 @@
-"""The image tower of a CLIP seen as FOUND sees a DINO: pictures in, what its last attention works with out."""
+"""The image tower of a CLIP seen as FOUND sees a DINO: images in, what its last attention works with out."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class ClipViT:
-    """A frozen transformer of a CLIP, for pictures of any size.
+    """A frozen transformer of a CLIP, for images of any size.
 
     Args:
         visual: the image tower, in eval mode, with a class token.
-        mean, std: of pictures in [0, 1], for this CLIP.
+        mean, std: of images in [0, 1], for this CLIP.
         known: its fingerprint, where its weights may not be as they were loaded any more.
     """
 
@@ -45,7 +45,7 @@ class ClipViT:
         return self._known or tower_fingerprint(self.visual)
 
     def last_block(self, image: Tensor) -> LastBlock:
-        """Pictures [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
+        """Images [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
         with computing_as_held(self.visual):
             return self._last_block(image)
 

@@ -1,4 +1,4 @@
-"""Where there is something in a picture, whatever it is: FOUND on DINO or on a CLIP, or cuts of CLIP's own patches."""
+"""Where there is something in an image, whatever it is: FOUND on DINO or on a CLIP, or cuts of CLIP's own patches."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ OWN_HEAD = "saliency.safetensors"
 of the last block (`reads`, of the letters q, k and v) it was trained."""
 
 MOST_PIXELS = 1 << 20
-"""A DINO sees larger pictures smaller: what it takes grows with the square of their pixels."""
+"""A DINO sees larger images smaller: what it takes grows with the square of their pixels."""
 
 MOST_PATCHES = 1024
 """The same for a CLIP and its normalised cuts, which compare every patch with every other; where there is something in
-a picture shows at this size."""
+an image shows at this size."""
 
 
 class Saliency(Protocol):
-    """Pictures -> how probably each pixel is foreground."""
+    """Images -> how probably each pixel is foreground."""
 
     @property
     def fingerprint(self) -> str:
@@ -56,7 +56,7 @@ class Found:
         weight: [1, n * W, 1, 1].
         bias: [1].
         reads: which n of queries, keys and values; FOUND itself reads the keys.
-        pixels: larger pictures are seen smaller.
+        pixels: larger images are seen smaller.
 
     Reference: valeoai/FOUND@1ad22ba, model.py, FoundModel.
     """
@@ -119,7 +119,7 @@ class Found:
         return f"{self.vit.fingerprint}-{head.hexdigest()[:16]}"
 
     def __call__(self, image: Tensor) -> Tensor:
-        """At the size of the pictures, or of what is left of very large ones."""
+        """At the size of the images, or of what is left of very large ones."""
         image = bounded(image, self.pixels)
         features = self.vit.last_block(image).parts(self.reads).float()
         logits = F.conv2d(features, self.weight, self.bias)
@@ -144,7 +144,7 @@ class LeastAttended:
         return self.vit.fingerprint
 
     def __call__(self, image: Tensor) -> Tensor:
-        """At the size of the pictures, or of what is left of very large ones; 0 or 1 but for a seam."""
+        """At the size of the images, or of what is left of very large ones; 0 or 1 but for a seam."""
         image = bounded(image, MOST_PIXELS)
         last = self.vit.last_block(image)
         behind = least_attended_background(last.k.float(), last.cls_attention.float(), last.heads)
@@ -159,8 +159,8 @@ class ClipCut:
     Args:
         reader: of CLIP; `tokens` are what is compared.
         visual: the tower that it reads.
-        mean, std: of pictures in [0, 1], for CLIP.
-        threshold: cosine from which patches count as alike, once the mean of the picture is taken off.
+        mean, std: of images in [0, 1], for CLIP.
+        threshold: cosine from which patches count as alike, once the mean of the image is taken off.
     """
 
     def __init__(

@@ -55,13 +55,13 @@ class LastBlock(NamedTuple):
 
 
 class SelfSupervisedViT:
-    """A frozen ViT of timm, for pictures of any size.
+    """A frozen ViT of timm, for images of any size.
 
     Position embeddings are interpolated by timm.
 
     Args:
         net: a `timm.models.vision_transformer.VisionTransformer` with `dynamic_img_size`, in eval mode.
-        mean, std: of the pictures that it was trained on, in [0, 1].
+        mean, std: of the images that it was trained on, in [0, 1].
     """
 
     def __init__(self, net: Any, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
@@ -77,14 +77,14 @@ class SelfSupervisedViT:
         return fingerprint(self.net, {"kind": type(self.net).__name__})
 
     def features(self, image: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] in [0, 1] -> patches behind the last LayerNorm, [B, W, ceil(H / p), ceil(W / p)]."""
+        """Images [B, 3, H, W] in [0, 1] -> patches behind the last LayerNorm, [B, W, ceil(H / p), ceil(W / p)]."""
         x, grid = self._fit(image)
         with computing_as_held(self.net):
             tokens = self.net.forward_features(x)[:, self.net.num_prefix_tokens :]  # [B, h*w, W]
         return tokens.transpose(1, 2).unflatten(2, grid)  # type: ignore[no-any-return]
 
     def last_block(self, image: Tensor) -> LastBlock:
-        """Pictures [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
+        """Images [B, 3, H, W] in [0, 1] -> what the attention of the last block sees."""
         with computing_as_held(self.net):
             return self._last_block(image)
 
@@ -110,11 +110,11 @@ class SelfSupervisedViT:
 
 
 class SelfSupervisedGuide:
-    """A `Guide` that looks at the picture with eyes of its own.
+    """A `Guide` that looks at the image with eyes of its own.
 
     Args:
         vit: the other network.
-        mean, std: by which the pictures that it gets were normalised, for CLIP; of pictures in [0, 1].
+        mean, std: by which the images that it gets were normalised, for CLIP; of images in [0, 1].
         reads: what it hands out: the last tokens (ProxyCLIP), or of the last attention the values (CLIP-DINOiser) or
             the queries plus keys (CorrCLIP).
     """
@@ -139,7 +139,7 @@ class SelfSupervisedGuide:
         return self.vit.fingerprint
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Pictures normalised for CLIP [B, 3, H, W] -> [B, W, h, w]."""
+        """Images normalised for CLIP [B, 3, H, W] -> [B, W, h, w]."""
         image = x * self._std + self._mean
         if self.reads == "tokens":
             return self.vit.features(image)

@@ -33,7 +33,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of pictures in [0, 1], per channel."""
+    """Mean and standard deviation of images in [0, 1], per channel."""
 
     mean: Triple
     std: Triple

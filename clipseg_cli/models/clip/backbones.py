@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LOGIT_SCALE = 100.0  # CLIP, section 2.5: the temperature is clipped so that logits never grow beyond x100
 DENSE_SCALE = 1.5
-"""Dense reading gains from pictures larger than the native side: 336 for 224."""
+"""Dense reading gains from images larger than the native side: 336 for 224."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Backbone:
         name: architecture as open_clip spells it, or "emoji".
         pretrained: the tag that was taken, "bundled", or the path of the file.
         fingerprint: 16 hex digits; equal for equal weights in one architecture, whatever the format.
-        mean, std: of pictures in [0, 1].
+        mean, std: of images in [0, 1].
         image_size: native side in pixels.
         short_side: side to which dense reading resizes by default, in whole patches.
         logit_scale: factor on cosines before the softmax, at most 100.

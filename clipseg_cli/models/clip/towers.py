@@ -53,7 +53,7 @@ class Tower(Protocol):
         """Each of [B, n, W] by itself: behind the last norm [B, n, W], and in the space of the words [B, n, D]."""
 
     def pooled(self, x: Tensor) -> Tensor:
-        """All tokens behind the last block -> the embedding of the picture [B, D], as open_clip computes it."""
+        """All tokens behind the last block -> the embedding of the image [B, D], as open_clip computes it."""
 
 
 class OpenClipTower:

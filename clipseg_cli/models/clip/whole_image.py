@@ -1,4 +1,4 @@
-"""Whole-image CLIP where a dense reader is expected: one feature for each picture."""
+"""Whole-image CLIP where a dense reader is expected: one feature for each image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class WholeReader:
-    """What CLIP was trained for: `encode_image`, on pictures of the native size.
+    """What CLIP was trained for: `encode_image`, on images of the native size.
 
     Args:
         model: a CLIP of open_clip, of any architecture.

@@ -66,16 +66,16 @@ class StudentModel:
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """Of pictures in [0, 1]."""
+        """Of images in [0, 1]."""
         return self.card.mean
 
     @property
     def std(self) -> tuple[float, float, float]:
-        """Of pictures in [0, 1]."""
+        """Of images in [0, 1]."""
         return self.card.std
 
     image_size = 0
-    """Whole pictures go through at once, as in training."""
+    """Whole images go through at once, as in training."""
 
     logit_scale = 1.0
     """The student's own logits go into the softmax that it was trained with."""
@@ -84,7 +84,7 @@ class StudentModel:
 
     @property
     def short_side(self) -> int:
-        """Pixels; 0 keeps the picture's own size."""
+        """Pixels; 0 keeps the image's own size."""
         return self.card.short_side
 
     def reader(self, method: Method | None, how: Reading) -> StudentReader:

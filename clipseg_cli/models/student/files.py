@@ -46,9 +46,9 @@ class StudentCard:
         shape: what it was built as.
         classes: with the words it was trained with; its background is learnt if the weights hold one.
         templates: sentences around each word.
-        mean, std: of pictures in [0, 1].
+        mean, std: of images in [0, 1].
         short_side, long_side: pixels after the resize it was trained for; a short side of 0 keeps the
-            picture's own size.
+            image's own size.
         teacher: name, pretrained and fingerprint of the CLIP that its words come from.
         training: facts for people: setting, unseen names, iterations, data set, mIoU ...
         versions: of the packages.

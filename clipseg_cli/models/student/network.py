@@ -52,7 +52,7 @@ class StudentShape:
 
 
 class Student(nn.Module):
-    """Pictures -> features and class logits.
+    """Images -> features and class logits.
 
     Args:
         shape: what to build; weights begin at random, from torch's global generator.
@@ -106,7 +106,7 @@ class Student(nn.Module):
         self.register_buffer("text_embeds", self.rows_of(embeds))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Read pictures.
+        """Read images.
 
         Args:
             image: [B, 3, H, W], normalised.

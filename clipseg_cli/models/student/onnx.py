@@ -1,6 +1,6 @@
-"""A student as an ONNX graph that needs nothing of this package: pictures in, logits and labels out.
+"""A student as an ONNX graph that needs nothing of this package: images in, logits and labels out.
 
-It decides as the inference loop does: each word is brought to the size of the picture, then the best word of each
+It decides as the inference loop does: each word is brought to the size of the image, then the best word of each
 class counts. Labels can only be decided there, so the logits exist at that size whether or not they are handed out;
 that is why they are, and not only a score for each pixel.
 """
@@ -57,7 +57,7 @@ class ExportedStudent(nn.Module):
         student: in eval mode.
         queries: [Q, D] unit rows.
         query_to_class: [Q] ascending.
-        mean, std: of pictures in [0, 1].
+        mean, std: of images in [0, 1].
 
     Attributes:
         inputs, outputs: how the graph is called.

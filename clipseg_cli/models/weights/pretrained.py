@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.errors import ModelError
+from clipseg_cli.errors import ModelError, hinting
 from clipseg_cli.models.weights import hub
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def load_pretrained(kind: Any, name: str) -> Any:
     """What a class of transformers makes of a model's files.
 
     Args:
-        kind: a class with `from_pretrained`: of a network, or of what prepares its pictures.
+        kind: a class with `from_pretrained`: of a network, or of what prepares its images.
         name: on the hub, or a folder.
 
     Raises:
@@ -36,10 +36,8 @@ def load_pretrained(kind: Any, name: str) -> Any:
             return _of_folder(kind, path)
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
             raise ModelError(f"{name}: no such folder of weights", hint=WAYS_OUT)
-        try:
-            return hub.with_cache_first(lambda cached: _made(kind, name, local_files_only=cached), name)
-        except ModelError as error:
-            raise ModelError(error.message, hint=WAYS_OUT) from error
+        with hinting(WAYS_OUT):
+            return hub.with_cache_first(lambda local: _made(kind, name, local_files_only=local), name)
 
 
 def _of_folder(kind: Any, path: Path) -> Any:
@@ -54,7 +52,7 @@ def _of_folder(kind: Any, path: Path) -> Any:
 
 def _made(kind: Any, name: str, **options: Any) -> Any:
     """Whole weights, or an error: transformers itself fills what is missing with random numbers."""
-    if not hasattr(kind, "_load_pretrained_model"):  # prepares pictures, and has no weights
+    if not hasattr(kind, "_load_pretrained_model"):  # prepares images, and has no weights
         return kind.from_pretrained(name, **options)
     net, report = kind.from_pretrained(name, output_loading_info=True, **options)
     lacking = sorted(report["missing_keys"])

@@ -1,8 +1,9 @@
 """Taking the tensors out of a TorchScript archive without running what else is in it.
 
-OpenAI published CLIP as such archives: a zip with `data.pkl` (modules as objects with attributes), `data/N`
-(the bytes of the tensors) and `code/`. `torch.jit.load` compiles and may run that code. Here `code/` stays
-closed, and `data.pkl` is read by an unpickler that knows tensors and empty shells of modules, nothing else.
+OpenAI published CLIP as such archives. open_clip fetches other files by now; those that lie on a disk still load. They
+are a zip with `data.pkl` (modules as objects with attributes), `data/N` (the bytes of the tensors) and `code/`.
+`torch.jit.load` compiles and may run that code. Here `code/` stays closed, and `data.pkl` is read by an unpickler that
+knows tensors and empty shells of modules, nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -77,14 +79,9 @@ class _TensorUnpickler(pickle.Unpickler):
         "FloatStorage": torch.float32,
         "HalfStorage": torch.float16,
         "BFloat16Storage": torch.bfloat16,
-        "DoubleStorage": torch.float64,
         "LongStorage": torch.int64,
-        "IntStorage": torch.int32,
-        "ShortStorage": torch.int16,
-        "CharStorage": torch.int8,
-        "ByteStorage": torch.uint8,
-        "BoolStorage": torch.bool,
     }
+    """Of the weights and sizes in such archives."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
@@ -99,9 +96,7 @@ class _TensorUnpickler(pickle.Unpickler):
         if module == "torch" and name in self.dtypes:
             return self.dtypes[name]
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *args: _rebuild_tensor(
-                *args
-            )  # fresh: the stream may set attributes on what it gets
+            return partial(_rebuild_tensor)  # fresh: the stream may set attributes on what it gets
         if (module, name) == ("collections", "OrderedDict"):  # the backward hooks of a tensor: always empty
             return _Module
         if module == "torch.jit._pickle":  # typed lists of settings, such as a stride; weights never
