@@ -77,7 +77,7 @@ def _label(run: PseudolabelRun, console: Console) -> None:
     if run.share.count > 1:
         console.say(f"Part {run.share}: {count(run.total, 'image')}")
     if run.before:
-        console.say(f"{count(run.before, 'image')} were done before")
+        console.say(f"{count(run.before, 'image')} {'was' if run.before == 1 else 'were'} done before")
     watch = Stopwatch()
     try:
         with (

@@ -1,4 +1,4 @@
-"""`clipseg index`: a bank of what images show, one file an image, gone on with where it was left."""
+"""`clipseg index`: builds a bank of image features, one file per image; a second run resumes the first."""
 
 from __future__ import annotations
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from clipseg_cli.types import DecodedImage, RegionMaker, RegionTools
 
 
+RANGES = {"threshold": (0, 1), "mask_threshold": (0, 1), "overlap": (0, 1), "side": (64, 4096)}
+"""Of the hyper-parameters that both have."""
+
+
 class PanopticNetwork:
     """A `RegionMaker` by a network, its image processor and the post-processing of that.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.regions._panoptic import open_network
+from clipseg_cli.regions._panoptic import RANGES, open_network
 from clipseg_cli.types import RegionSource
 
 if TYPE_CHECKING:
@@ -56,12 +56,7 @@ REGIONS = RegionSource(
     packages=("transformers",),
     weights="tue-mps/coco_panoptic_eomt_large_640",
     network=True,
-    ranges={
-        "threshold": (0, 1),
-        "mask_threshold": (0, 1),
-        "overlap": (0, 1),
-        "side": (64, 4096),
-    },
+    ranges=RANGES,
     summary="things and surfaces by a plain ViT that was trained on COCO's masks",
     paper="arXiv:2503.19108",
     licence="MIT",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.regions._panoptic import open_network
+from clipseg_cli.regions._panoptic import RANGES, open_network
 from clipseg_cli.types import RegionSource
 
 if TYPE_CHECKING:
@@ -58,12 +58,7 @@ REGIONS = RegionSource(
     packages=("transformers",),
     weights="facebook/mask2former-swin-large-coco-panoptic",
     network=True,
-    ranges={
-        "threshold": (0, 1),
-        "mask_threshold": (0, 1),
-        "overlap": (0, 1),
-        "side": (64, 4096),
-    },
+    ranges=RANGES,
     summary="things and surfaces by a Swin transformer that was trained on COCO's masks",
     paper="arXiv:2112.01527",
     licence="other (see the model's page)",

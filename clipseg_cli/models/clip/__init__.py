@@ -1,1 +1,1 @@
-"""CLIP: how its towers are found, built and read densely."""
+"""CLIP: finding and building its towers, and reading one feature per patch from them."""

@@ -89,7 +89,7 @@ def list_backbones(matching: str = "") -> list[BackboneInfo]:
 
 
 def unreadable_config(config: Mapping[str, Any]) -> str:
-    """Why the image tower of a `model_cfg` cannot be read densely; empty if it can.
+    """Why the image tower of a `model_cfg` gives no dense features; empty if it does.
 
     Says of a configuration what `towers.unreadable` says of a tower; a test holds them together.
     """
@@ -104,11 +104,11 @@ def unreadable_config(config: Mapping[str, Any]) -> str:
 
 
 def require_readable(model: str) -> None:
-    """Refuse an architecture that cannot be read densely before its weights are fetched.
+    """Refuse an architecture without dense features, before its weights are fetched.
 
     Raises:
         UsageError: there is no such architecture.
-        ModelError: it cannot be read; says why.
+        ModelError: it gives no dense features; says why.
     """
     name = architectures.resolve_architecture(model)
     reason = unreadable_config(architectures.architecture_config(name))

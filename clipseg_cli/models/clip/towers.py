@@ -201,7 +201,7 @@ def is_convolutional(visual: Any) -> bool:
 
 
 def unreadable(visual: Any) -> str:
-    """Why a tower cannot be read densely, as the end of a sentence; empty if it can."""
+    """Why a tower gives no dense features, as the end of a sentence; empty if it does."""
     kind = type(visual).__name__
     if kind == "ModifiedResNet":
         return ""
