@@ -1,63 +1,29 @@
-"""Sources of region masks, the vote in them, and CorrCLIP's attention: properties, and the command."""
+"""Sources of region masks: id maps, networks, and what cannot be used."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from region_images import EMOJI, drawing, image_of, source
 from region_networks import save_network
-from test_dense_clip import Colors, tower
 
-from clipseg_cli import Segmenter
-from clipseg_cli.config import InferenceConfig, TrainConfig
-from clipseg_cli.errors import ImageError, ModelError, UsageError
+from clipseg_cli.errors import ImageError, ModelError
 from clipseg_cli.inference import regions as engine
-from clipseg_cli.inference.hyperparameters import Chosen
-from clipseg_cli.inference.load import plan_clip
-from clipseg_cli.inference.regions import check_regions, load_regions
-from clipseg_cli.inference.settings import find_protocol
-from clipseg_cli.methods import METHODS
-from clipseg_cli.models.clip.dense_transformer import dense_reader
+from clipseg_cli.inference.regions import check_regions
 from clipseg_cli.models.weights import hub
-from clipseg_cli.ops.region_attention import merge_alike, scoped_attention
-from clipseg_cli.ops.regions import MOST_REGIONS, id_map_by_area, id_map_by_score, nearest_ids, vote
+from clipseg_cli.ops.regions import MOST_REGIONS, id_map_by_area, id_map_by_score, nearest_ids
 from clipseg_cli.regions import REGIONS
 from clipseg_cli.regions.sam2 import point_grid
-from clipseg_cli.training.task import check_sources
-from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Reading, RegionMap
+from clipseg_cli.types import RegionMap
 
-CPU = torch.device("cpu")
 NETWORKS = [name for name in REGIONS.names() if REGIONS.get(name).network]
-EMOJI = ("--model", "emoji", "--device", "cpu", "-c", "car,tree,house")
-
-
-def image_of(pixels: np.ndarray, name: str = "x") -> DecodedImage:
-    return DecodedImage(ImageSource(None, PurePosixPath(name)), pixels)
-
-
-def drawing(height: int = 60, width: int = 90) -> np.ndarray:
-    """A red disc on two grounds, with a little noise."""
-    y, x = np.mgrid[:height, :width]
-    pixels = np.where((y < height // 2)[..., None], (120, 180, 240), (60, 140, 60))
-    pixels[(y - height / 2) ** 2 + (x - width / 2) ** 2 < (height / 4) ** 2] = (220, 30, 30)
-    noise = np.random.default_rng(0).integers(-4, 5, pixels.shape)
-    return (pixels + noise).clip(0, 255).astype(np.uint8)
-
-
-def source(text: str, **hyperparameters: Any) -> Any:
-    config = InferenceConfig(regions=text)
-    name = text.partition("=")[0]
-    found = load_regions(config, Chosen(hyperparameters={name: hyperparameters}), CPU, torch.float32)
-    assert found is not None
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -327,192 +293,3 @@ def test_a_network_s_regions_in_a_run(cli, networks, tmp_path):
         assert len(np.unique(labels[ids.ids == number])) == 1
     made = json.loads((tmp_path / "out/classes.json").read_text("utf-8"))["model"]["settings"]["regions"]
     assert made["name"] == "mask2former" and made["threshold"] == 0 and "transformers" in made
-
-
-# the vote
-
-
-@pytest.fixture
-def noisy():
-    torch.manual_seed(0)
-    regions = torch.randint(0, 9, (40, 50), dtype=torch.int32)
-    return torch.randint(0, 6, (40, 50), dtype=torch.uint8), torch.rand(40, 50), regions
-
-
-def test_a_vote_leaves_one_label_a_region_and_a_second_one_changes_nothing(noisy):
-    labels, confidence, regions = noisy
-    first = vote(labels, confidence, regions)
-    assert first.labels.dtype == labels.dtype and first.confidence.dtype == confidence.dtype
-    for number in range(1, 9):
-        here = regions == number
-        counts = torch.bincount(labels[here].long())
-        assert set(first.labels[here].tolist()) == {int(counts.argmax())}
-    again = vote(first.labels, first.confidence, regions)
-    assert torch.equal(again.labels, first.labels) and torch.equal(again.confidence, first.confidence)
-
-
-def test_pixels_in_no_region_stay_as_they_are(noisy):
-    labels, confidence, regions = noisy
-    found = vote(labels, confidence, regions)
-    free = regions == 0
-    assert torch.equal(found.labels[free], labels[free])
-    assert torch.equal(found.confidence[free], confidence[free])
-    alone = vote(labels, confidence, torch.zeros_like(regions))
-    assert torch.equal(alone.labels, labels) and torch.equal(alone.confidence, confidence)
-
-
-def test_a_vote_does_not_depend_on_the_numbers_of_regions(noisy):
-    labels, confidence, regions = noisy
-    other = torch.tensor([0, *(torch.randperm(8) * 7 + 3).tolist()], dtype=torch.int32)[regions.long()]
-    assert torch.equal(vote(labels, confidence, regions).labels, vote(labels, confidence, other).labels)
-
-
-def test_a_vote_does_not_depend_on_how_many_pixels_are_counted_at_once(noisy, monkeypatch):
-    whole = vote(*noisy)
-    monkeypatch.setattr("clipseg_cli.ops.regions.BLOCK_PIXELS", 170)
-    parts = vote(*noisy)
-    assert torch.equal(parts.labels, whole.labels)
-    torch.testing.assert_close(parts.confidence, whole.confidence)
-
-
-def test_changed_pixels_are_as_sure_as_their_region_and_others_as_before():
-    labels = torch.tensor([[2, 2, 2, 5], [1, 1, 5, 5]])
-    confidence = torch.tensor([[0.9, 0.6, 0.3, 0.8], [0.5, 0.7, 0.4, 0.2]])
-    regions = torch.tensor([[1, 1, 1, 1], [2, 2, 2, 2]])
-    found = vote(labels, confidence, regions)
-    assert found.labels.tolist() == [[2, 2, 2, 2], [1, 1, 1, 1]]  # of two equally frequent ones the smaller
-    wanted = torch.tensor([[0.9, 0.6, 0.3, 1.8 / 4], [0.5, 0.7, 1.2 / 4, 1.2 / 4]])
-    torch.testing.assert_close(found.confidence, wanted)
-
-
-def test_the_vote_in_the_command_is_that_of_the_labels_without(cli, tmp_path):
-    args = ("segment", "samples/cars.png", *EMOJI)
-    assert cli(*args, "--out", tmp_path / "plain").code == 0
-    done = cli(*args, "--regions", "superpixels", "--region-vote", "--out", tmp_path / "voted")
-    assert done.code == 0, done.err
-    with Image.open("samples/cars.png") as one:
-        (regions,) = source("superpixels")([image_of(np.asarray(one.convert("RGB")))])
-    plain, voted = (
-        torch.from_numpy(np.asarray(Image.open(tmp_path / f"{name}/cars.png")).copy())
-        for name in ("plain", "voted")
-    )
-    wanted = vote(plain, torch.ones(plain.shape), torch.from_numpy(regions.ids)).labels
-    assert torch.equal(voted, wanted) and not torch.equal(voted, plain)
-    steps = json.loads((tmp_path / "voted/classes.json").read_text("utf-8"))["model"]["settings"]
-    assert steps["refinements"][-1] == {"name": "region_vote", "value": True}
-    assert steps["regions"]["name"] == "superpixels" and "scikit-image" in steps["regions"]
-
-
-def test_the_protocol_lists_the_vote_behind_the_decision(cli):
-    done = cli(
-        *("eval", "--benchmark", "voc21", "--regions", "superpixels", "--region-vote", "--pamr", "1"),
-        *("--show-protocol", "--json"),
-    )
-    assert done.code == 0, done.err
-    names = [step["name"] for step in json.loads(done.out)["steps"]]
-    assert names[-3:] == ["pamr", "decide", "region_vote"]
-
-
-def test_python_gives_what_the_command_gives(cli, tmp_path):
-    args = ("--regions", "superpixels", "--region-vote", "--set", "superpixels.scale=300")
-    assert cli("segment", "samples/cars.png", *EMOJI, *args, "--out", tmp_path).code == 0
-    own = Segmenter.from_pretrained(
-        "emoji",
-        regions="superpixels",
-        region_vote=True,
-        hyperparameters={"superpixels.scale": 300},
-        device="cpu",
-    )
-    background = InferenceConfig.background
-    found = own.segment("samples/cars.png", "car,tree,house", background=background)
-    with Image.open(tmp_path / "cars.png") as one:
-        assert np.array_equal(found.labels, np.asarray(one))
-
-
-def test_maps_by_name_fit_neither_python_nor_crops(tmp_path):
-    text = f"folder={tmp_path}"
-    with pytest.raises(UsageError, match="maps of regions are found by the names of files"):
-        Segmenter.from_pretrained("emoji", regions=text, region_vote=True)
-    with pytest.raises(UsageError, match="maps of --regions are of whole images"):
-        check_sources(TrainConfig(dataset=".", teacher=True, regions=text, region_vote=True))
-
-
-def test_crops_in_memory_get_regions_of_their_own():
-    """As a teacher of `clipseg train` labels them."""
-    config = InferenceConfig(model="emoji", device="cpu", regions="superpixels", region_vote=True)
-    plan = plan_clip(config, find_protocol("default"))
-    names = ("car", "tree", "house")
-    backbone, predictor = plan.load(ClassList(names, tuple((name,) for name in names)))
-    crops = np.stack([drawing(64, 96), drawing(64, 96)[:, ::-1]])
-    crops[0] ^= np.random.default_rng(0).integers(0, 32, crops[0].shape, dtype=np.uint8)
-    found = list(predictor.labels(torch.from_numpy(crops).permute(0, 3, 1, 2), (64, 96)))
-    plain = dataclasses.replace(config, regions="", region_vote=False)
-    alone = plan_clip(plain, find_protocol("default")).predictor(backbone, predictor.classes)
-    for pixels, labels, before in zip(
-        crops, found, alone.labels(torch.from_numpy(crops).permute(0, 3, 1, 2), (64, 96)), strict=True
-    ):
-        (regions,) = source("superpixels")([image_of(np.ascontiguousarray(pixels))])
-        wanted = vote(before, torch.ones(64, 96), torch.from_numpy(regions.ids)).labels
-        assert torch.equal(labels, wanted)
-
-
-# CorrCLIP
-
-
-def test_regions_that_look_alike_are_one_and_number_zero_stays():
-    unit = torch.nn.functional.normalize(
-        torch.tensor([[1.0, 0], [1, 0.1], [1, 0.2], [0, 1], [0.1, 1]]), dim=1
-    )
-    assert merge_alike(unit, torch.tensor([5, 3, 4, 9, 0])).tolist() == [3, 3, 3, 9, 0]
-    assert merge_alike(unit, torch.tensor([5, 3, 4, 9, 0]), 0.0).tolist() == [5, 3, 4, 9, 0]
-    assert merge_alike(unit, torch.tensor([5, 5, 5, 9, 9])).tolist() == [5, 5, 5, 9, 9]
-
-
-def test_attention_stays_in_its_region_and_free_positions_look_for_what_is_alike():
-    torch.manual_seed(0)
-    unit = torch.nn.functional.normalize(torch.randn(30, 8), dim=1)
-    regions = torch.arange(30) % 4
-    attention = scoped_attention(unit, regions)
-    torch.testing.assert_close(attention.sum(dim=1), torch.ones(30))
-    both = (regions[:, None] > 0) & (regions > 0)
-    assert not attention[both & (regions[:, None] != regions)].any()
-    assert (attention[both & (regions[:, None] == regions)] > 0).all()
-    similar = unit @ unit.mT
-    assert torch.equal(attention[~both] > 0, similar[~both] > similar.mean())
-    equal = torch.ones(6, 1)
-    assert torch.equal(scoped_attention(equal, torch.zeros(6, dtype=torch.int32)), torch.eye(6))
-
-
-@torch.inference_mode()
-def test_without_a_guide_the_tower_s_own_features_say_what_is_alike():
-    torch.manual_seed(0)
-    image, method = torch.randn(1, 3, 32, 48), METHODS.get("corrclip")
-    left = (torch.arange(48) < 20).expand(1, 32, 48).int() + 1
-    found = dense_reader(tower(), method)(image, left).features
-    assert found.shape == (1, 16, 4, 6)
-    fine = dense_reader(tower(), method, Reading(guide=Colors()))(image, left).features
-    assert fine.shape == (1, 16, 8, 12)
-    other = dense_reader(tower(), method)(image, left.flip(2)).features
-    assert not torch.allclose(found, other)
-
-
-@torch.inference_mode()
-def test_corrclip_does_not_depend_on_the_numbers_of_regions():
-    torch.manual_seed(0)
-    image, reader = torch.randn(2, 3, 32, 48), dense_reader(tower(), METHODS.get("corrclip"))
-    regions = torch.randint(0, 4, (2, 4, 6)).repeat_interleave(8, 1).repeat_interleave(8, 2)
-    renamed = torch.tensor([0, 900, 17, 3])[regions]
-    torch.testing.assert_close(reader(image, regions).features, reader(image, renamed).features)
-
-
-def test_corrclip_in_the_command_windows_and_vote(cli, tiny_clip, tmp_path):
-    Image.fromarray(drawing(90, 150)).save(tmp_path / "x.png")
-    args = ("segment", tmp_path / "x.png", "-c", "cat,dog", *tiny_clip.options, "--templates", "single")
-    args = (*args, "--method", "corrclip", "--regions", "superpixels")
-    done = cli(*args, "--out", tmp_path / "a")
-    assert done.code == 0, done.err
-    settings = ("--region-vote", "--presence", "--set", "corrclip.merge=false", "--window", "32")
-    done = cli(*args, *settings, "--out", tmp_path / "b")
-    assert done.code == 0, done.err
-    labels = [np.asarray(Image.open(tmp_path / f"{name}/x.png")) for name in "ab"]
-    assert labels[0].shape == labels[1].shape == (90, 150)
