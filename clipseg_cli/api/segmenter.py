@@ -95,6 +95,7 @@ class Segmenter:
         model: str = InferenceConfig.model,
         pretrained: str | os.PathLike[str] | None = None,
         *,
+        quality: str = InferenceConfig.quality,
         method: str = InferenceConfig.method,
         guide: str | os.PathLike[str] = InferenceConfig.guide,
         saliency: str | os.PathLike[str] = InferenceConfig.saliency,
@@ -104,7 +105,7 @@ class Segmenter:
         presence: bool | str = InferenceConfig.presence,
         pamr: int = InferenceConfig.pamr,
         regions: str = InferenceConfig.regions,
-        region_vote: bool = InferenceConfig.region_vote,
+        region_vote: bool | None = InferenceConfig.region_vote,
         memory: str = InferenceConfig.memory,
         hyperparameters: Mapping[str, object] | None = None,
         templates: str | os.PathLike[str] | None = None,
@@ -123,6 +124,7 @@ class Segmenter:
         Args:
             model: "emoji", the small model for drawings in this package, or an architecture of open_clip.
             pretrained: a tag of open_clip, or a file of weights; None takes openai, or the first tag.
+            quality: "fast", "balanced" or "best"; what is chosen by name wins.
             method: how dense features are read; "auto" is the best for the model that asks no second network.
             guide: another network, for methods that ask for one: "dino", "dino-b8", "dinov2", a ViT of timm, NAME=FILE.
             saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO"; "auto"
@@ -130,7 +132,7 @@ class Segmenter:
             prompt_denoising, key_smoothing, pamr: thresholds in [0, 1], steps of pixel-adaptive refinement; 0 is off.
             propagate, presence: let scores flow: "lposs", "lposs+", "pearl"; drop absent classes: True, "freecp".
             regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; let each agree.
-            memory: a bank of labelled images, which brings its own sizes.
+            memory: a bank of `clipseg index`, which brings its own sizes.
             hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
             templates: a named set of sentences around each word, or a text file; None takes the protocol's.
             protocol: "default", or the exact settings of a publication.
@@ -322,7 +324,7 @@ class Segmenter:
             predictor = self._kept.pop((classes, benchmark), None)
             if predictor is None:
                 predictor = self._predictor_of(classes, benchmark)
-                for note in model_notes(self._model, predictor.classes):
+                for note in (*model_notes(self._model, predictor.classes), *predictor.notes):
                     logger.warning(note)
             self._kept[classes, benchmark] = predictor
             while len(self._kept) > KEPT_LISTS:

@@ -1,6 +1,7 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
 from clipseg_cli.config.best import BEST, NO_SALIENCY
+from clipseg_cli.config.brings import OFF, Brings
 from clipseg_cli.config.constants import (
     BACKGROUND_WORDS,
     BUNDLED_BACKBONE,
@@ -33,6 +34,7 @@ from clipseg_cli.config.protocols import (
     Protocol,
     Stitch,
 )
+from clipseg_cli.config.quality import QUALITIES, Quality, all_qualities, quality_for
 from clipseg_cli.config.recipes import (
     EMOJI_RECIPE,
     RECIPES,

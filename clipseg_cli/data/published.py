@@ -108,6 +108,15 @@ def published_average(method: str) -> Average | None:
     return Average(row["method"], row["backbone"], sum(values) / len(values), len(values), row["source"])
 
 
+def average_of(method: str, backbone: str) -> Average | None:
+    """That of the row with this method and this backbone, as the source calls them; None where there is none."""
+    for row in _facts()["semantic_segmentation"]:
+        if (row["method"], row["backbone"]) == (method, backbone) and len(row["mIoU"]) > 1:
+            values = list(row["mIoU"].values())
+            return Average(method, backbone, sum(values) / len(values), len(values), row["source"])
+    return None
+
+
 def _is_of(published: str, method: str) -> bool:
     """Whether a published name is that method, or with refinements, as in "naclip+pamr"; "maskclip+" is a student."""
     base, *refined = published.split("+")

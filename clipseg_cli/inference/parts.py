@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
+from clipseg_cli.ops.regions import nearest_ids
 from clipseg_cli.types import Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,6 +44,48 @@ class Crop(NamedTuple):
 
     pixels: Tensor
     regions: Tensor | None = None
+
+
+def cut(picture: Picture, normalise: Callable[[Tensor], Tensor], *, regions: bool) -> list[Crop]:
+    """What the network gets of an image.
+
+    Args:
+        picture: with its windows, or with crops of its own.
+        normalise: uint8 RGB [..., 3, H, W] -> what the network takes.
+        regions: it takes those of each window, too.
+    """
+    if picture.crops is not None:
+        crops = torch.from_numpy(picture.crops).to(picture.pixels.device, non_blocking=True).movedim(-1, -3)
+        return [Crop(crop) for crop in normalise(crops)]
+    image = normalise(picture.pixels)
+    pixels = [image[:, window.slices[0], window.slices[1]] for window in picture.windows]
+    if not regions or picture.regions is None:
+        return [Crop(crop) for crop in pixels]
+    ids = nearest_ids(picture.regions, (image.shape[1], image.shape[2]))
+    return [Crop(crop, ids[w.slices]) for crop, w in zip(pixels, picture.windows, strict=True)]
+
+
+def batches(crops: Sequence[Crop], size: int) -> Iterator[list[int]]:
+    """Which crops go through the network at once: at most `size`, of one shape."""
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, crop in enumerate(crops):
+        by_shape[tuple(crop.pixels.shape)].append(i)
+    for indices in by_shape.values():
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
+
+
+class Batch(NamedTuple):
+    """Crops of one shape: normalised [B, 3, H, W], and their regions [B, H, W] where the method reads them."""
+
+    images: Tensor
+    regions: Tensor | None
+
+    @classmethod
+    def of(cls, crops: Sequence[Crop]) -> Batch:
+        """Some crops on top of each other."""
+        ids = [crop.regions for crop in crops if crop.regions is not None]
+        return cls(torch.stack([crop.pixels for crop in crops]), torch.stack(ids) if ids else None)
 
 
 class Part(NamedTuple):
