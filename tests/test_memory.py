@@ -201,9 +201,16 @@ def test_wrong_memories_are_sentences(cli, make, tiny_clip, drawn, tmp_path, opt
     assert found.code in (1, 2) and message in found.err
 
 
-def test_index_needs_labels(cli, tmp_path) -> None:
-    found = cli("index", tmp_path, "--model", "emoji")
-    assert found.code == 2 and "--labels is missing" in found.err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "nothing says what to remember"),
+        (("--labels", "runs", "--regions", "superpixels"), "--regions is about a bank of unlabelled images"),
+    ],
+)
+def test_index_needs_something_to_remember(cli, options, message) -> None:
+    found = cli("index", *options, "--model", "emoji")
+    assert found.code == 2 and message in found.err
 
 
 def test_suggestions_leave_out_what_is_known(cli, make, tiny_clip, drawn, tmp_path) -> None:

@@ -103,8 +103,8 @@ def _show_recipes(matching: str, console: Console) -> None:
     with data_errors():
         _print(recipe_table(rows))
     console.say(
-        "cost: of the method, relative to plain CLIP; + more for regions and propagation. published: mean mIoU in % over "
-        "so many benchmarks, of what comes nearest"
+        "cost: of the method, relative to plain CLIP; +: and more for regions and propagation. published: mean mIoU "
+        "in % over so many benchmarks, of what comes nearest"
     )
 
 
