@@ -270,7 +270,8 @@ def _model(evaluation: ModelScoring) -> str:
     config = evaluation.config
     if config.student:
         return evaluation.model
-    extra = [
+    extra = [f"--quality {config.quality}"] if config.quality else []
+    extra += [
         name.replace("_", " ") + ("" if value is True else f" {value}")
         for name, value in config.refinements(evaluation.predictor.classes.background is not None).items()
     ]
