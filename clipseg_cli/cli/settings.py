@@ -28,7 +28,7 @@ MOST_BYTES = 16 * 2**20
 _OF_A_MACHINE = {"out", "name", "device", "precision", "workers", "resume", "shard"}
 """Options that say where a run is made, and not what it is."""
 
-_OF_A_COMMAND = {"resume", "shard"}
+_OF_A_COMMAND = {"resume", "shard", "watch"}
 """Options that only one call is about."""
 
 
