@@ -231,12 +231,12 @@ def unfinished(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) 
     Files are written whole or not at all, so that one that is there is complete.
 
     Raises:
-        UsageError: a format holds all results in one file, to which nothing can be added.
+        UsageError: a format is one file about all images, of which nothing says whether an image is in it.
     """
     endings = {name: FORMATS.get(name).ending for name in names}
     if whole := [shown_name(name) for name, ending in endings.items() if not ending]:
         raise UsageError(
-            f"--formats {','.join(whole)} holds all images in one file, to which none can be added",
+            f"--formats {','.join(whole)} is one file about all images, and each image's own files say what is done",
             hint=f"leave it out, and make it of the finished labels: clipseg convert {out}",
         )
 
