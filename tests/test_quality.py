@@ -89,7 +89,7 @@ def test_a_protocol_brings_its_steps(protocol, method, expected) -> None:
         ({"quality": "best", "method": "naclip"}, {"regions": "eomt", "region_vote": True, "guide": ""}),
         (
             {"quality": "balanced", "model": "emoji", "propagate": "none"},
-            {"propagate": "", "region_vote": True},
+            {"propagate": "", "regions": ""},
         ),
         ({"quality": "balanced", "regions": "none"}, {"regions": "", "region_vote": None}),
     ],
@@ -252,11 +252,20 @@ def test_what_it_needs_is_said_before_anything_is_fetched(cli, make_image, tmp_p
 
 def test_a_quality_labels_offline_with_the_bundled_model(cli, make_image, tmp_path) -> None:
     options = ("-c", "cat,sky", "--model", "emoji", "--quality", "balanced", "--short-side", "64")
-    found = cli("segment", make_image(tmp_path / "a.png"), *options, "--out", tmp_path / "out")
+    image = make_image(tmp_path / "a.png")
+    found = cli("segment", image, *options, "--out", tmp_path / "out")
     assert found.code == 0, found.err
     told = json.loads((tmp_path / "out" / "classes.json").read_text())
     names = [step["name"] for step in told["model"]["settings"]["refinements"]]
-    assert names == ["lposs", "region_vote"] and told["options"]["quality"] == "balanced"
+    assert names == ["lposs", "saliency"] and told["options"]["quality"] == "balanced"
+    assert "--saliency none leaves that out" in found.err
+    closed = cli("segment", image, *options, "--background", "none", "--out", tmp_path / "closed")
+    assert closed.code == 0 and "saliency" not in closed.err.replace(
+        "--saliency found", ""
+    )  # nothing is background
+    without = cli("segment", image, *options, "--saliency", "none", "--out", tmp_path / "without")
+    told = json.loads((tmp_path / "without" / "classes.json").read_text())
+    assert without.code == 0 and told["options"]["saliency"] == "none"
 
 
 def test_recipes_are_listed(cli) -> None:

@@ -21,9 +21,17 @@ from clipseg_cli.config.inference import (
     REFINEMENTS,
     TEACHING,
     InferenceConfig,
-    SegmentConfig,
 )
-from clipseg_cli.config.options import MAIN, OUTPUT, PANELS, Option, check_options, option, options_of
+from clipseg_cli.config.options import (
+    MAIN,
+    OUTPUT,
+    PANELS,
+    SETTINGS,
+    Option,
+    check_options,
+    option,
+    options_of,
+)
 from clipseg_cli.config.protocols import (
     CLIP_DIY_PROTOCOL,
     DEFAULT_PROTOCOL,
@@ -43,4 +51,6 @@ from clipseg_cli.config.recipes import (
     Head,
     Recipe,
 )
+from clipseg_cli.config.segment import SegmentConfig
+from clipseg_cli.config.serve import LOOPBACK, ServeConfig
 from clipseg_cli.config.training import AUTO, ExportConfig, Setting, TrainConfig

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  (Typer needs it at run time)
 
-from clipseg_cli.config.inference import InferenceConfig, SegmentConfig
+from clipseg_cli.config.inference import InferenceConfig
 from clipseg_cli.config.options import INFERENCE, MAIN, OUTPUT, WORDS, again, folder, option
+from clipseg_cli.config.segment import SegmentConfig
 
 
 @dataclass(frozen=True)

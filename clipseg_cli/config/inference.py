@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clipseg_cli.config.best import BEST, NO_SALIENCY, best_method, best_saliency
 from clipseg_cli.config.brings import OFF
 from clipseg_cli.config.constants import BACKGROUND_WORDS, PLAIN_BACKGROUND, PROPAGATIONS
-from clipseg_cli.config.options import INFERENCE, MAIN, METHOD, MODEL, OUTPUT, WORDS, folder, option
+from clipseg_cli.config.options import INFERENCE, METHOD, MODEL, WORDS, option
 from clipseg_cli.config.protocols import PROTOCOLS, protocol_name
 from clipseg_cli.config.quality import QUALITIES
 
@@ -281,48 +280,3 @@ class InferenceConfig:
         own = {name: getattr(self, name) for name in REFINEMENTS}
         own["saliency"] = self.saliency_name(background)
         return {name: value for name, value in own.items() if value and value != OFF}
-
-
-@dataclass(frozen=True)
-class SegmentConfig(InferenceConfig):
-    """All that `clipseg segment` needs to know."""
-
-    images: tuple[str, ...] = ()
-    out: Path = option(
-        Path("clipseg-out"),
-        "Folder for everything written.",
-        panel=MAIN,
-        metavar="DIR",
-        flags=("--out", "-o"),
-        read=folder,
-    )
-    formats: str = option(
-        "labels,overlay",
-        "What is written, by comma: labels (index PNG), overlay, coco, labelme, ...; clipseg models --formats lists "
-        "all.",
-        panel=OUTPUT,
-        metavar="LIST",
-        flags=("--formats", "-f"),
-        kind="format",
-    )
-    heatmaps: bool = option(
-        False, "Also write a confidence map for each class.", panel=OUTPUT, flags=("--heatmaps",)
-    )
-    min_area: int = option(
-        0,
-        "Regions of less than N pixels go to what surrounds them; 0 keeps them all.",
-        panel=OUTPUT,
-        metavar="N",
-        within=(0, 100_000_000),
-    )
-    full_names: bool = option(
-        False,
-        "Name outputs by the whole path of an image as it was given, suffix included.",
-        panel=OUTPUT,
-        flags=("--full-names",),
-    )
-
-    @property
-    def format_texts(self) -> tuple[str, ...]:
-        """What `--formats` and `--heatmaps` say together."""
-        return (self.formats, "heatmaps") if self.heatmaps else (self.formats,)

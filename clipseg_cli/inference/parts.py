@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.inference.decide import ClassMaps, Decision
+    from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.inference.tiling import Overhang
     from clipseg_cli.ops.windows import Window
     from clipseg_cli.types import LogitMaps
@@ -32,6 +33,20 @@ class Picture(NamedTuple):
     crops: NDArray[np.uint8] | None
     auxiliary: Mapping[str, NDArray[np.float32]]
     regions: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, one: Prepared, ids: NDArray[np.int32] | None, device: torch.device, *, at_network_size: bool
+    ) -> Picture:
+        """A prepared image and its regions [H, W] on a device; labelled at its own size, or at that of the network."""
+        return cls(
+            torch.from_numpy(one.resized).to(device, non_blocking=True).permute(2, 0, 1),
+            one.windows,
+            (one.resized.shape[0], one.resized.shape[1]) if at_network_size else one.size,
+            one.crops,
+            one.auxiliary,
+            None if ids is None else torch.from_numpy(ids).to(device, non_blocking=True),
+        )
 
     @property
     def tiles(self) -> list[Tile]:

@@ -170,17 +170,8 @@ class Predictor:
     def pictures(self, images: Sequence[Prepared]) -> list[Picture]:
         """Some images where the network is, with their regions."""
         repeat = self.settings.protocol.upsample == "labels"
-        return [
-            Picture(
-                torch.from_numpy(one.resized).to(self.device, non_blocking=True).permute(2, 0, 1),
-                one.windows,
-                (one.resized.shape[0], one.resized.shape[1]) if repeat else one.size,
-                one.crops,
-                one.auxiliary,
-                None if ids is None else torch.from_numpy(ids).to(self.device, non_blocking=True),
-            )
-            for one, ids in zip(images, self._region_ids(images), strict=True)
-        ]
+        both = zip(images, self._region_ids(images), strict=True)
+        return [Picture.of(one, ids, self.device, at_network_size=repeat) for one, ids in both]
 
     @torch.no_grad()
     def labels(self, images: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, DenseModel
 
 
+_WHICH = {"images", "skip_existing", "watch"}
+"""Options that say which images are labelled, and not how."""
+
+
 def run_info(config: InferenceConfig, backbone: DenseModel, predictor: Predictor) -> RunInfo:
     """Options, weights, settings in force and versions, for `classes.json`.
 
     Beside a student, options that only mean something for a CLIP are None, and so are words that it did without.
     """
     model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
-    options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
+    options = {key: value for key, value in dataclasses.asdict(config).items() if key not in _WHICH}
     options |= {"method": config.method_name, "saliency": predictor.saliency_name}
     if isinstance(backbone, StudentModel):
         options |= dict.fromkeys(OF_A_CLIP)
@@ -97,7 +101,12 @@ def _near(strange: Sequence[str], taught: Iterable[str]) -> str:
 def choice_notes(config: InferenceConfig, classes: ClassList) -> Iterator[str]:
     """A sentence about what was chosen for the user beside the method."""
     name = config.saliency_name(classes.background is not None)
-    if name not in (config.saliency, NO_SALIENCY):
+    if name not in (config.saliency, NO_SALIENCY) and config.quality:
+        yield (
+            f"--quality {config.quality} takes --saliency {name}: words for ground, sky and the like lose to the "
+            "background; --saliency none leaves that out"
+        )
+    elif name not in (config.saliency, NO_SALIENCY):
         yield f"--method {config.method_name} takes --saliency {name}, the head beside the tower of {config.model}"
 
 

@@ -35,6 +35,13 @@ class ImageSource:
         return "standard input" if self.path is None else str(self.path)
 
 
+class MemorySource(ImageSource):
+    """An image that no file name belongs to; `relative` is what messages call it."""
+
+    def __str__(self) -> str:
+        return str(self.relative)
+
+
 @dataclass(frozen=True)
 class DecodedImage:
     """An image as 8-bit RGB, upright.
