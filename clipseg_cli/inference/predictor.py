@@ -98,13 +98,8 @@ class Predictor:
         self.saliency_name = config.saliency_name(classes.background is not None)
         if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
             saliency = None
-        self.guide, self.saliency, self.regions, self.recall, self.bank = (
-            guide,
-            saliency,
-            regions,
-            recall,
-            bank,
-        )
+        self.guide, self.saliency, self.regions = guide, saliency, regions
+        self.recall, self.bank = recall, bank
         self.saliency_maps = saliency_folder(config)
         self.reads_regions = method is not None and method.read_regions is not None
         require_background(config, classes)
