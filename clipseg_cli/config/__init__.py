@@ -41,4 +41,5 @@ from clipseg_cli.config.recipes import (
     Head,
     Recipe,
 )
+from clipseg_cli.config.review import ReviewConfig
 from clipseg_cli.config.training import AUTO, ExportConfig, Setting, TrainConfig
