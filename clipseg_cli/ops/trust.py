@@ -28,7 +28,7 @@ def foreground(labels: Labels, background: int | None, ignore: int) -> NDArray[n
         ignore: value of pixels without a label.
     """
     found = labels != ignore
-    return found if background is None else found & (labels != background)
+    return np.asarray(found if background is None else found & (labels != background))
 
 
 def foreground_confidence(

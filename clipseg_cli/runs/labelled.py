@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import Dataset
 
 CLASSES = "classes.json"
+NO_CONFIDENCE = "label PNGs do not hold how sure the model was: confidence is left out where it would stand"
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -130,9 +131,7 @@ def open_labels(
     own = {name: known[name] for name in files if name in known}
     notes = []
     if not sure:
-        notes.append(
-            "label PNGs do not hold how sure the model was: confidence is left out where it would stand"
-        )
+        notes.append(NO_CONFIDENCE)
     if len(own) < len(files) and (images or home is not None):
         where = images or "the data set of the run"
         notes.append(f"{len(files) - len(own):,} of {len(files):,} images were not found in {where}")
