@@ -77,16 +77,21 @@ def prepare_review(config: ReviewConfig) -> Review:
     if truth is None and manifest is not None:
         true = truth_of(dataset_of_run(manifest))
     records = {} if home is None else read_records(home, lambda record: True)
-    trust = Trust(labels, records, against, true, out, config.min_area, config.side)
+    shown = min(config.show, len(labels.files))
+    trust = Trust(labels, records, against, true, out, config.min_area, config.side_for(shown))
     trust.require_known()
     notes += [note for note in labels.notes if note != NO_CONFIDENCE]
     if not labels.has_confidence and against is None:
         notes.append(
-            "how sure the model was is known for whole images only: regions are not ordered. A run that is made with "
-            "--formats confidence keeps it for every pixel"
+            "how sure the model was is known for whole images only, so that regions are not ordered: the command that "
+            "made the run adds it for every pixel with --formats confidence"
         )
     elif not labels.has_confidence:
-        notes.append("no confidence is shown: a run that is made with --formats confidence keeps it")
+        notes.append("no confidence is shown: --formats confidence keeps it when images are labelled")
+    if shown < len(labels.files):
+        notes.append(
+            f"the page holds the {shown:,} least trusted of {len(labels.files):,} images; see --show"
+        )
     check_writable(out)
     return Review(config, trust, _head(config, home, manifest, trust), tuple(notes))
 
@@ -111,7 +116,7 @@ class Review:
         self.failures: dict[str, str] = {}
         self.written: tuple[Path, ...] = ()
         self._workers = config.workers
-        self._files = ReviewFiles(self.out, head, trust.labels.run.classes)
+        self._files = ReviewFiles(self.out, head, trust.labels.run.classes, config.show)
 
     def __iter__(self) -> Generator[Looked, None, None]:
         """In the order of names.

@@ -40,11 +40,23 @@ class ReviewConfig:
     )
     classes: str = again(ConvertConfig, "classes")
     min_area: int = again(ConvertConfig, "min_area")
-    side: int = option(
-        384,
-        "Longest side of the images in the page; 2,000 of them make a page of about 60 MB.",
+    show: int = option(
+        4000,
+        "Images in the page at most, the least trusted ones; the tables hold all.",
+        panel=OUTPUT,
+        metavar="N",
+        within=(1, 1_000_000),
+    )
+    side: int | None = option(
+        None,
+        "Longest side of the images in the page. Default: 640; 416 above 250 images, 288 above 1,000, so that it opens at "
+        "once.",
         panel=OUTPUT,
         metavar="PIXELS",
         within=(64, 2048),
     )
     workers: int = again(ConvertConfig, "workers")
+
+    def side_for(self, images: int) -> int:
+        """Longest side of the images in a page of so many."""
+        return self.side or (640 if images <= 250 else 416 if images <= 1000 else 288)

@@ -11,6 +11,7 @@ import hashlib
 import io
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,10 +169,11 @@ class ReviewFiles:
         out: their folder.
         head: what is said about the run as a whole.
         classes: of the run.
+        most: images that the page holds.
     """
 
-    def __init__(self, out: Path, head: Mapping[str, Any], classes: ClassList) -> None:
-        self.out, self._classes = out, classes
+    def __init__(self, out: Path, head: Mapping[str, Any], classes: ClassList, most: int) -> None:
+        self.out, self._classes, self._most = out, classes, most
         self._head = dict(head)
         self._digest = hashlib.sha256()
 
@@ -241,8 +243,9 @@ class ReviewFiles:
                 "classes": shown,
                 "background": self._classes.background,
                 "failures": dict(failures),
+                "images_in_all": len(self._rows),
             }
-            write_page(page, head, self._shown, self._payloads)
+            write_page(page, head, *(islice(spool, self._most) for spool in (self._shown, self._payloads)))
         self.close()
         return paths
 

@@ -115,6 +115,7 @@ function filter() {
   for (let i = 0; i < cards.length; i++) left += (cards[i].hidden = !isShown(i)) ? 0 : 1;
   $("summary").textContent =
     (left === images.length ? `${left} images` : `${left} of ${images.length} images`) +
+    (DATA.images_in_all > images.length ? `, the least trusted of ${DATA.images_in_all}` : "") +
     `, trust is ${DATA.order === "agreement" ? `agreement with ${DATA.against}` : "the confidence of the foreground"}`;
 }
 
