@@ -49,8 +49,8 @@ class ReviewConfig:
     )
     side: int | None = option(
         None,
-        "Longest side of the images in the page. Default: 640; 416 above 250 images, 288 above 1,000, so that it opens at "
-        "once.",
+        "Longest side of the images in the page. Default: 640; 416 above 250 images, 288 above 1,000, so that it opens "
+        "at once.",
         panel=OUTPUT,
         metavar="PIXELS",
         within=(64, 2048),
