@@ -32,8 +32,8 @@ function unpack(text, count) {
   return values;
 }
 
-// Class colours with darker edges; pixels without a label are striped, those of unknown classes checked.
-// `wanted` says which pixels are painted.
+// Class colours, full at the edges; pixels without a label are striped, those of unknown classes checked. `wanted` says
+// which pixels are painted: the background only where it is wrong, checked as well.
 function paintLabels(canvas, ids, [width, height], colors, background, wanted) {
   canvas.width = width;
   canvas.height = height;
@@ -42,9 +42,9 @@ function paintLabels(canvas, ids, [width, height], colors, background, wanted) {
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const id = ids[i];
-      if (id === background || !wanted(id, i)) continue;
+      if (!wanted(id, i)) continue;
       let color = colors[id], alpha = 190;
-      if (id >= classes) {
+      if (id >= classes || id === background) {
         const on = id === classes ? (x + y) % 8 < 4 : ((x >> 2) + (y >> 2)) % 2;
         color = on ? [255, 255, 255] : [40, 40, 40];
         alpha = 140;
@@ -100,11 +100,12 @@ function edges(map, [width, height], own) {
 }
 
 // Outlines of the least trusted regions, numbered as in the table beside the image.
-function outline(text, size, count) {
+function outline(text, size, regions, only) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${size[0]} ${size[1]}`);
   const map = unpack(text, size[0] * size[1]);
-  for (let own = 1; own <= count; own++) {
+  for (let own = 1; own <= regions.length; own++) {
+    if (only >= 0 && regions[own - 1].class_id !== only) continue;
     const path = edges(map, size, own), first = map.indexOf(own);
     if (first < 0) continue;
     const group = svg.appendChild(document.createElementNS(SVG, "g"));

@@ -22,10 +22,12 @@ function payload(i) {
   return block && (block.nextSibling || document.readyState !== "loading") ? JSON.parse(block.textContent) : null;
 }
 
+const chosen = (id) => id !== BACKGROUND && (view.only < 0 || id === view.only);
+
 // Which pixels are painted: those of one class, or those that differ from the maps beside.
 function wantedOf(drawn, ids) {
   const { only } = view, beside = drawn.other || drawn.truth;
-  if (!document.body.classList.contains("differences") || !beside) return only < 0 ? () => true : (id) => id === only;
+  if (!document.body.classList.contains("differences") || !beside) return chosen;
   const other = unpack(beside, ids.length), none = COLORS.length;
   return (id, i) => other[i] !== ids[i] && other[i] !== none && (only < 0 || id === only || other[i] === only);
 }
@@ -34,13 +36,13 @@ function layers(drawn, regions, text = drawn.labels) {
   const [width, height] = drawn.size, ids = unpack(text, width * height);
   const photo = make("img", { src: `data:image/jpeg;base64,${drawn.photo}`, alt: "", decoding: "async" });
   const labels = make("canvas", { className: "labels" });
-  paintLabels(labels, ids, drawn.size, COLORS, BACKGROUND, text === drawn.labels ? wantedOf(drawn, ids) : (id) => view.only < 0 || id === view.only);
+  paintLabels(labels, ids, drawn.size, COLORS, BACKGROUND, text === drawn.labels ? wantedOf(drawn, ids) : chosen);
   const found = [photo, labels];
   if (text === drawn.labels && drawn.levels) {
     found.push(make("canvas", { className: "levels" }));
     paintLevels(found[2], drawn.levels, drawn.cells);
   }
-  if (text === drawn.labels && drawn.outlines) found.push(outline(drawn.outlines, drawn.size, regions.length));
+  if (text === drawn.labels && drawn.outlines) found.push(outline(drawn.outlines, drawn.size, regions, view.only));
   return found;
 }
 

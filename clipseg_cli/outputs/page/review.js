@@ -142,7 +142,9 @@ function start() {
   $("failures").firstChild.textContent = `${failures.length} images are missing`;
   $("failures").lastChild.append(...failures.map(([name, why]) => make("li", { textContent: `${name}: ${why}` })));
   document.querySelector("[data-layer=levels]").hidden = !DATA.has_levels;
-  document.querySelector("[data-layer=differences]").hidden = !DATA.has_beside;
+  const differences = document.querySelector("[data-layer=differences]");
+  differences.hidden = !DATA.has_beside;
+  differences.title = `Only what differs from ${DATA.against ? `the labels of ${DATA.against}` : "the ground truth"}; checked: background that should be something else`;
   document.querySelector("[data-layer=outlines]").hidden = !DATA.regions_ordered;
   document.body.classList.add("labels", "outlines");
   for (const button of document.querySelectorAll("[data-layer]")) button.onclick = () => toggle(button.dataset.layer);
