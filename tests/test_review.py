@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
+import shlex
+import tracemalloc
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from review_runs import NAMES, Page, blocks, class_list, confidences, make_run, unpacked
 
+from clipseg_cli.config import SegmentConfig
 from clipseg_cli.ops.components import find_regions
 from clipseg_cli.ops.trust import accuracy, agreement, foreground_confidence
+from clipseg_cli.outputs import json_safe
 from clipseg_cli.outputs._raster import levels_text, nearest, runs_text, shrunk
+from clipseg_cli.outputs._review import Entry, ReviewFiles
 from clipseg_cli.outputs._spool import SortedSpool
+from clipseg_cli.runs.command import command_of_folder
+from clipseg_cli.runs.trust import Trust
+from clipseg_cli.types import RunInfo
 
 MAPS = {name: blocks(seed) for seed, name in enumerate(("one", "sub folder/zwei 猫", "three", "four"))}
 FILES = ("review.csv", "review_regions.csv", "review.json", "review.html")
@@ -352,3 +362,75 @@ def test_pieces_come_in_the_order_of_their_keys(tmp_path):
     assert list(spool)[:2] == [b"negative", b"first"]  # again from the beginning
     spool.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_after_ctrl_c_nothing_is_there(cli, run, monkeypatch):
+    folder, photos = run
+    entry, calls = Trust.entry, []
+
+    def stopped(self, name):
+        calls.append(name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return entry(self, name)
+
+    monkeypatch.setattr(Trust, "entry", stopped)
+    done = cli("review", folder, "--images", photos)
+    assert done.code == 130 and "interrupted" in done.err
+    assert not list(folder.glob("review*")) and not list(folder.glob(".*"))
+
+
+def test_memory_holds_no_images(tmp_path):
+    head = dict.fromkeys(("title", "run", "command", "made_by", "order", "against"), "x")
+    files = ReviewFiles(tmp_path, head, class_list(), most=400)
+    tracemalloc.start()
+    try:
+        files.begin()
+        for i in range(400):
+            payload = b'"%s"' % (b"%05d" % i * 10_000)
+            region = (0.5, 1, b"x,1\n")
+            files.add(Entry(0.5, b"x,1\n", b'{"image":"x"}', b'{"name":"x"}', payload, (region,)))
+        files.end({})
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "review.html").stat().st_size > 400 * 50_000
+
+
+def test_more_classes_than_a_byte_holds(cli, tmp_path):
+    names = [f"class {i}" for i in range(300)]
+    labels = np.arange(48 * 64).reshape(48, 64) // 11
+    folder, photos = make_run(tmp_path, {"x": labels.astype(np.uint16)}, classes=class_list(names, None))
+    assert cli("review", folder, "--images", photos).code == 0
+    page = page_of(folder)
+    assert np.array_equal(unpacked(page.payloads[0]["labels"], labels.shape), labels)
+    assert len(page.data["classes"]) == 300 and page.data["background"] is None
+
+
+def test_the_command_says_what_was_chosen_and_nothing_else():
+    config = SegmentConfig(
+        classes="cat|kitty,dog",
+        model="emoji",
+        background="none",
+        method="naclip",
+        prompt_denoising=0.25,
+        pamr=2,
+        hyperparameters=("pamr.dilations=8,16", "naclip.std=3"),
+        presence="freecp",
+        out=Path("my labels"),
+        images=("photos",),
+        heatmaps=True,
+        device="cpu",
+    )
+    recorded = dataclasses.asdict(config) | {"saliency": config.saliency_name(False)}
+    recorded.pop("images")
+    info = RunInfo(class_list(("cat", "dog"), None), json_safe(recorded), {})
+    words = shlex.split(command_of_folder(info, "photos"))
+    assert words[:3] == ["clipseg", "segment", "photos"]
+    given = "--classes cat|kitty,dog --model emoji --background none --method naclip --prompt-denoising 0.25"
+    given += " --presence freecp --pamr 2 --set pamr.dilations=8,16 --set naclip.std=3 --heatmaps"
+    assert sorted(words[3:]) == sorted([*given.split(" "), "--out", "my labels"])
+    assert command_of_folder(RunInfo(class_list(), {}, {}), "photos") == ""
+    plain = dataclasses.asdict(SegmentConfig(classes="cat", model="emoji", method="vanilla", saliency="none"))
+    line = command_of_folder(RunInfo(class_list(), json_safe(plain), {}), "")
+    assert line == "clipseg segment IMAGES --classes cat --model emoji"

@@ -219,6 +219,10 @@ def test_marked_by_keys_saved_and_remembered(page, made):
         "return [...document.querySelectorAll('.card')].map((c) => [c.dataset.name, c.dataset.mark ?? null])"
     )
     assert dict(page.execute_script(marked)) == {**dict.fromkeys(order), **expected}
+    page.execute_script("localStorage.clear(); marks.clear(); showMarks()")
+    page.find_element("id", "file").send_keys(str(path))
+    until(page, "marks.size === 3")
+    assert dict(page.execute_script(marked)) == {**dict.fromkeys(order), **expected}
 
 
 @pytest.fixture(scope="module")
