@@ -15,7 +15,18 @@ import typer
 from typer.core import TyperGroup
 
 from clipseg_cli import __version__
-from clipseg_cli.cli import convert, evaluate, export, index, models, pseudolabel, segment, serve, train
+from clipseg_cli.cli import (
+    convert,
+    evaluate,
+    export,
+    index,
+    models,
+    pseudolabel,
+    review,
+    segment,
+    serve,
+    train,
+)
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
 from clipseg_cli.cli.options import OptionalValues
 from clipseg_cli.errors import ClipsegError, is_out_of_memory
@@ -109,6 +120,7 @@ for _name, _command, _examples in (
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
     ("export", export.export, export.EXAMPLES),
     ("convert", convert.convert, convert.EXAMPLES),
+    ("review", review.review, review.EXAMPLES),
     ("serve", serve.serve, serve.EXAMPLES),
     ("models", models.models, models.EXAMPLES),
 ):
