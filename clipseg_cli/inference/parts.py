@@ -112,7 +112,7 @@ class Part(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """What came out for an image, and what its class maps can be made from."""
+    """What came out for an image, and what its class maps can be made from if they were asked for."""
 
     decision: Decision
-    class_maps: ClassMaps
+    class_maps: ClassMaps | None

@@ -159,8 +159,9 @@ class Predictor:
             class_scores: hand out maps of single classes; None: as this predictor was made.
         """
         wanted = self.class_scores if class_scores is None else class_scores
-        for one, labelled in zip(images, self._labelled(self.pictures(images)), strict=True):
-            yield self._segmentation(one, labelled, class_scores=wanted)
+        found = self._labelled(self.pictures(images), class_scores=wanted)
+        for one, labelled in zip(images, found, strict=True):
+            yield self._segmentation(one, labelled)
 
     def pictures(self, images: Sequence[Prepared]) -> list[Picture]:
         """Some images where the network is, with their regions."""
@@ -188,7 +189,7 @@ class Predictor:
         for labelled in self._labelled(pictures):
             yield labelled.decision.labels
 
-    def _labelled(self, pictures: Sequence[Picture]) -> Iterator[Labelled]:
+    def _labelled(self, pictures: Sequence[Picture], *, class_scores: bool = False) -> Iterator[Labelled]:
         """The loop: tiles through the network, merged and refined step by step, decided."""
         before, after = self.steps.around_merging(self.tiling.refines_windows)
         regions = self.reads_regions
@@ -205,8 +206,11 @@ class Predictor:
             merged = self.tiling.merge(maps, picture.windows, [part.overhang for part in own], size)
             for step in after:
                 merged = step(merged, context)
-            decision = decide(merged, context, self.settings.background_threshold)
-            class_maps = ClassMaps(merged, context, decision.reduced)
+            threshold = self.settings.background_threshold
+            decision = decide(merged, context, threshold, totals=class_scores)
+            class_maps = None
+            if decision.log_total is not None:
+                class_maps = ClassMaps(merged, context, decision.log_total)
             for step in self.steps.labels:
                 labels, confidence = step.relabel(decision.labels, decision.confidence, context)
                 decision = decision._replace(labels=labels, confidence=confidence)
@@ -293,11 +297,12 @@ class Predictor:
             bank=self.bank,
         )
 
-    def _segmentation(self, one: Prepared, labelled: Labelled, *, class_scores: bool) -> Segmentation:
+    def _segmentation(self, one: Prepared, labelled: Labelled) -> Segmentation:
         """The label map of an image at its own size, on the CPU."""
         size, make = one.size, labelled.class_maps
 
         def map_of(class_id: int) -> NDArray[np.float32]:
+            assert make is not None
             with torch.inference_mode():
                 return resize_nearest(make(class_id).cpu().numpy(), size)
 
@@ -307,7 +312,7 @@ class Predictor:
             scores=resize_nearest(confidence.cpu().numpy(), size),
             classes=self.classes,
             image=one.image,
-            class_scores=map_of if class_scores else None,
+            class_scores=None if make is None else map_of,
         )
 
     def describe(self) -> dict[str, object]:
