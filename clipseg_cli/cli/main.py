@@ -15,7 +15,17 @@ import typer
 from typer.core import TyperGroup
 
 from clipseg_cli import __version__
-from clipseg_cli.cli import convert, evaluate, export, index, models, pseudolabel, segment, train
+from clipseg_cli.cli import (
+    convert,
+    evaluate,
+    export,
+    import_labels,
+    index,
+    models,
+    pseudolabel,
+    segment,
+    train,
+)
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
 from clipseg_cli.cli.options import OptionalValues
 from clipseg_cli.errors import ClipsegError, is_out_of_memory
@@ -109,6 +119,7 @@ for _name, _command, _examples in (
     ("eval", evaluate.evaluate, evaluate.EXAMPLES),
     ("export", export.export, export.EXAMPLES),
     ("convert", convert.convert, convert.EXAMPLES),
+    ("import", import_labels.import_labels, import_labels.EXAMPLES),
     ("models", models.models, models.EXAMPLES),
 ):
     app.command(_name, cls=OptionalValues, help=_paragraphs(_command.__doc__ or ""), epilog=_examples)(

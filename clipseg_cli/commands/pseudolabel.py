@@ -30,8 +30,8 @@ from clipseg_cli.runs.folder import (
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.manifest import Manifest, read_manifest
 from clipseg_cli.runs.provenance import choice_notes, model_notes
-from clipseg_cli.runs.records import ImageRecord, ProgressFile
-from clipseg_cli.runs.state import RunState, fingerprint
+from clipseg_cli.runs.records import ImageRecord, ProgressFile, fingerprint
+from clipseg_cli.runs.state import RunState
 from clipseg_cli.runs.summary import Summary, finish_run, label_path
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
