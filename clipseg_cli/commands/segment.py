@@ -6,12 +6,15 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.data.images import read_image
+from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, ImageError, OutputError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
@@ -27,9 +30,12 @@ from clipseg_cli.outputs import (
     refuse_strangers,
     write_run_info,
 )
+from clipseg_cli.runs.human import human_labels
+from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.provenance import notes, run_info
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable, settle, sweep_leftovers
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -78,7 +84,7 @@ def prepare_segmentation(
     )
     if not sources:
         raise nothing_left(failures)
-    out, more = config.out, list[str]()
+    out, more, human = config.out, list[str](), frozenset[str]()
     if any(source.path for source in sources):
         if out == SegmentConfig.out:  # the default belongs to nobody: another list of words gets its own
             out = folder_for(out, classes)
@@ -87,13 +93,20 @@ def prepare_segmentation(
         check_class_list(out, classes)
         check_writable(out)
         _check_targets(sources, out, names)
+        complete_changes(out)
+        human = frozenset(human_labels(out)) & {str(source.relative) for source in sources}
+        if human:
+            stay = "label was" if len(human) == 1 else "labels were"
+            more.append(
+                f"{len(human)} {stay} corrected or checked by hand, and kept: {listed(sorted(human), 3)}"
+            )
     backbone, predictor = plan.load(
         classes, class_scores=any(FORMATS.get(name).class_scores for name in names)
     )
     info = run_info(config, backbone, predictor)
     outputs = Outputs(names, info, out, plan.chosen.hyperparameters)
     said = (*more, *notes(config, backbone, predictor.classes))
-    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said)
+    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said, human)
 
 
 def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan, ClassList]:
@@ -125,6 +138,7 @@ class SegmentRun:
         outputs: the formats that are written.
         out: where the files go.
         notes: what a user should be told once.
+        human: names of images whose labels a human answers for: they stay, and the other formats are made of them.
         total: number of inputs.
         device: where it computes, for people.
         model: architecture and weights, for people.
@@ -141,6 +155,7 @@ class SegmentRun:
     outputs: Outputs
     out: Path
     notes: tuple[str, ...]
+    human: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.total = len(self.sources) + len(self.failures)
@@ -175,15 +190,33 @@ class SegmentRun:
         return self.predictor.prepare(read_image(source, max_megapixels=self.config.max_megapixels))
 
     def _write(self, source: ImageSource, result: Segmentation) -> ImageResult:
-        if self.config.min_area:
-            result = dataclasses.replace(result, labels=absorb_small(result.labels, self.config.min_area))
-        written = {} if source.path is None else self.outputs.write(result, self.out / source.relative)
+        stem = self.out / source.relative
+        if str(source.relative) in self.human:
+            result = _by_hand(result, stem.with_name(f"{stem.name}.png"))
+            written = self.outputs.write(result, stem, without="labels")
+        else:
+            if self.config.min_area:
+                result = dataclasses.replace(result, labels=absorb_small(result.labels, self.config.min_area))
+            written = {} if source.path is None else self.outputs.write(result, stem)
         result.shares()  # counted here, beside the model, and kept
         self.finished.append(str(source))
         return ImageResult(str(source), result, written)
 
     def _failed(self, source: ImageSource, error: ClipsegError) -> ImageResult:
         return ImageResult(str(source), error=error)
+
+
+def _by_hand(result: Segmentation, path: Path) -> Segmentation:
+    """The result with the labels of a human, who is sure of them.
+
+    Raises:
+        DatasetError: the image has another size by now.
+    """
+    height, width = result.labels.shape
+    values: Any = read_values(path, size=(height, width), source=str(result.image.source))
+    return dataclasses.replace(
+        result, labels=values.astype(result.labels.dtype), scores=np.ones((height, width), np.float32)
+    )
 
 
 def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) -> None:

@@ -23,6 +23,8 @@ from clipseg_cli.outputs.confidence import ONE
 from clipseg_cli.outputs.labels import ENDING, facts_in
 from clipseg_cli.outputs.yolo_seg import FILE as YOLO_FILE
 from clipseg_cli.outputs.yolo_seg import FOLDER as YOLO
+from clipseg_cli.runs.human import home_of
+from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.manifest import FILE as MANIFEST
 from clipseg_cli.runs.manifest import read_manifest
 from clipseg_cli.runs.summary import LABELS
@@ -104,6 +106,7 @@ def open_labels(text: str, *, classes: str = "", images: str = "") -> LabelFolde
     folder = Path(text)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder", hint="name a run, or a folder of label PNGs")
+    complete_changes(home_of(folder))
     home = folder if (folder / MANIFEST).is_file() else folder.parent
     is_run = (home / MANIFEST).is_file() and (home / LABELS).is_dir() and folder in (home, home / LABELS)
     inside = home / LABELS if is_run else folder

@@ -10,7 +10,7 @@ import numpy as np
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.labels import is_decodable, read_values
 from clipseg_cli.errors import DatasetError, RunError
-from clipseg_cli.runs.human import human_labels
+from clipseg_cli.runs.human import HumanRecord, human_labels
 from clipseg_cli.runs.records import ImageRecord, fingerprint, read_records
 from clipseg_cli.runs.summary import path_of
 
@@ -79,7 +79,7 @@ class RunState:
     Attributes:
         written: images whose labels this process has written.
         corrected: image -> record, of labels that somebody has corrected or checked since; they are never written over.
-        human: those of them that were imported.
+        human: the records of those of them that were imported.
         source_bytes: image -> size of its file; 0 where it cannot be told.
     """
 
@@ -88,7 +88,7 @@ class RunState:
         self.written: list[str] = []
         self.source_bytes = {s.source.name: _bytes(s) for s in dataset.samples}
         self.corrected: dict[str, ImageRecord] = {}
-        self.human: frozenset[str] = frozenset()
+        self.human: dict[str, HumanRecord] = {}
         self._replaced: list[str] = []
 
     def records(self) -> dict[str, ImageRecord]:
@@ -109,7 +109,7 @@ class RunState:
 
         found = read_records(self.folder, is_there)
         self.corrected = {name: record for name, record in found.items() if states.get(name) == "changed"}
-        self.human = frozenset(self.corrected.keys() & human.keys())
+        self.human = {name: record for name, record in human.items() if name in self.corrected}
         return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
 
     def finished(self) -> set[str]:
