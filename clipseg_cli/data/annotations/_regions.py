@@ -94,7 +94,7 @@ class Canvas:
         if clash.any() and not self._options.on_top:
             other = classes[int(under[clash][0])]
             raise AnnotationError(
-                f"{int(clash.sum()):,} pixels are both {other} and {classes[class_id]} ({name})",
+                f"{int(clash.sum()):,} pixels are both {other} and {classes[class_id]}",
                 hint="--on-top lets later regions lie on earlier ones",
             )
         under[mask] = class_id

@@ -39,7 +39,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Annotation]:
     home = next((p for p in path.absolute().parents if (p / FILE).is_file()), path.parent) if one else path
     home = home.parent if home.is_file() else home
     if not (home / FILE).is_file():
-        raise AnnotationError(f"{home} has no {FILE}, which says what the numbers of the classes mean")
+        raise AnnotationError(f"{path} lies below no {FILE}, which says what the numbers of the classes mean")
     numbers = _numbers(home / FILE)
     files = [path.absolute()] if one else sorted(home.rglob("*.txt"))
     named = [(file, name) for file in files if (name := _image(file.relative_to(home)))]
