@@ -290,6 +290,7 @@ def test_train_weighs_keeps_and_holds_out(corrected_run, teach):
 
 def test_a_run_without_human_labels_trains_as_before(label_run, teach):
     first = teach(labels=str(label_run), human_weight=1.0)
+    assert any("--human-weight 1 does nothing" in note for note in first.run.notes)
     assert "human" not in first.run.identity["labels"]
     assert first.equals(teach(labels=str(label_run), human_weight=50.0))
 

@@ -246,6 +246,26 @@ def test_cut_off_anywhere_it_is_old_or_new(at, undo, run, good, cli, monkeypatch
     assert not list(run.rglob("*.part"))
 
 
+def test_whoever_reads_next_brings_it_to_its_end(run, good, cli, monkeypatch, tmp_path):
+    moved = []
+
+    def dying(path, data):
+        if ".human" not in str(path):
+            moved.append(path)
+        if len(moved) == 3:
+            raise Cut
+        return write_bytes(path, data)
+
+    write_bytes = human_changes.write_bytes
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(human_changes, "write_bytes", dying)
+        cli("import", run, good)
+    assert cli("convert", run, "-f", "npz", "-o", tmp_path / "npz").code == 0
+    for name, labels in by_name(corrections()).items():
+        with np.load(tmp_path / "npz" / f"{name}.npz") as data:
+            assert np.array_equal(data["labels"], labels), name
+
+
 def test_killed_it_is_old_or_new(run, good, process_env):
     """A real process, killed at the first label that it moves."""
     code = (

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clipseg_cli.config import TrainConfig
 from clipseg_cli.data.datasets import own_label_ids
 from clipseg_cli.errors import RunError
 from clipseg_cli.runs.human import human_labels
@@ -36,6 +37,8 @@ class HumanHand:
         if own := len(self.learnt):
             are = "label is" if own == 1 else "labels are"
             yield f"{own} {are} by human hand: they hold whatever the student says, and count {weight:g} times"
+        elif weight != TrainConfig.human_weight:
+            yield f"--human-weight {weight:g} does nothing: no label to learn from is by human hand"
         if held := len(self.held_out):
             yield f"{held} {'image is' if held == 1 else 'images are'} held out of training"
 
