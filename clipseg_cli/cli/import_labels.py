@@ -101,12 +101,9 @@ def import_labels(
                 ],
             }
         )
-    console.table(
-        "",
-        ("image", "", "pixels changed"),
-        [(r.image, r.outcome, f"{r.changed:,}") for r in done if r.outcome != "unchanged"],
-        left=(0, 1),
-    )
+    rows = [(r.image, r.outcome, f"{r.changed:,}") for r in done if r.outcome != "unchanged"]
+    if rows:
+        console.table("", ("image", "", "pixels changed"), rows, left=(0, 1))
     left = sum(result.outcome == "left out" for result in done)
     if left:
         console.say(
