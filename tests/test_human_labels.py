@@ -166,7 +166,7 @@ def test_eval_scores_the_machine_by_humans(cli, scored, tmp_path):
     assert json.loads(cli("eval", run, "--json").out) == document
     done = cli("eval", run)
     assert "95 % interval" in done.out and "3 images" in done.err and "3 of them held out" in done.err
-    assert f"{100 * miou:.1f}" in done.out and "are few" in done.err
+    assert f"{100 * miou:.1f}" in done.out and "3 images are little to go by" in done.err
     # Corrected once more, the machine's are still those that the machine made.
     better = {**truths, "a": other(truths["a"])}
     assert cli("import", run, *plain(tmp_path / "mine", a=better["a"])).code == 0

@@ -197,6 +197,18 @@ def test_damaged_marks_are_no_marks_to_guess(cli, run, good):
     assert done.code == 1 and "human.jsonl:5 is damaged" in done.err
 
 
+def test_a_human_is_sure(cli, run, good, tmp_path):
+    write("confidence", samples(), run)
+    assert cli("import", run, good).code == 0
+    assert cli("convert", run, "-f", "npz", "-o", tmp_path / "npz").code == 0
+    with np.load(tmp_path / "npz" / "one.npz") as data:
+        assert (data["confidence"] == 1).all()
+    assert cli("import", run, "--undo").code == 0
+    assert cli("convert", run, "-f", "npz", "-o", tmp_path / "npz").code == 0
+    with np.load(tmp_path / "npz" / "one.npz") as data:
+        assert (data["confidence"] < 1).any()
+
+
 # Cut off in the middle.
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipseg_cli.commands.watch import check_watched
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.data.images import read_image
 from clipseg_cli.data.labels import read_values
-from clipseg_cli.errors import ClipsegError, ImageError, OutputError
+from clipseg_cli.errors import ClipsegError, ImageError, OutputError, UsageError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
@@ -28,6 +29,7 @@ from clipseg_cli.outputs import (
     folder_for,
     format_names,
     refuse_strangers,
+    shown_name,
     write_run_info,
 )
 from clipseg_cli.runs.human import human_labels
@@ -82,7 +84,9 @@ def prepare_segmentation(
     sources, failures = found or find_images(
         config.images, exclude=result_folders(config.out), full_names=config.full_names
     )
-    if not sources:
+    if config.watch:
+        failures = check_watched(config.images, failures)
+    elif not sources:
         raise nothing_left(failures)
     out, more, human = config.out, list[str](), frozenset[str]()
     if any(source.path for source in sources):
@@ -93,20 +97,23 @@ def prepare_segmentation(
         check_class_list(out, classes)
         check_writable(out)
         _check_targets(sources, out, names)
-        complete_changes(out)
-        human = frozenset(human_labels(out)) & {str(source.relative) for source in sources}
-        if human:
-            stay = "label was" if len(human) == 1 else "labels were"
-            more.append(
-                f"{len(human)} {stay} corrected or checked by hand, and kept: {listed(sorted(human), 3)}"
-            )
+        human = _kept(out)
+    before = len(sources)
+    if config.skip_existing or config.watch:
+        sources = unfinished(sources, out, names)
+    if own := sorted(human & {str(source.relative) for source in sources}):
+        were = "label was" if len(own) == 1 else "labels were"
+        more.append(f"{len(own)} {were} corrected or checked by hand, and kept: {listed(own, 3)}")
     backbone, predictor = plan.load(
         classes, class_scores=any(FORMATS.get(name).class_scores for name in names)
     )
     info = run_info(config, backbone, predictor)
     outputs = Outputs(names, info, out, plan.chosen.hyperparameters)
     said = (*more, *notes(config, backbone, predictor.classes))
-    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said, human)
+    skipped = before - len(sources)
+    return SegmentRun(
+        config, backbone, predictor, sources, failures, info, outputs, out, said, skipped, human
+    )
 
 
 def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan, ClassList]:
@@ -138,6 +145,7 @@ class SegmentRun:
         outputs: the formats that are written.
         out: where the files go.
         notes: what a user should be told once.
+        skipped: images that were labelled before.
         human: names of images whose labels a human answers for: they stay, and the other formats are made of them.
         total: number of inputs.
         device: where it computes, for people.
@@ -155,6 +163,7 @@ class SegmentRun:
     outputs: Outputs
     out: Path
     notes: tuple[str, ...]
+    skipped: int = 0
     human: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -163,6 +172,16 @@ class SegmentRun:
         self.model = f"{self.backbone.name} / {self.backbone.pretrained}"
         self.classes: ClassList = self.predictor.classes
         self.finished: list[str] = []
+
+    def of(self, sources: Sequence[ImageSource], failures: Sequence[ImageError]) -> SegmentRun:
+        """The same run over other images.
+
+        Raises:
+            OutputError: a result would take the name of an image, or of somebody else's file.
+        """
+        _check_targets(sources, self.out, format_names(self.config.format_texts))
+        human = _kept(self.out)  # somebody may have corrected some meanwhile
+        return dataclasses.replace(self, sources=sources, failures=failures, skipped=0, human=human)
 
     def __iter__(self) -> Generator[ImageResult, None, None]:
         """Results in input order; those that were not found come first.
@@ -206,6 +225,12 @@ class SegmentRun:
         return ImageResult(str(source), error=error)
 
 
+def _kept(out: Path) -> frozenset[str]:
+    """The names of images in a folder whose labels a human answers for."""
+    complete_changes(out)
+    return frozenset(human_labels(out))
+
+
 def _by_hand(result: Segmentation, path: Path) -> Segmentation:
     """The result with the labels of a human, who is sure of them.
 
@@ -237,6 +262,34 @@ def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[st
                 )
             if target.suffix and os.path.lexists(target):
                 refuse_strangers(target)
+
+
+def unfinished(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) -> list[ImageSource]:
+    """The images that lack a file of a format, or have changed since it was written.
+
+    Files are written whole or not at all, so that one that is there is complete.
+
+    Raises:
+        UsageError: a format is one file about all images, of which nothing says whether an image is in it.
+    """
+    endings = {name: FORMATS.get(name).ending for name in names}
+    if whole := [shown_name(name) for name, ending in endings.items() if not ending]:
+        raise UsageError(
+            f"--formats {','.join(whole)} is one file about all images, and each image's own files say what is done",
+            hint=f"leave it out, and make it of the finished labels: clipseg convert {out}",
+        )
+
+    def is_finished(source: ImageSource) -> bool:
+        if source.path is None:
+            return False
+        stem = out / source.relative
+        try:
+            oldest = min(stem.with_name(stem.name + e).stat().st_mtime for e in endings.values())
+            return oldest >= source.path.stat().st_mtime
+        except OSError:
+            return False
+
+    return [source for source in sources if not is_finished(source)]
 
 
 def _real(path: Path) -> Path:

@@ -134,7 +134,6 @@ def _doubts(images: list[HumanRecord]) -> list[str]:
             "(--checked, or a review page), or correct images drawn at random"
         )
     if len(images) < 10:
-        doubts.append(
-            f"{len(images)} images are few: with more the interval becomes narrow, and can be relied on"
-        )
+        few = "1 image is" if len(images) == 1 else f"{len(images)} images are"
+        doubts.append(f"{few} little to go by: an interval needs some tens to be relied on")
     return doubts

@@ -50,6 +50,7 @@ class TrainingTask:
         validation: images with ground truth to score the student on; None without any.
         notes: what a user should be told once.
         human: those of the images whose labels a human answers for -> fingerprint of the label.
+        learns_background: an embedding of it is learnt in place of its words.
     """
 
     config: TrainConfig
@@ -64,11 +65,13 @@ class TrainingTask:
     validation: Dataset | None
     notes: tuple[str, ...]
     human: Mapping[str, str] = field(default_factory=dict)
+    learns_background: bool = True
 
     @property
     def classes(self) -> ClassList:
-        """Of the student: one word for the background, which it learns."""
-        return self.dataset.classes.with_background_word(PLAIN_BACKGROUND)
+        """Of the student: one word for a background that it learns, else all words of it."""
+        classes = self.dataset.classes
+        return classes.with_background_word(PLAIN_BACKGROUND) if self.learns_background else classes
 
 
 def open_task(config: TrainConfig) -> TrainingTask:
