@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_three_hundred_classes(name, cli, tmp_path):
     done = cli("import", run, *files_of(name, written, tmp_path / "out"))
     assert done.code == 0, done.err
     assert (maps(run)["a/b"] != after.labels).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"), [("cvat", "annotations.xml"), ("coco", "annotations/instances_default.json")]
+)
+def test_archives_as_cvat_exports_them(name, inside, cli, tmp_path):
+    run = labelled(tmp_path / "run")
+    (path,) = write(name, corrections(), tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
+        archive.writestr(inside, path.read_bytes())
+        archive.writestr("images/one.jpg", b"")
+    done = cli("import", run, tmp_path / "task.zip", "--json")
+    assert done.code == 0, done.err
+    assert {row["format"] for row in json.loads(done.out)["images"]} == {name}
+    assert all(np.array_equal(maps(run)[n], labels) for n, labels in by_name(corrections()).items())
 
 
 def test_the_format_is_seen(tmp_path):

@@ -7,7 +7,7 @@ import getpass
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class LabelImport:
         self.held_out = 0
         self._config, self._chosen, self._change = config, chosen, change
         self._names = ImageNames(labels.files)
-        self._options = ReadOptions(labels.run.classes, config.on_top, labels.folder.resolve().name)
+        self._options = ReadOptions(labels.run.classes, config.on_top, home_of(labels.folder).resolve().name)
         self._taken: dict[PurePosixPath, str] = {}
         self._records: dict[str, HumanRecord] = {}
         self._when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -246,5 +246,5 @@ def _user() -> str:
 
 def summary_of(images: list[ImportedImage]) -> str:
     """As in "3 corrected, 1 checked, 2 unchanged"."""
-    counts = [(outcome, sum(i.outcome == outcome for i in images)) for outcome in Outcome.__args__]  # type: ignore[attr-defined]
+    counts = [(outcome, sum(i.outcome == outcome for i in images)) for outcome in get_args(Outcome)]
     return listed((f"{count:,} {outcome}" for outcome, count in counts if count), 4) or "nothing"

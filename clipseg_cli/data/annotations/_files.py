@@ -116,6 +116,19 @@ def open_archive(path: Path) -> Iterator[Archive]:
         yield Archive(path, archive)
 
 
+def read_member(path: Path, endings: tuple[str, ...]) -> bytes:
+    """The one member of an archive whose name has one of these endings, as exports of CVAT hold their annotations.
+
+    Raises:
+        AnnotationError: there is none, or several.
+    """
+    with open_archive(path) as archive:
+        found = [name for name in archive.names if name.endswith(endings)]
+        if len(found) != 1:
+            raise AnnotationError(f"{path} holds {len(found)} files {' or '.join(endings)}, not one")
+        return archive.read(found[0])
+
+
 def _leads_out(name: str) -> bool:
     parts = PurePosixPath(name.replace("\\", "/"))
     return parts.is_absolute() or ".." in parts.parts or (len(name) > 1 and name[1] == ":")

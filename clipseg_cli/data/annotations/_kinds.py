@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REVIEW = "clipseg-review"
+CVAT_FILE = "annotations.xml"
+"""In an archive that CVAT exports."""
 
 
 def json_kind(path: Path) -> str:
-    """coco, labelme, label-studio or review; "" for anything else, and for what is no JSON."""
+    """One of coco, labelme, label-studio or review; "" for anything else, and for what is no JSON."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return ""
     stat = path.stat()
@@ -48,7 +50,7 @@ def _kind_of(data: Any) -> str:
 
 
 def zip_kind(path: Path) -> str:
-    """Voc or coco-panoptic; "" for anything else, and for what is no zip."""
+    """One of voc, coco-panoptic, cvat and coco; "" for anything else, and for what is no zip."""
     if path.suffix.lower() != ".zip" or not path.is_file():
         return ""
     try:
@@ -58,7 +60,11 @@ def zip_kind(path: Path) -> str:
         return ""
     if any(name.rpartition("/")[2] == "labelmap.txt" for name in names):
         return "voc"
-    return "coco-panoptic" if any(panoptic_masks(name, names) for name in names) else ""
+    if any(panoptic_masks(name, names) for name in names):
+        return "coco-panoptic"
+    if any(name.endswith(CVAT_FILE) for name in names):
+        return "cvat"
+    return "coco" if any(name.endswith(".json") for name in names) else ""
 
 
 def panoptic_masks(name: str, names: list[str]) -> str:

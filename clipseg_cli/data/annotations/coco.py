@@ -1,4 +1,4 @@
-"""COCO instances: run lengths, compressed or not, and polygons, in any mixture.
+"""COCO instances: run lengths, compressed or not, and polygons, in any mixture; a JSON, also alone in a zip.
 
 Several polygons of one annotation are laid over each other; `iscrowd`, boxes and areas are not read. Format:
 cocodataset.org/#format-data.
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipseg_cli.data.annotations._json import objects, read_json, text, whole
-from clipseg_cli.data.annotations._kinds import json_kind
+from clipseg_cli.data.annotations._files import read_member
+from clipseg_cli.data.annotations._json import objects, parse_json, read_json, text, whole
+from clipseg_cli.data.annotations._kinds import json_kind, zip_kind
 from clipseg_cli.data.annotations._regions import Canvas, ClassNames, about, check_size, pairs, polygon
 from clipseg_cli.errors import AnnotationError
 from clipseg_cli.ops.rle import coco_counts, mask_of
@@ -33,7 +34,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Annotation]:
     Raises:
         AnnotationError: it is not such a file.
     """
-    data = read_json(path)
+    zipped = path.suffix.lower() == ".zip"
+    data = parse_json(read_member(path, (".json",)), str(path)) if zipped else read_json(path)
     with about(str(path)):
         categories = {whole(row, "id"): text(row, "name") for row in objects(data, "categories")}
         images = by_id(objects(data, "images"), "image")
@@ -124,7 +126,7 @@ def _run_lengths(found: dict[str, Any], size: tuple[int, int]) -> Patch:
 
 FORMAT = AnnotationFormat(
     read,
-    lambda path: json_kind(path) == "coco",
-    (".json",),
+    lambda path: "coco" in (json_kind(path), zip_kind(path)),
+    (".json", ".zip"),
     summary="COCO instances: run lengths and polygons",
 )

@@ -1,4 +1,4 @@
-"""XML of CVAT, "CVAT for images 1.1": masks, polygons, boxes and ellipses, by their `z_order`.
+"""XML of CVAT, "CVAT for images 1.1", also in its zip: masks, polygons, boxes and ellipses, by their `z_order`.
 
 Run lengths go along the rows of the box of a mask. Lines, points and tracks of videos are refused. Format:
 docs.cvat.ai/docs/manual/advanced/xml_format.
@@ -12,8 +12,9 @@ from xml.parsers import expat
 
 import numpy as np
 
-from clipseg_cli.data.annotations._files import MOST_BYTES
+from clipseg_cli.data.annotations._files import MOST_BYTES, read_limited, read_member
 from clipseg_cli.data.annotations._json import number, text, whole
+from clipseg_cli.data.annotations._kinds import CVAT_FILE, zip_kind
 from clipseg_cli.data.annotations._regions import (
     Canvas,
     ClassNames,
@@ -90,20 +91,16 @@ def read(path: Path, options: ReadOptions) -> Iterator[Annotation]:
 
 
 def _images(path: Path) -> Iterator[tuple[dict[str, str], list[Element]]]:
-    images, total = _Images(), 0
+    images = _Images()
+    zipped = path.suffix.lower() == ".zip"
+    data = read_member(path, (CVAT_FILE,)) if zipped else read_limited(path, MOST_BYTES)
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                total += len(chunk)
-                if total > MOST_BYTES:
-                    raise AnnotationError(f"it is larger than {MOST_BYTES >> 20:,} MB")
-                images.parser.Parse(chunk, False)
-                yield from images.done
-                images.done.clear()
-            images.parser.Parse(b"", True)
+        for start in range(0, len(data), _CHUNK):
+            images.parser.Parse(data[start : start + _CHUNK], False)
             yield from images.done
-    except OSError as error:
-        raise AnnotationError(f"cannot read {path}: {error.strerror or error}") from error
+            images.done.clear()
+        images.parser.Parse(b"", True)
+        yield from images.done
     except expat.ExpatError as error:
         raise AnnotationError(f"{path} is cut short, or not XML: {error}", hint="export it again") from error
     except AnnotationError as error:
@@ -161,7 +158,7 @@ def _float(attributes: dict[str, str], key: str, default: str | None = None) -> 
 
 def _recognise(path: Path) -> bool:
     if path.suffix.lower() != ".xml" or not path.is_file():
-        return False
+        return zip_kind(path) == "cvat"
     try:
         with path.open("rb") as file:
             return b"<annotations" in file.read(_HEAD)
@@ -169,4 +166,4 @@ def _recognise(path: Path) -> bool:
         return False
 
 
-FORMAT = AnnotationFormat(read, _recognise, (".xml",), summary="XML of CVAT, CVAT for images 1.1")
+FORMAT = AnnotationFormat(read, _recognise, (".xml", ".zip"), summary="XML of CVAT, CVAT for images 1.1")
