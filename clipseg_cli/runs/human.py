@@ -18,7 +18,7 @@ from clipseg_cli.runs.records import fingerprint
 from clipseg_cli.runs.summary import LABELS, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 FILE = "human.jsonl"
@@ -140,8 +140,7 @@ def is_current(home: Path, record: HumanRecord) -> bool:
         return False
 
 
-def human_bytes(records: Mapping[str, HumanRecord] | Iterable[HumanRecord]) -> bytes:
+def human_bytes(records: Mapping[str, HumanRecord]) -> bytes:
     """What `human.jsonl` holds, in the order of names."""
-    rows = records.values() if hasattr(records, "values") else records
-    ordered = sorted(rows, key=lambda record: record.image)
+    ordered = [record for _, record in sorted(records.items())]
     return b"".join(json.dumps(dataclasses.asdict(record)).encode() + b"\n" for record in ordered)

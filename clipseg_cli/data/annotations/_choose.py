@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from clipseg_cli.data.annotations._files import open_archive
 from clipseg_cli.data.annotations._json import read_json
 from clipseg_cli.errors import AnnotationError, UsageError, did_you_mean
 from clipseg_cli.utils.registry import Registry
@@ -94,6 +95,9 @@ def _recognised(path: Path) -> str:
     if not found:
         if path.suffix.lower() == ".json":
             read_json(path)  # which says what is wrong with it, if it is no JSON
+        if path.suffix.lower() == ".zip":
+            with open_archive(path):  # and so does this
+                pass
         known = ", ".join(shown_name(own) for own in FORMATS.names())
         raise AnnotationError(f"{path} does not show its format", hint=f"say it with --format: {known}")
     return found
