@@ -24,6 +24,7 @@ from clipseg_cli.cli import (
     models,
     pseudolabel,
     segment,
+    serve,
     train,
 )
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
@@ -120,6 +121,7 @@ for _name, _command, _examples in (
     ("export", export.export, export.EXAMPLES),
     ("convert", convert.convert, convert.EXAMPLES),
     ("import", import_labels.import_labels, import_labels.EXAMPLES),
+    ("serve", serve.serve, serve.EXAMPLES),
     ("models", models.models, models.EXAMPLES),
 ):
     app.command(_name, cls=OptionalValues, help=_paragraphs(_command.__doc__ or ""), epilog=_examples)(

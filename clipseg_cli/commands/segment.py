@@ -13,8 +13,9 @@ import numpy as np
 from clipseg_cli.commands.watch import check_watched
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
-from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
+from clipseg_cli.data.image_files import nothing_left
 from clipseg_cli.data.images import read_image
+from clipseg_cli.data.inputs import find_inputs
 from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, ImageError, OutputError, UsageError
 from clipseg_cli.inference.load import plan_clip
@@ -74,16 +75,14 @@ def prepare_segmentation(
 
     Args:
         config: all options.
-        found: the result of `data.image_files.find_images`, where somebody has looked already.
+        found: the result of `data.inputs.find_inputs`, where somebody has looked already.
 
     Raises:
         ClipsegError: anything wrong with options, inputs, output folder or model.
     """
     plan, classes = plan_segmentation(config)
     names = format_names(config.format_texts)
-    sources, failures = found or find_images(
-        config.images, exclude=result_folders(config.out), full_names=config.full_names
-    )
+    sources, failures = found or find_inputs(config)
     if config.watch:
         failures = check_watched(config.images, failures)
     elif not sources:
