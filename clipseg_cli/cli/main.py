@@ -23,6 +23,7 @@ from clipseg_cli.cli import (
     index,
     models,
     pseudolabel,
+    review,
     segment,
     serve,
     train,
@@ -121,6 +122,7 @@ for _name, _command, _examples in (
     ("export", export.export, export.EXAMPLES),
     ("convert", convert.convert, convert.EXAMPLES),
     ("import", import_labels.import_labels, import_labels.EXAMPLES),
+    ("review", review.review, review.EXAMPLES),
     ("serve", serve.serve, serve.EXAMPLES),
     ("models", models.models, models.EXAMPLES),
 ):
