@@ -52,6 +52,10 @@ class DatasetError(ClipsegError):
     """A data set, its split or one of its label files is not what it should be; the message lists the paths."""
 
 
+class AnnotationError(ClipsegError):
+    """A file of annotations cannot be read, or says what cannot be; the message names file and image."""
+
+
 class RunError(ClipsegError):
     """A run folder cannot be used: in use, made with other options or by another version, or damaged."""
 

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from clipseg_cli.errors import DatasetError, ImageError, RunError, UsageError
 from clipseg_cli.ops.augment import CropSpec
 from clipseg_cli.training.batches import Batch, Batches
 from clipseg_cli.utils.distributed import Share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SPEC = CropSpec(crop=16, short_side=20, long_side=80, scale=(0.5, 2.0), max_share=0.75)
 WHOLE = dataclasses.replace(SPEC, short_side=0, scale=(1.0, 1.0), flip=0.0, distort=False)
@@ -82,6 +86,11 @@ class Slow(Noise):
         return super().__call__(index)
 
 
+def is_even(index: int) -> bool:
+    """Whose labels are by human hand."""
+    return index % 2 == 0
+
+
 def take(
     count: int,
     source: Noise,
@@ -92,10 +101,18 @@ def take(
     seed: int = 0,
     start: int = 0,
     workers: int = 2,
+    by_human: Callable[[int], bool] | None = is_even,
 ) -> list[Batch]:
     share = Share(*rank)
     with Batches(
-        source, spec, batch_size=batch_size, share=share, seed=seed, start=start, workers=workers
+        source,
+        spec,
+        batch_size=batch_size,
+        share=share,
+        seed=seed,
+        start=start,
+        workers=workers,
+        by_human=by_human,
     ) as batches:
         return list(itertools.islice(batches, count))
 
@@ -129,7 +146,25 @@ def test_a_batch_holds_crops_and_their_labels():
 
 
 def test_nothing_is_proposed_without_a_run():
-    assert take(1, Noise(5, proposed=False))[0].proposed is None
+    (batch,) = take(1, Noise(5, proposed=False), by_human=None)
+    assert batch.proposed is None and batch.human is None
+
+
+def test_crops_know_which_of_their_pixels_are_by_human_hand():
+    batches = take(5, Noise(7), WHOLE)
+    assert [int(h) for batch in batches for h in batch.human[:, 3, 3]] == [
+        int(is_even(number)) for number in numbers(batches)
+    ]
+    (batch,) = take(1, Noise(5))
+    assert ((batch.human == SPEC.ignore) == (batch.given == SPEC.ignore)).all()
+    assert (batch.human == SPEC.ignore).any()
+
+
+def test_what_is_laid_over_a_crop_keeps_whose_it_is():
+    spec = dataclasses.replace(WHOLE, mix=1.0)
+    batches = take(6, Noise(6), spec)
+    mixed = [crop for batch in batches for crop in batch.human if 0 < int(crop.sum()) < crop.numel()]
+    assert mixed and all(set(crop.unique().tolist()) == {0, 1} for crop in mixed)
 
 
 @pytest.mark.parametrize("world", [2, 4])

@@ -16,6 +16,7 @@ from clipseg_cli.config import (
     ConvertConfig,
     EvalConfig,
     ExportConfig,
+    ImportConfig,
     IndexConfig,
     InferenceConfig,
     PseudolabelConfig,
@@ -44,7 +45,7 @@ ELSEWHERE = {"student", "workers"}
 """What it takes by another name, or not at all."""
 
 
-@pytest.mark.parametrize("config", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("config", [*COMMANDS.values(), ImportConfig], ids=[*COMMANDS, "import"])
 def test_every_field_says_what_it_is_and_has_a_possible_default(config):
     for name, one in options_of(config).items():
         assert one.panel in PANELS, name
@@ -108,6 +109,7 @@ def test_a_conflict_names_only_what_was_typed_and_costs_no_download(typed, messa
         ("clipseg segment --set nac", "naclip.", "pamr."),
         ("clipseg segment --protocol sc", "sclip-paper", "maskclip"),
         ("clipseg eval --benchmark voc", "voc21", "coco-stuff"),
+        ("clipseg import x --format lab", "label-studio", "coco"),
         ("clipseg tr", "train", "eval"),
     ],
 )

@@ -63,6 +63,13 @@ def formats(incomplete: str) -> list[str]:
     return [before + comma + name for name in _begun(map(shown_name, FORMATS.names()), last)]
 
 
+def annotation_formats(incomplete: str) -> list[str]:
+    """The files in `data/annotations/`."""
+    from clipseg_cli.data.annotations import FORMATS, shown_name
+
+    return _begun(map(shown_name, FORMATS.names()), incomplete)
+
+
 def devices(incomplete: str) -> list[str]:
     """Kinds of devices, whatever this machine has."""
     return _begun(("auto", "cpu", "cuda", "mps"), incomplete)
@@ -76,6 +83,7 @@ COMPLETIONS: dict[str, Callable[[str], list[str]]] = {
     "classes": benchmarks,
     "device": devices,
     "format": formats,
+    "annotation format": annotation_formats,
     "source of regions": regions,
 }
 """Kind of an option -> what may stand there."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipseg_cli.cli import options as opt
+from clipseg_cli.cli.checked import evaluate_checked
 from clipseg_cli.cli.comparison import compare
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.cli.qualities import say_needs
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 [bold]Examples[/bold]
   clipseg eval
+  clipseg eval runs/pseudolabel/NAME
   clipseg eval --dataset voc/ --benchmark voc20 --protocol maskclip
   clipseg eval --dataset voc/ --prompt-denoising 0.5 --key-smoothing 1.0
   clipseg eval --dataset voc/ --methods all
@@ -34,6 +36,15 @@ EXAMPLES = """
   clipseg eval --protocol sclip --benchmark cityscapes --show-protocol
 """
 
+CheckedArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run with labels that a human has corrected or checked (clipseg import): how good the machine's "
+        "were there.",
+        show_default=False,
+    ),
+]
 RunOpt = Annotated[
     str,
     opt.ask(
@@ -76,6 +87,7 @@ TEACHER = "teacher"
 @opt.takes(EvalConfig)
 def evaluate(
     ctx: typer.Context,
+    checked: CheckedArg = "",
     run: RunOpt = "",
     alone: AloneOpt = False,
     methods: MethodsOpt = "",
@@ -90,8 +102,14 @@ def evaluate(
     Prints the IoU of each class, mIoU and accuracies, and what was published for the same benchmark; writes
     results.json, results.csv and confusion.png. Without a data set it takes the newest student beside its teacher, or
     else the newest run of clipseg pseudolabel.
+
+    With RUN it scores the labels that the machine made, or those of --predictions, against what humans say: mIoU and
+    pixel accuracy with an interval, and no file is written.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    if "checked" in opt.given_options(ctx):
+        evaluate_checked(opt.given_options(ctx), console)
+        return
     _check(opt.given_options(ctx))
     if show_protocol:
         config = _config(ctx, run)[0] if run else opt.config_from(EvalConfig, ctx.params)

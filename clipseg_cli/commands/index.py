@@ -23,6 +23,7 @@ from clipseg_cli.memory.files import LABELS as OF_LABELS
 from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_picture
 from clipseg_cli.ops.levels import checkerboard, patch_shares
 from clipseg_cli.runs.find import options_of_run
+from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.manifest import FILE, read_manifest
 from clipseg_cli.runs.state import RunState
 from clipseg_cli.runs.summary import LABELS
@@ -187,13 +188,15 @@ def _of_run(config: IndexConfig, folder: Path, given: Mapping[str, Any]) -> tupl
     options["split"] = manifest.identity["dataset"]["split"] or None
     config = dataclasses.replace(config, **{k: v for k, v in options.items() if k not in given})
     dataset, _ = open_data(config, "label")
+    complete_changes(folder)
     state = RunState(folder, dataset)
     state.records()
-    corrected = [s for s in dataset.samples if s.source.name in state.corrected]
+    held = {name for name, record in state.human.items() if record.hold_out}
+    corrected = [s for s in dataset.samples if s.source.name in state.corrected.keys() - held]
     if not corrected:
         raise RunError(
             f"no label of {folder} was corrected since it was written",
-            hint="open some of labels/*.png in an editor for palette images, correct them, and index again",
+            hint="correct some in any tool, and take them back with clipseg import RUN FILES",
         )
     return config, in_folder(
         dataclasses.replace(dataset, samples=tuple(corrected)), folder / LABELS, str(folder)

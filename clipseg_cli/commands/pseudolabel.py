@@ -29,11 +29,12 @@ from clipseg_cli.runs.folder import (
     lock_run,
     run_folder,
 )
+from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.manifest import Manifest, read_manifest
 from clipseg_cli.runs.provenance import choice_notes, model_notes
-from clipseg_cli.runs.records import ImageRecord, ProgressFile
-from clipseg_cli.runs.state import RunState, fingerprint
+from clipseg_cli.runs.records import ImageRecord, ProgressFile, fingerprint
+from clipseg_cli.runs.state import RunState
 from clipseg_cli.runs.summary import Summary, confidence_path, finish_run, label_path
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
@@ -79,6 +80,8 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         if left_by:
             notes.append(f"{left_by} left this run unfinished; going on where it was")
         read_manifest(folder)  # a damaged one is refused before the model is loaded
+        with file_lock(folder / STATE_LOCK, wait=True):
+            complete_changes(folder, locked=True)  # no import is at work while this run is held
         backbone, predictor = plan.load(
             subset_classes(dataset.classes, unseen) if unseen else dataset.classes
         )

@@ -6,7 +6,9 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from clipseg_cli.commands.watch import check_watched
 from clipseg_cli.config import SegmentConfig
@@ -14,6 +16,7 @@ from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import nothing_left
 from clipseg_cli.data.images import read_image
 from clipseg_cli.data.inputs import find_inputs
+from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, ImageError, OutputError, UsageError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
@@ -30,9 +33,12 @@ from clipseg_cli.outputs import (
     shown_name,
     write_run_info,
 )
+from clipseg_cli.runs.human import human_labels
+from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.provenance import notes, run_info
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import ANOTHER_FOLDER, check_writable, settle, sweep_leftovers
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -81,7 +87,7 @@ def prepare_segmentation(
         failures = check_watched(config.images, failures)
     elif not sources:
         raise nothing_left(failures)
-    out, more = config.out, list[str]()
+    out, more, human = config.out, list[str](), frozenset[str]()
     if any(source.path for source in sources):
         if out == SegmentConfig.out:  # the default belongs to nobody: another list of words gets its own
             out = folder_for(out, classes)
@@ -90,9 +96,13 @@ def prepare_segmentation(
         check_class_list(out, classes)
         check_writable(out)
         _check_targets(sources, out, names)
+        human = _kept(out)
     before = len(sources)
     if config.skip_existing or config.watch:
         sources = unfinished(sources, out, names)
+    if own := sorted(human & {str(source.relative) for source in sources}):
+        were = "label was" if len(own) == 1 else "labels were"
+        more.append(f"{len(own)} {were} corrected or checked by hand, and kept: {listed(own, 3)}")
     backbone, predictor = plan.load(
         classes, class_scores=any(FORMATS.get(name).class_scores for name in names)
     )
@@ -100,7 +110,9 @@ def prepare_segmentation(
     outputs = Outputs(names, info, out, plan.chosen.hyperparameters)
     said = (*more, *predictor.notes, *notes(config, backbone, predictor.classes))
     skipped = before - len(sources)
-    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said, skipped)
+    return SegmentRun(
+        config, backbone, predictor, sources, failures, info, outputs, out, said, skipped, human
+    )
 
 
 def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan, ClassList]:
@@ -133,6 +145,7 @@ class SegmentRun:
         out: where the files go.
         notes: what a user should be told once.
         skipped: images that were labelled before.
+        human: names of images whose labels a human answers for: they stay, and the other formats are made of them.
         total: number of inputs.
         device: where it computes, for people.
         model: architecture and weights, for people.
@@ -150,6 +163,7 @@ class SegmentRun:
     out: Path
     notes: tuple[str, ...]
     skipped: int = 0
+    human: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.total = len(self.sources) + len(self.failures)
@@ -165,7 +179,8 @@ class SegmentRun:
             OutputError: a result would take the name of an image, or of somebody else's file.
         """
         _check_targets(sources, self.out, format_names(self.config.format_texts))
-        return dataclasses.replace(self, sources=sources, failures=failures, skipped=0)
+        human = _kept(self.out)  # somebody may have corrected some meanwhile
+        return dataclasses.replace(self, sources=sources, failures=failures, skipped=0, human=human)
 
     def __iter__(self) -> Generator[ImageResult, None, None]:
         """Results in input order; those that were not found come first.
@@ -193,15 +208,39 @@ class SegmentRun:
         return self.predictor.prepare(read_image(source, max_megapixels=self.config.max_megapixels))
 
     def _write(self, source: ImageSource, result: Segmentation) -> ImageResult:
-        if self.config.min_area:
-            result = dataclasses.replace(result, labels=absorb_small(result.labels, self.config.min_area))
-        written = {} if source.path is None else self.outputs.write(result, self.out / source.relative)
+        stem = self.out / source.relative
+        if str(source.relative) in self.human:
+            result = _by_hand(result, stem.with_name(f"{stem.name}.png"))
+            written = self.outputs.write(result, stem, without="labels")
+        else:
+            if self.config.min_area:
+                result = dataclasses.replace(result, labels=absorb_small(result.labels, self.config.min_area))
+            written = {} if source.path is None else self.outputs.write(result, stem)
         result.shares()  # counted here, beside the model, and kept
         self.finished.append(str(source))
         return ImageResult(str(source), result, written)
 
     def _failed(self, source: ImageSource, error: ClipsegError) -> ImageResult:
         return ImageResult(str(source), error=error)
+
+
+def _kept(out: Path) -> frozenset[str]:
+    """The names of images in a folder whose labels a human answers for."""
+    complete_changes(out)
+    return frozenset(human_labels(out))
+
+
+def _by_hand(result: Segmentation, path: Path) -> Segmentation:
+    """The result with the labels of a human, who is sure of them.
+
+    Raises:
+        DatasetError: the image has another size by now.
+    """
+    height, width = result.labels.shape
+    values: Any = read_values(path, size=(height, width), source=str(result.image.source))
+    return dataclasses.replace(
+        result, labels=values.astype(result.labels.dtype), scores=np.ones((height, width), np.float32)
+    )
 
 
 def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) -> None:

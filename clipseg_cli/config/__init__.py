@@ -1,5 +1,6 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
+from clipseg_cli.config.annotations import ImportConfig
 from clipseg_cli.config.best import BEST, NO_SALIENCY
 from clipseg_cli.config.brings import OFF, Brings
 from clipseg_cli.config.constants import (

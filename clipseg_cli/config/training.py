@@ -78,6 +78,13 @@ class TrainConfig(DataConfig):
         metavar="NAME",
         choices=("labels", "features"),
     )
+    human_weight: float = option(
+        4.0,
+        "How much a pixel that a human has corrected or checked counts; any other counts 1. See clipseg import.",
+        panel=LABELS,
+        metavar="W",
+        within=(0, 1000),
+    )
     distill: float = option(
         1.0, "Weight of the feature distance.", panel=LABELS, metavar="W", within=(0, 1e6)
     )

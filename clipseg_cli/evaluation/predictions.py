@@ -21,6 +21,8 @@ from clipseg_cli.errors import ClipsegError, DatasetError, UsageError
 from clipseg_cli.evaluation.scoring import ScoredImage, Scoring, results_folder, size_to_score
 from clipseg_cli.inference.dataset import open_data, unseen_ids
 from clipseg_cli.ops.metrics import confusion_matrix
+from clipseg_cli.runs.human import home_of
+from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.utils.distributed import process_share, rendezvous
 from clipseg_cli.utils.text import listed
 
@@ -57,6 +59,7 @@ def open_predictions(config: EvalConfig) -> Iterator[PredictionScoring]:
     folder = Path(config.predictions)
     if (folder / "labels").is_dir() and (folder / "manifest.json").is_file():
         folder = folder / "labels"  # a pseudo-label run
+    complete_changes(home_of(folder))
     files = find_predictions(folder, dataset)
     missing = [s.source.name for s in dataset.samples if s.source.name not in files]
     notes = [*dataset.notes]
@@ -258,4 +261,6 @@ def _table(
 
 
 def _label_files(folder: Path) -> Iterator[Path]:
-    yield from (path for path in sorted(folder.rglob("*.png")) if not path.name.startswith("."))
+    for path in sorted(folder.rglob("*.png")):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path

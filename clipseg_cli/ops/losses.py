@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
+def segmentation_loss(logits: Tensor, labels: Tensor, ignore: int, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy at the size of the labels.
 
     The mean is over all pixels, those without a label counting as zero: so a batch without any label has the loss
@@ -23,6 +23,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
         logits: [B, C, h, w] of any size, upsampled bilinearly.
         labels: [B, H, W] integers, class ids or `ignore`.
         ignore: label of the pixels that are left out.
+        weights: [B, H, W] how much a pixel counts, 1 where there are none; the mean is over the number of pixels all
+            the same, as if one of weight 2 stood twice in a batch that is no larger for it.
 
     Returns:
         A scalar in float32, at least 0.
@@ -35,7 +37,11 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     if len(logits) != len(labels):
         raise ShapeError(f"{len(logits)} maps of logits for {len(labels)} maps of labels")
     full = upsample(logits, (labels.shape[1], labels.shape[2]))
-    total = F.cross_entropy(full, labels.long(), ignore_index=ignore, reduction="sum")
+    if weights is None:
+        total = F.cross_entropy(full, labels.long(), ignore_index=ignore, reduction="sum")
+    else:
+        each = F.cross_entropy(full, labels.long(), ignore_index=ignore, reduction="none")
+        total = (each * weights).sum()
     return total / labels.numel()
 
 

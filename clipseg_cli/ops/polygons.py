@@ -1,4 +1,4 @@
-"""Outlines of masks along the edges of pixels, not through their centres: filled again, they are the mask."""
+"""Outlines of masks along the edges of pixels, not through their centres; filled again, they are the mask."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 _LEFT_OF = np.array([3, 2, 0, 1])
 """Where somebody who walks right, left, down or up comes by turning left, in the same numbers."""
+
+
+_CROSSINGS = 1 << 22
+"""Crossings of edges and rows that `fill` holds at once."""
 
 
 def trace(mask: NDArray[np.bool_]) -> list[Ring]:
@@ -56,6 +60,50 @@ def bridged(rings: Sequence[Ring]) -> Ring:
         near = int(distance.argmin())
         whole = np.concatenate([whole[: near + 1], hole, hole[:1], whole[near:]])
     return whole
+
+
+def fill(ring: NDArray[np.float64], height: int, width: int) -> tuple[int, int, NDArray[np.bool_]]:
+    """The pixels whose centres are inside a ring, by the even-odd rule; what lies outside the picture is cut off.
+
+    Args:
+        ring: [n, 2] corners, x and y in pixels from the upper left corner of the picture; any order of turning.
+        height, width: of the picture.
+
+    Returns:
+        Top, left and mask [h, w] of a box that holds them all; a mask without pixels where there are none.
+    """
+    after = np.roll(ring, -1, 0)
+    up = ring[:, 1] > after[:, 1]
+    upper, lower = np.where(up[:, None], after, ring), np.where(up[:, None], ring, after)
+    first = np.clip(np.ceil(upper[:, 1] - 0.5), 0, height).astype(np.int64)
+    counts = np.clip(np.ceil(lower[:, 1] - 0.5), 0, height).astype(np.int64) - first
+    crossing = counts > 0
+    upper, lower, first, counts = upper[crossing], lower[crossing], first[crossing], counts[crossing]
+    if not len(counts):
+        return 0, 0, np.zeros((0, 0), np.bool_)
+    slope = (lower[:, 0] - upper[:, 0]) / (lower[:, 1] - upper[:, 1])
+    top, bottom = int(first.min()), int((first + counts).max())
+    left = int(np.clip(np.floor(ring[:, 0].min() - 0.5) + 1, 0, width))
+    right = int(np.clip(np.floor(ring[:, 0].max() - 0.5) + 1, 0, width))
+    wide = right - left + 1
+    flips = np.zeros((bottom - top) * wide, np.int64)
+    ends = np.cumsum(counts)
+    begin = 0
+    while begin < len(
+        counts
+    ):  # some edges at once, since a hostile ring may cross each row any number of times
+        done = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, done + _CROSSINGS, "right")))
+        own = np.repeat(np.arange(begin, end), counts[begin:end])
+        row = np.arange(len(own)) - np.repeat(ends[begin:end] - counts[begin:end] - done, counts[begin:end])
+        row += first[own]
+        x = upper[own, 0] + slope[own] * (row + 0.5 - upper[own, 1])
+        # The first column whose centre is to the right of the edge, and with it all behind, change sides.
+        column = np.clip(np.floor(x - 0.5) + 1, left, right).astype(np.int64)
+        flips += np.bincount((row - top) * wide + column - left, minlength=len(flips))
+        begin = end
+    inside = np.cumsum(flips.reshape(-1, wide), axis=1) % 2 == 1
+    return top, left, inside[:, :-1]
 
 
 def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -61,13 +61,22 @@ class Outputs:
         for writer in self._writers.values():
             writer.begin()
 
-    def write(self, result: Segmentation, stem: Path) -> dict[str, tuple[Path, ...]]:
+    def write(self, result: Segmentation, stem: Path, *, without: str = "") -> dict[str, tuple[Path, ...]]:
         """Format -> files made of one result.
+
+        Args:
+            result: of one image.
+            stem: of its files.
+            without: a format that is not written this time.
 
         Raises:
             OutputError: a file cannot be written.
         """
-        return {name: tuple(writer.write(result, stem)) for name, writer in self._writers.items()}
+        return {
+            name: tuple(writer.write(result, stem))
+            for name, writer in self._writers.items()
+            if name != without
+        }
 
     def end(self) -> dict[str, tuple[Path, ...]]:
         """Format -> files made of all results; where one fails, the others are still written.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 
 from clipseg_cli.config import ignore_value
 from clipseg_cli.ops.components import Regions, find_regions, runs_of
+from clipseg_cli.utils.text import distinct_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,27 +113,7 @@ def writable_names(classes: ClassList, forbidden: str = "", taken: tuple[str, ..
         forbidden: characters as for `clean`.
         taken: names that no class may have.
     """
-    found = list(taken)
-    for name in classes.names:
-        kept = clean(name, forbidden) or "_"
-        number = 2
-        own = kept
-        while own in found:
-            own, number = f"{kept}_{number}", number + 1
-        found.append(own)
-    return found[len(taken) :]
-
-
-def clean(text: str, forbidden: str = "") -> str:
-    """A text with "_" for each character that no text file and no XML holds, and for further forbidden ones."""
-    return "".join(c if _is_text(c) and c not in forbidden else "_" for c in text)
-
-
-def _is_text(character: str) -> bool:
-    # Cc: control characters, Cs: lone surrogates; XML 1.0 lacks the last two of the first plane as well.
-    return character == "\t" or (
-        unicodedata.category(character) not in ("Cc", "Cs") and character not in "\ufffe\uffff"
-    )
+    return distinct_names(classes.names, forbidden, taken)
 
 
 class Lost:

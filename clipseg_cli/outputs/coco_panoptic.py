@@ -16,9 +16,10 @@ import numpy as np
 from clipseg_cli.outputs._archive import member, png_bytes
 from clipseg_cli.outputs._coco import coco_categories, coco_info
 from clipseg_cli.outputs._own import MARK
-from clipseg_cli.outputs._regions import AREAS, Lost, class_numbers, clean, image_name, regions_of, things
+from clipseg_cli.outputs._regions import AREAS, Lost, class_numbers, image_name, regions_of, things
 from clipseg_cli.outputs._spool import Collected, Spool, read_lines, to_json, write_lines
 from clipseg_cli.types import Format
+from clipseg_cli.utils.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,6 @@ from clipseg_cli.outputs._regions import (
     AREAS,
     Lost,
     class_numbers,
-    clean,
     image_name,
     regions_of,
     things,
@@ -26,6 +25,7 @@ from clipseg_cli.outputs._regions import (
 )
 from clipseg_cli.outputs._spool import Collected, Spool
 from clipseg_cli.types import Format
+from clipseg_cli.utils.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

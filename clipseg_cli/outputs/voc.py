@@ -18,9 +18,10 @@ from clipseg_cli.config import IGNORE_INDEX, ignore_value
 from clipseg_cli.outputs._archive import member, png_bytes
 from clipseg_cli.outputs._colors import voc_palette
 from clipseg_cli.outputs._own import MARK
-from clipseg_cli.outputs._regions import class_numbers, clean, writable_names
+from clipseg_cli.outputs._regions import class_numbers, writable_names
 from clipseg_cli.outputs._spool import Collected, Spool
 from clipseg_cli.types import Format
+from clipseg_cli.utils.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

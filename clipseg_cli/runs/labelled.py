@@ -23,6 +23,8 @@ from clipseg_cli.outputs.confidence import ONE
 from clipseg_cli.outputs.labels import ENDING, facts_in
 from clipseg_cli.outputs.yolo_seg import FILE as YOLO_FILE
 from clipseg_cli.outputs.yolo_seg import FOLDER as YOLO
+from clipseg_cli.runs.human import home_of, human_labels
+from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.manifest import FILE as MANIFEST
 from clipseg_cli.runs.manifest import read_manifest
 from clipseg_cli.runs.summary import LABELS
@@ -52,6 +54,7 @@ class LabelFolder:
         images: name of an image -> the image, as far as they were found.
         has_confidence: whether there are files of the format "confidence" beside the label PNGs.
         notes: what a user should be told once.
+        human: images whose labels a human answers for, who is sure of them.
     """
 
     folder: Path
@@ -60,11 +63,13 @@ class LabelFolder:
     images: Mapping[PurePosixPath, Path] = field(default_factory=dict)
     has_confidence: bool = False
     notes: tuple[str, ...] = ()
+    human: frozenset[str] = frozenset()
 
     def read(self, name: PurePosixPath, *, pixels: bool = False) -> Segmentation:
         """The result of one image; may run in several threads at once.
 
-        Confidences are those in the file of the format "confidence" beside it, else NaN.
+        Confidences are those in the file of the format "confidence" beside it, 1 instead of them where the label is a
+        human's; without such a file NaN.
 
         Args:
             name: of the image.
@@ -91,7 +96,10 @@ class LabelFolder:
             if image is None:
                 raise ImageError(f"{name}: the image was not found", hint="name their folder with --images")
             decoded = read_image(source, max_megapixels=float("inf"))
-        return Segmentation(values.astype(narrow, copy=False), _scores(path, values.shape), classes, decoded)
+        scores = _scores(path, values.shape)
+        if str(name) in self.human and _beside(path).is_file():
+            scores = np.broadcast_to(np.float32(1), values.shape)
+        return Segmentation(values.astype(narrow, copy=False), scores, classes, decoded)
 
 
 def open_labels(
@@ -111,6 +119,7 @@ def open_labels(
     folder = Path(text)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder", hint="name a run, or a folder of label PNGs")
+    complete_changes(home_of(folder))
     home = run_home(folder)
     inside = folder if home is None else home / LABELS
     files = dict(_label_files(inside))
@@ -137,7 +146,8 @@ def open_labels(
         notes.append(f"{len(files) - len(own):,} of {len(files):,} images were not found in {where}")
     elif not own:
         notes.append("where the images are is not known: files name them, and lead to none; see --images")
-    return LabelFolder(folder, run, files, own, sure, tuple(notes))
+    human = frozenset(human_labels(home_of(folder)))
+    return LabelFolder(folder, run, files, own, sure, tuple(notes), human)
 
 
 def run_home(folder: Path) -> Path | None:

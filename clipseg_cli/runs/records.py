@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 FINAL = "images.jsonl"
 WORKERS = "progress*.jsonl"
+
+
+def fingerprint(data: bytes) -> str:
+    """Of a label file, to see later whether it is still the same."""
+    return f"{zlib.crc32(data):08x}-{len(data)}"
 
 
 @dataclass(frozen=True)

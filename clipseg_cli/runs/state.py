@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,7 +10,8 @@ import numpy as np
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.labels import is_decodable, read_values
 from clipseg_cli.errors import DatasetError, RunError
-from clipseg_cli.runs.records import ImageRecord, read_records
+from clipseg_cli.runs.human import HumanRecord, human_labels
+from clipseg_cli.runs.records import ImageRecord, fingerprint, read_records
 from clipseg_cli.runs.summary import path_of
 
 if TYPE_CHECKING:
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clipseg_cli.types import Dataset, Sample
-
-
-def fingerprint(data: bytes) -> str:
-    """Of a label file, to see later whether it is still the same."""
-    return f"{zlib.crc32(data):08x}-{len(data)}"
 
 
 _PNG_END = b"IEND"
@@ -83,7 +78,8 @@ class RunState:
 
     Attributes:
         written: images whose labels this process has written.
-        corrected: image -> record, of labels that somebody has corrected since; they are never written over.
+        corrected: image -> record, of labels that somebody has corrected or checked since; they are never written over.
+        human: the records of those of them that were imported.
         source_bytes: image -> size of its file; 0 where it cannot be told.
     """
 
@@ -92,23 +88,28 @@ class RunState:
         self.written: list[str] = []
         self.source_bytes = {s.source.name: _bytes(s) for s in dataset.samples}
         self.corrected: dict[str, ImageRecord] = {}
+        self.human: dict[str, HumanRecord] = {}
         self._replaced: list[str] = []
 
     def records(self) -> dict[str, ImageRecord]:
         """Of all images whose label is there; of those that somebody has corrected with the pixels that are there.
 
         Raises:
-            RunError: a label was replaced by something that is none.
+            RunError: a label was replaced by something that is none, or `human.jsonl` is damaged.
         """
         classes = len(self.dataset.classes)
+        human = human_labels(self.folder)
         states: dict[str, LabelState] = {}
 
         def is_there(record: ImageRecord) -> bool:
-            states[record.image] = label_state(self.folder, record, classes)
+            state = label_state(self.folder, record, classes)
+            # Checked labels are as they were written, and are kept all the same.
+            states[record.image] = "changed" if state == "whole" and record.image in human else state
             return states[record.image] != "gone"
 
         found = read_records(self.folder, is_there)
         self.corrected = {name: record for name, record in found.items() if states.get(name) == "changed"}
+        self.human = {name: record for name, record in human.items() if name in self.corrected}
         return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
 
     def finished(self) -> set[str]:
@@ -127,9 +128,12 @@ class RunState:
 
     def sentences(self) -> Iterator[str]:
         """What a user should be told."""
-        if self.corrected:
-            rest = "it, and stays as it is" if len(self.corrected) == 1 else "them, and stay as they are"
-            yield f"{_counted(self.corrected, 'label')} changed since this run wrote {rest}"
+        if self.human:
+            rest = "stays as it is" if len(self.human) == 1 else "stay as they are"
+            yield f"{_counted(sorted(self.human), 'label')} corrected or checked by hand and {rest}"
+        if edited := [name for name in self.corrected if name not in self.human]:
+            rest = "it, and stays as it is" if len(edited) == 1 else "them, and stay as they are"
+            yield f"{_counted(edited, 'label')} changed since this run wrote {rest}"
         if self._replaced:
             rest = "it was labelled, and is" if len(self._replaced) == 1 else "they were labelled, and are"
             yield f"{_counted(self._replaced, 'image')} replaced since {rest} labelled again"

@@ -24,7 +24,7 @@ from clipseg_cli.outputs import (
     runs_text,
     shrunk,
 )
-from clipseg_cli.runs.state import fingerprint
+from clipseg_cli.runs.records import fingerprint
 from clipseg_cli.types import Segmentation
 
 if TYPE_CHECKING:

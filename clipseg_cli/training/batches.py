@@ -17,6 +17,7 @@ from clipseg_cli.errors import ClipsegError, DatasetError, ImageError, RunError,
 from clipseg_cli.ops.augment import augment, mix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -36,11 +37,13 @@ class Batch(NamedTuple):
         images: uint8 [b, 3, S, S].
         given: int32 [b, S, S], labels to learn from.
         proposed: int32 [b, S, S], those of a pseudo-label run at the same place; None without a run.
+        human: int32 [b, S, S], 1 where what is proposed is by human hand; None where no label of the run is.
     """
 
     images: Tensor
     given: Tensor
     proposed: Tensor | None
+    human: Tensor | None = None
 
 
 class Batches:
@@ -56,6 +59,7 @@ class Batches:
         seed: of the order and of the crops; not negative.
         start: the first iteration, counted from 0.
         workers: threads that read and cut.
+        by_human: whether the label of an image, by its number, is by human hand; None where none is.
 
     Attributes:
         failures: name of an image that could not be read -> why, as far as the batches taken.
@@ -76,6 +80,7 @@ class Batches:
         seed: int,
         start: int = 0,
         workers: int,
+        by_human: Callable[[int], bool] | None = None,
     ) -> None:
         if batch_size < share.count or batch_size % share.count:
             raise UsageError(
@@ -84,7 +89,7 @@ class Batches:
             )
         if not len(source):
             raise DatasetError("there are no images to train on")
-        self.source, self.spec, self.seed = source, spec, seed
+        self.source, self.spec, self.seed, self._by_human = source, spec, seed, by_human
         self.batch_size, self.per_rank = batch_size, batch_size // share.count
         self.first = share.index * self.per_rank
         self.failures: dict[str, str] = {}
@@ -175,9 +180,14 @@ class Batches:
         return mix(crop, augment(image, labels, rng, self.spec), rng, self.spec)
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        """The image uint8 [3, H, W] and its one or two label maps int32 [K, H, W]."""
+        """The image uint8 [3, H, W] and its one to three label maps int32 [K, H, W].
+
+        Cutting looks at the first of them, mixing at the last.
+        """
         image, given, proposed = self.source(index)
         maps = [given] if proposed is None else [given, proposed]
+        if self._by_human is not None:
+            maps.insert(1, np.full(given.shape, self._by_human(index), np.int32))
         for labels in maps:
             if labels.shape != image.shape[:2]:
                 name = self.source.name(index)
@@ -192,7 +202,8 @@ class Batches:
             self.padded += item.crop.padded
         labels = torch.stack([item.crop.labels for item in items], dim=1)  # [K, b, S, S]
         images = torch.stack([item.crop.image for item in items])
-        return Batch(images, labels[0], labels[1] if len(labels) > 1 else None)
+        human = None if self._by_human is None else labels[1]
+        return Batch(images, labels[0], labels[-1] if len(labels) > 1 else None, human)
 
 
 class _Item(NamedTuple):

@@ -169,6 +169,7 @@ class TrainingRun:
             seed=self.config.seed,
             start=self.state.iteration,
             workers=self.config.workers,
+            by_human=self.images.is_human if self.images.has_human else None,
         )
 
     def _step(self, batch: Batch, throughput: Throughput) -> Step:
@@ -213,7 +214,10 @@ class TrainingRun:
             features, logits = self.network(image)
         logits = upsample(logits, (self.hparams.crop, self.hparams.crop))  # once, for labels and loss
         labels = self._targets(part, logits, iteration)
-        loss = torch.stack([segmentation_loss(logits, one, self._ignore) for one in labels]).mean()
+        weights = None
+        if part.human is not None:
+            weights = torch.where(part.human == 1, self.config.human_weight, 1.0)
+        loss = torch.stack([segmentation_loss(logits, one, self._ignore, weights) for one in labels]).mean()
         distance = torch.zeros_like(loss)
         if self.config.targets == "features" and self.teacher is not None:
             distance = feature_loss(features, self.teacher.features(part.images), part.given != self._ignore)

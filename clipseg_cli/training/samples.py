@@ -39,6 +39,7 @@ class TrainingImages:
         self.dataset, self.samples, self.run = task.dataset, task.samples, task.run
         self.setting, self.max_megapixels = task.config.setting, task.config.max_megapixels
         self.ignore = ignore_value(len(task.dataset.classes))
+        self._human = task.human
         self._unseen = np.array(sorted(task.unseen), dtype=np.int32)
 
     def __len__(self) -> int:
@@ -47,6 +48,15 @@ class TrainingImages:
     def name(self, index: int) -> str:
         """Of an image, for people."""
         return self.samples[index].source.name
+
+    @property
+    def has_human(self) -> bool:
+        """Whether a human answers for any label."""
+        return bool(self._human)
+
+    def is_human(self, index: int) -> bool:
+        """Whether a human answers for the label of an image."""
+        return self.name(index) in self._human
 
     def __call__(self, index: int) -> Labelled:
         """One image with its labels.

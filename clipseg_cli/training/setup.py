@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -31,7 +32,18 @@ if TYPE_CHECKING:
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet, on which backbones are pretrained."""
 
-_ELSEWHERE = {"dataset", "labels", "device", "precision", "workers", "out", "name", "resume", "student"}
+_ELSEWHERE = {
+    "human_weight",
+    "dataset",
+    "labels",
+    "device",
+    "precision",
+    "workers",
+    "out",
+    "name",
+    "resume",
+    "student",
+}
 """Options that change no weight, or that stand elsewhere in the manifest."""
 
 _HOW_OFTEN = {"validate_every", "checkpoint_every"}
@@ -139,7 +151,11 @@ def training_identity(
         "kind": "train",
         "dataset": dataset_identity(task.dataset, task.samples),
         "labels": task.run
-        and {"run": str(task.run.resolve()), "made_with": made_by and made_by.identity["options"]},
+        and {
+            "run": str(task.run.resolve()),
+            "made_with": made_by and made_by.identity["options"],
+            **({"human": _human(task)} if task.human else {}),
+        },
         "teacher": dict(teacher),
         "options": {k: v for k, v in options.items() if k not in _ELSEWHERE | _HOW_OFTEN},
         "numbers": {k: v for k, v in numbers.items() if k not in _HOW_OFTEN},
@@ -149,4 +165,14 @@ def training_identity(
         "unseen": [task.dataset.classes.names[i] for i in task.unseen],
         "computes": computes,
         "versions": library_versions(),
+    }
+
+
+def _human(task: TrainingTask) -> dict[str, Any]:
+    """What human hand adds to the labels of a run: whoever goes on must find the same."""
+    text = "\n".join(f"{name} {label}" for name, label in sorted(task.human.items()))
+    return {
+        "weight": task.config.human_weight,
+        "labels": len(task.human),
+        "sha256": hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest(),
     }

@@ -115,7 +115,11 @@ class Targets:
             found.append(self._guidance(batch))
         if stage in (SELF, BOTH):
             found.append(fill_unlabelled(given, logits[:, self.class_ids], self.class_ids))
-        return tuple(torch.where(one == UNLABELLED, self.ignore, one) for one in found or [given])
+        labels = [torch.where(one == UNLABELLED, self.ignore, one) for one in found or [given]]
+        if batch.human is None or batch.proposed is None:
+            return tuple(labels)
+        # Whoever teaches, what a human has said stands.
+        return tuple(torch.where(batch.human == 1, batch.proposed, one) for one in labels)
 
     def _guidance(self, batch: Batch) -> Tensor:
         if batch.proposed is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from clipseg_cli.runs.find import GOES_ON, options_of_run
 from clipseg_cli.runs.identity import templates_hash
 from clipseg_cli.runs.manifest import FILE, read_manifest
 from clipseg_cli.runs.summary import LABELS, label_path
+from clipseg_cli.training.human import held_out_images, human_hand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,7 @@ class TrainingTask:
         protocol: of the teacher.
         validation: images with ground truth to score the student on; None without any.
         notes: what a user should be told once.
+        human: those of the images whose labels a human answers for -> fingerprint of the label.
         learns_background: an embedding of it is learnt in place of its words.
     """
 
@@ -62,6 +64,7 @@ class TrainingTask:
     protocol: Protocol
     validation: Dataset | None
     notes: tuple[str, ...]
+    human: Mapping[str, str] = field(default_factory=dict)
     learns_background: bool = True
 
     @property
@@ -188,13 +191,16 @@ def _from_run(config: TrainConfig) -> TrainingTask:
     if config.unseen and unseen_ids(dataset, config.unseen) != unseen:
         names = ", ".join(dataset.classes.names[i] for i in unseen)
         raise RunError(f"{folder} was made with the unseen classes {names}", hint="leave out --unseen")
-    samples = tuple(s for s in dataset.samples if label_path(folder, s).is_file())
+    hand = human_hand(folder, keeps=keeps)
+    labelled = tuple(s for s in dataset.samples if label_path(folder, s).is_file())
+    samples = tuple(s for s in labelled if s.source.name not in hand.held_out)
     if not samples:
         raise RunError(
             f"{folder / LABELS} holds no labels", hint="label the data set again, with another --name"
         )
     notes = list(dataset.notes)
-    if lacking := len(dataset.samples) - len(samples):
+    notes += hand.notes(config.human_weight)
+    if lacking := len(dataset.samples) - len(labelled):
         have = "image has" if lacking == 1 else "images have"
         notes.append(f"{lacking} {have} no label in {folder} and cannot be learnt from")
     templates = _templates(config, protocol)
@@ -204,6 +210,8 @@ def _from_run(config: TrainConfig) -> TrainingTask:
             hint="put the file back, or label the data set again",
         )
     validation, why_not = _validation(config, dataset)
+    if validation is None and hand.held_out:
+        validation, why_not = held_out_images(folder, dataset, hand.held_out), ()
     return TrainingTask(
         config=config,
         dataset=dataset,
@@ -216,6 +224,7 @@ def _from_run(config: TrainConfig) -> TrainingTask:
         protocol=protocol,
         validation=validation,
         notes=(*notes, *why_not),
+        human=hand.learnt,
     )
 
 

@@ -1,5 +1,13 @@
 """The values that travel through the whole program. No torch at import time."""
 
+from clipseg_cli.types.annotations import (
+    NO_CLASS,
+    UNTOLD,
+    Annotation,
+    AnnotationFormat,
+    ReadOptions,
+    Told,
+)
 from clipseg_cli.types.classes import ClassList
 from clipseg_cli.types.data import Dataset, Sample
 from clipseg_cli.types.dense import (

@@ -1,11 +1,12 @@
-"""Numbers and lists as people read them."""
+"""Numbers, lists and names as people read them, and as files can hold them."""
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def percent(share: float) -> str:
@@ -18,3 +19,34 @@ def listed(items: Iterable[object], most: int = 5) -> str:
     texts = [str(item) for item in items]
     more = len(texts) - most
     return ", ".join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def distinct_names(names: Sequence[str], forbidden: str = "", taken: tuple[str, ...] = ()) -> list[str]:
+    """Names without characters that a format cannot hold; different ones stay different.
+
+    Args:
+        names: as people chose them.
+        forbidden: characters as for `clean`.
+        taken: names that none may have.
+    """
+    found = list(taken)
+    for name in names:
+        kept = clean(name, forbidden) or "_"
+        number = 2
+        own = kept
+        while own in found:
+            own, number = f"{kept}_{number}", number + 1
+        found.append(own)
+    return found[len(taken) :]
+
+
+def clean(text: str, forbidden: str = "") -> str:
+    """A text with "_" for each character that no text file and no XML holds, and for further forbidden ones."""
+    return "".join(c if _is_text(c) and c not in forbidden else "_" for c in text)
+
+
+def _is_text(character: str) -> bool:
+    # Cc: control characters, Cs: lone surrogates; XML 1.0 lacks the last two of the first plane as well.
+    return character == "\t" or (
+        unicodedata.category(character) not in ("Cc", "Cs") and character not in "\ufffe\uffff"
+    )
