@@ -91,12 +91,12 @@ def read_twice(
     earlier: list[Tensor] = []
     for i, block in enumerate(blocks[:-1], start=1):
         if first <= i <= last:
-            q, k, _ = block.qkv(block.normed(x))
+            q, k, _ = block.qkv(block.norm1(x))
             earlier.append((q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1))
         x = block(x)
     residual = torch.stack(earlier).mean(dim=0) if earlier else None  # [B, Nh, N, N]
     final = blocks[-1]
-    q, k, v = final.qkv(final.normed(x))
+    q, k, v = final.qkv(final.norm1(x))
     pairs = {"vanilla": ((q, k),), "clearclip": ((q, q),), "sclip": ((q, q), (k, k))}.get(kind, ((k, k),))
     bias = neighbourhood(grid, std, prefix).to(q) if kind == "resclip" else 0.0
 
@@ -109,8 +109,8 @@ def read_twice(
             mixture = mixture + (scores + bias).softmax(dim=-1)
         if residual is not None:
             mixture = rcs_scale * ((1 - rcs_share) * mixture + rcs_share * residual)
-        mixed = final.scaled(final.project(mixture.to(v) @ v))
-        tokens = final.feed(x + mixed) if whole_block else mixed
+        mixed = final.layer_scale(final.project(mixture.to(v) @ v))
+        tokens = final.mlp(x + mixed) if whole_block else mixed
         return Tokens(tokens[:, prefix:], grid, tokens[:, :1] if prefix else None)
 
     found = read(None)

@@ -129,9 +129,9 @@ def last_block(
     Returns:
         [B, n, W], with a share of the class token where there is one.
     """
-    _, k, v = (z[:, :, prefix:] for z in block.qkv(block.normed(tokens)))  # [B, Nh, n, Dh]
+    _, k, v = (z[:, :, prefix:] for z in block.qkv(block.norm1(tokens)))  # [B, Nh, n, Dh]
     mixed = (near[:, None].to(v) @ v + self_attention(k, v)) / 2
-    out = block.scaled(block.project(mixed))
+    out = block.layer_scale(block.project(mixed))
     return out + cls_share * tokens[:, :1] if prefix else out
 
 

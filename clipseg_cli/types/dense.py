@@ -33,11 +33,11 @@ class Block(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """The block as it was trained."""
 
-    def normed(self, x: Tensor) -> Tensor:
+    def norm1(self, x: Tensor) -> Tensor:
         """What the attention sees: the first LayerNorm."""
 
     def qkv(self, x: Tensor, *, placed: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `normed`.
+        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `norm1`.
 
         Args:
             x: all tokens of an image, or others.
@@ -48,13 +48,13 @@ class Block(Protocol):
     def project(self, mixed: Tensor) -> Tensor:
         """Output projection of the attention: [B, Nh, N, Dh] -> [B, N, W]."""
 
-    def scaled(self, x: Tensor) -> Tensor:
+    def layer_scale(self, x: Tensor) -> Tensor:
         """Layer scale of the attention, where the tower has one."""
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """MLP with its LayerNorm and residual."""
 
-    def inner(self, x: Tensor) -> Tensor:
+    def pre_mlp(self, x: Tensor) -> Tensor:
         """What the MLP of the block sees: the second LayerNorm, behind the attention."""
 
 
