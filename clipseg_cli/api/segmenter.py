@@ -136,8 +136,8 @@ class Segmenter:
             protocol: "default", or the exact settings of a publication.
             background_threshold: winners less probable than this become background; None takes the protocol's.
             device, precision: "cpu", "cuda:1", "mps"; "fp32", "bf16" ("auto": where the device has units for it).
-            short_side, window, stride: pixels; a short side of 0 keeps the size, a window of 0 is the whole picture.
-            batch_size, max_megapixels: windows at once; larger pictures are refused before they are decoded.
+            short_side, window, stride: pixels; a short side of 0 keeps the size, a window of 0 is the whole image.
+            batch_size, max_megapixels: windows at once; larger images are refused before they are decoded.
 
         Raises:
             ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.
