@@ -8,7 +8,16 @@ from typing import Any
 
 from clipseg_cli.config.best import BEST, NO_SALIENCY, best_method, best_saliency
 from clipseg_cli.config.constants import BACKGROUND_WORDS, PLAIN_BACKGROUND, PROPAGATIONS
-from clipseg_cli.config.options import INFERENCE, MAIN, METHOD, MODEL, OUTPUT, WORDS, folder, option
+from clipseg_cli.config.options import (
+    INFERENCE,
+    METHOD,
+    MODEL,
+    OUTPUT,
+    WORDS,
+    formats_option,
+    option,
+    out_option,
+)
 from clipseg_cli.config.protocols import PROTOCOLS
 
 REFINEMENTS = (
@@ -274,22 +283,12 @@ class SegmentConfig(InferenceConfig):
     """All that `clipseg segment` needs to know."""
 
     images: tuple[str, ...] = ()
-    out: Path = option(
-        Path("clipseg-out"),
-        "Folder for everything written.",
-        panel=MAIN,
-        metavar="DIR",
-        flags=("--out", "-o"),
-        read=folder,
-    )
-    formats: str = option(
+    out: Path = out_option(Path("clipseg-out"), "Folder for everything written.")
+    formats: str = formats_option(
         "labels,overlay",
         "What is written, by comma: labels (index PNG), overlay, coco, labelme, ...; clipseg models --formats lists "
         "all.",
-        panel=OUTPUT,
-        metavar="LIST",
-        flags=("--formats", "-f"),
-        kind="format",
+        OUTPUT,
     )
     heatmaps: bool = option(
         False, "Also write a confidence map for each class.", panel=OUTPUT, flags=("--heatmaps",)

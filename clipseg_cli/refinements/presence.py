@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.ops.similarity import merge_aliases, remove_classes
+from clipseg_cli.ops.similarity import merge_aliases
+from clipseg_cli.refinements._absent import without_absent
 from clipseg_cli.types import Refinement
 
 if TYPE_CHECKING:
@@ -110,24 +111,6 @@ def spatial_consistency(prob: Tensor, tokens: Tensor, threshold: float = ALIKE) 
     return shared / union.clamp(min=LEAST)
 
 
-def absent_by(evidence: Tensor, keep: int | None = None) -> Tensor:
-    """Which classes no window speaks for.
-
-    Args:
-        evidence: [P, C] of all windows of one picture, by `presence`.
-        keep: id of a class that always stays (the background), or None.
-
-    Returns:
-        [C] bool, True where the class is to be removed; the class with the most evidence always stays.
-    """
-    best = evidence.amax(dim=0)  # [C]
-    absent = best < 1
-    absent[best.argmax()] = False
-    if keep is not None:
-        absent[keep] = False
-    return absent
-
-
 def observe(
     windows: WindowBatch,
     words: Words,
@@ -154,9 +137,7 @@ def observe(
 def refine(maps: LogitMaps, context: Context, value: str) -> LogitMaps:
     """The maps without the classes that no window of the image speaks for."""
     del value
-    classes = context.words.classes
-    absent = absent_by(context.observed["presence"], classes.background)
-    return maps.each(lambda one: remove_classes(one, absent, classes.query_to_class))
+    return without_absent(maps, context, "presence")
 
 
 REFINEMENT = Refinement(
