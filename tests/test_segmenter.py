@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import gc
 import io
@@ -446,10 +447,67 @@ def test_a_bad_picture_costs_only_its_own_place_if_that_is_wanted(tiny_clip, mak
     good, bad = make_image(tmp_path / "a.png", 20, 30), tmp_path / "b.png"
     bad.write_bytes(b"no picture")
     segmenter = tiny(tiny_clip)
-    first, error, last = segmenter.segment_many([good, bad, good], "cat", on_error="return")
+    first, error, last = segmenter.segment_many([good, bad, good], "cat", errors="return")
     assert isinstance(error, ImageError) and np.array_equal(first.labels, last.labels)
-    with pytest.raises(UsageError, match="on_error"):
-        segmenter.segment_many([good], "cat", on_error="skip")
+    with pytest.raises(UsageError, match="errors 'ignore'"):
+        segmenter.segment_many([good], "cat", errors="ignore")
+
+
+def test_bad_pictures_can_be_skipped_and_are_logged(tiny_clip, make_image, tmp_path, caplog):
+    good, bad = make_image(tmp_path / "a.png", 20, 30), tmp_path / "b.png"
+    bad.write_bytes(b"no picture")
+    segmenter = tiny(tiny_clip)
+    results = list(segmenter.segment_many([bad, good, 3, good], "cat", errors="skip"))
+    assert len(results) == 2 and all(isinstance(r, Segmentation) for r in results)
+    left_out = [record.message for record in caplog.records if record.message.startswith("left out")]
+    assert len(left_out) == 2 and "b.png" in left_out[0]
+
+
+# What a result is asked in a notebook
+
+
+def test_masks_cut_the_labels_into_the_classes_that_occur(shared):
+    result = shared.segment(colours(seed=3), "cat,dog,cow")
+    masks = result.masks(background=True)
+    assert np.array_equal(sum(m.astype(int) for m in masks.values()), np.ones(result.labels.shape))
+    for name, mask in masks.items():
+        assert mask.dtype == bool and mask.any()
+        assert np.array_equal(mask, result.labels == result.classes.names.index(name))
+    assert set(result.masks()) == set(masks) - {"background"}
+    assert result.confidence is result.scores
+
+
+def test_a_result_shows_itself(shared):
+    result = shared.segment(colours(seed=3), "cat,dog,cow,tree,sky,road", background=None)
+    height, width = result.labels.shape
+    text = repr(result)
+    assert text.startswith(f"<Segmentation {height}x{width}: ") and len(text) < 120
+    shares = [int(word.rstrip("%,>")) for word in text.split() if "%" in word]
+    assert shares == sorted(shares, reverse=True) and len(shares) <= 4
+    with Image.open(io.BytesIO(result._repr_png_())) as shown:
+        assert shown.size == result.overlay().size
+    plain, tinted = np.array(result.overlay(0.0)), np.array(result.overlay(1.0))
+    assert not np.array_equal(plain, tinted)
+    with pytest.raises(UsageError, match="opacity"):
+        result.overlay(1.5)
+
+
+def test_supervision_gets_the_regions(shared):
+    supervision = pytest.importorskip("supervision")
+    result = shared.segment(colours(seed=3), "cat,dog,cow")
+    found = result.to_supervision()
+    assert isinstance(found, supervision.Detections) and len(found)
+    union = found.mask.any(axis=0)
+    assert np.array_equal(union, result.labels != result.classes.background)
+    assert found.mask.sum() == union.sum()  # they do not overlap
+    for mask, box, label, name in zip(
+        found.mask, found.xyxy.astype(int), found.class_id, found.data["class_name"], strict=True
+    ):
+        rows, columns = np.nonzero(mask)
+        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert set(result.labels[mask]) == {label} and result.classes.names[label] == name
+    everything = dataclasses.replace(result, labels=np.zeros_like(result.labels))
+    assert len(everything.to_supervision()) == 0
 
 
 def test_towers_go_when_nobody_holds_them(tiny_clip):

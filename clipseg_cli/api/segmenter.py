@@ -199,7 +199,7 @@ class Segmenter:
         *,
         background: str | None = InferenceConfig.background,
         class_scores: bool = False,
-        on_error: Literal["raise", "return"] = "raise",
+        errors: Literal["raise", "return", "skip"] = "raise",
     ) -> Iterator[Segmentation | Exception]:
         """Label images in batches, in order; they are decoded beside the model, a bounded number ahead.
 
@@ -209,28 +209,28 @@ class Segmenter:
         Args:
             images: images as for `segment`.
             classes, background, class_scores: as for `segment`.
-            on_error: "raise" ends the iteration at a bad image; "return" gives the error in its place, and goes on
-                with the others.
+            errors: "raise" ends the iteration at a bad image; "return" gives the error in its place, and goes on
+                with the others; "skip" logs it as a warning instead, and gives nothing for that image.
 
         Yields:
-            As `segment`; with `on_error="return"` a ClipsegError or TypeError for each image that cannot be used.
+            As `segment`; with `errors="return"` a ClipsegError or TypeError for each image that cannot be used.
 
         Raises:
             ClipsegError: as `segment`; a message about an image without a file name counts from 0, as in "image 3".
             TypeError: as `segment`, or one image instead of many.
-            UsageError: another `on_error`.
+            UsageError: another `errors`.
         """
         require_many(images)
-        if on_error not in ("raise", "return"):
-            raise UsageError(f'on_error \'{on_error}\' is neither "raise" nor "return"')
+        if errors not in ("raise", "return", "skip"):
+            raise UsageError(f"errors '{errors}' is none of raise, return and skip")
         predictor = self._predictor(classes, background)
-        return self._many(images, predictor, class_scores=class_scores, stops=on_error == "raise")
+        return self._many(images, predictor, class_scores=class_scores, errors=errors)
 
     def __repr__(self) -> str:
         return f"<Segmenter {self.name} / {self._model.pretrained} on {self.device}>"
 
     def _many(
-        self, images: Iterable[ImageLike], predictor: Predictor, *, class_scores: bool, stops: bool
+        self, images: Iterable[ImageLike], predictor: Predictor, *, class_scores: bool, errors: str
     ) -> Generator[Segmentation | Exception, None, None]:
         run = self._run_of(predictor)
 
@@ -256,8 +256,12 @@ class Segmenter:
             labelled = stream.batched(self._decoder(*item) for item in numbered)
         with closing(labelled):
             for result in labelled:
-                if isinstance(result, Exception) and stops:
-                    raise result
+                if isinstance(result, Exception):
+                    if errors == "raise":
+                        raise result
+                    if errors == "skip":
+                        logger.warning("left out: %s", result)
+                        continue
                 yield result
 
     def _run_of(self, predictor: Predictor) -> RunInfo:

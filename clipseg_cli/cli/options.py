@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from clipseg_cli.cli.completion import COMPLETIONS
+from clipseg_cli.cli.settings import print_settings, settings_options
 from clipseg_cli.config import OF_A_CLIP, OUTPUT, PANELS, InferenceConfig, Option, options_of
 from clipseg_cli.errors import UsageError
 
@@ -85,6 +86,8 @@ VerboseOpt = Annotated[bool, ask("Say more: a line for each image, every file.",
 def takes(config: type, *, without: tuple[str, ...] = ()) -> Callable[[Run], Run]:
     """Give a command an option for each field of a config that is one; `ctx.params` then holds their values.
 
+    They may come from a file, too: see `clipseg_cli.cli.settings`.
+
     Args:
         config: a dataclass of `clipseg_cli.config`.
         without: fields that this command has no option for. Parameters that the command itself names win, too.
@@ -109,8 +112,13 @@ def takes(config: type, *, without: tuple[str, ...] = ()) -> Callable[[Run], Run
                 )
             )
 
+        parameters += settings_options(config)
+
         @functools.wraps(command)
         def run(**values: Any) -> None:
+            if values.get("print_config"):
+                print_settings(values, values["ctx"], config)
+                return
             command(**{name: value for name, value in values.items() if name in own})
 
         ordered = sorted(parameters, key=lambda p: _place(p, own=p.name in own))
@@ -188,13 +196,13 @@ def config_from(kind: type[Config], options: Mapping[str, Any], **others: Any) -
 
 
 def given_options(ctx: typer.Context) -> dict[str, Any]:
-    """The options that the user wrote, and not those that have their defaults."""
+    """The options that the user wrote, there or in a file, and not those that have their defaults."""
     return {name: value for name, value in ctx.params.items() if _is_given(ctx, name)}
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+    return source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")
 
 
 def check_student(given: Mapping[str, Any]) -> None:

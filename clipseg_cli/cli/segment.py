@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clipseg_cli.commands.segment import ImageResult, SegmentRun
-    from clipseg_cli.types import ClassShare, Segmentation
+    from clipseg_cli.types import ClassShare, ImageSource, Segmentation
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -63,6 +63,8 @@ def segment(
         _check_streams(images, as_json or json_lines, config.heatmaps)
     if as_json and json_lines:
         raise UsageError("--json and --json-lines exclude each other", hint="leave out one of them")
+    if as_json and config.watch:
+        raise UsageError("--watch has no end that --json could wait for", hint="take --json-lines")
     console = Console(as_json=as_json or json_lines, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
     from clipseg_cli.data.image_files import (  # brings numpy, not torch
         find_images,
@@ -71,7 +73,7 @@ def segment(
     )
 
     found = find_images(config.images, exclude=result_folders(config.out), full_names=config.full_names)
-    if not found[0]:
+    if not found[0] and not config.watch:
         raise nothing_left(found[1])
     with console.waiting("loading the model"):
         from clipseg_cli.commands.segment import prepare_segmentation  # torch loads here, not for --help
@@ -81,7 +83,11 @@ def segment(
     for note in run.notes:
         console.say(f"Note: {note}")
     report = _Report(run, console.line if json_lines else None)
+    if run.skipped:
+        console.say(f"{count(run.skipped, 'image')} {'was' if run.skipped == 1 else 'were'} labelled before")
     _run(run, report, console, None if streamed else run.out)
+    if config.watch:
+        _watch(run, found[0], report, console)
     if as_json:
         console.document({**report.document(), "out": str(run.out), "failed": report.failed})
     _finish(report, console, run.out)
@@ -184,6 +190,25 @@ def _run(run: SegmentRun, report: _Report, console: Console, out: Path | None) -
         ) from None
     if many and report.done:
         _table(f"{count(report.done, 'image')} together", report.total(), console)
+
+
+def _watch(run: SegmentRun, known: Sequence[ImageSource], report: _Report, console: Console) -> None:
+    """Label what arrives until somebody stops it.
+
+    Raises:
+        KeyboardInterrupt: with a sentence about what is kept.
+        ClipsegError: a folder is gone.
+    """
+    from clipseg_cli.commands.watch import Arrivals
+
+    console.say(f"Watching {', '.join(run.config.images)}; Ctrl-C ends it")
+    try:
+        for sources, failures in Arrivals(run.config, known):
+            _run(run.of(sources, failures), report, console, run.out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped watching after {count(report.done, 'image')}; everything is in {run.out}"
+        ) from None
 
 
 def _one(result: ImageResult, report: _Report, console: Console, *, many: bool) -> None:

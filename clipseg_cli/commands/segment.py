@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipseg_cli.commands.watch import check_watched
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, ImageError, OutputError
+from clipseg_cli.errors import ClipsegError, ImageError, OutputError, UsageError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
@@ -25,6 +26,7 @@ from clipseg_cli.outputs import (
     folder_for,
     format_names,
     refuse_strangers,
+    shown_name,
     write_run_info,
 )
 from clipseg_cli.runs.provenance import notes, run_info
@@ -76,7 +78,9 @@ def prepare_segmentation(
     sources, failures = found or find_images(
         config.images, exclude=result_folders(config.out), full_names=config.full_names
     )
-    if not sources:
+    if config.watch:
+        failures = check_watched(config.images, failures)
+    elif not sources:
         raise nothing_left(failures)
     out, more = config.out, list[str]()
     if any(source.path for source in sources):
@@ -87,13 +91,17 @@ def prepare_segmentation(
         check_class_list(out, classes)
         check_writable(out)
         _check_targets(sources, out, names)
+    before = len(sources)
+    if config.skip_existing or config.watch:
+        sources = unfinished(sources, out, names)
     backbone, predictor = plan.load(
         classes, class_scores=any(FORMATS.get(name).class_scores for name in names)
     )
     info = run_info(config, backbone, predictor)
     outputs = Outputs(names, info, out, plan.chosen.hyperparameters)
     said = (*more, *notes(config, backbone, predictor.classes))
-    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said)
+    skipped = before - len(sources)
+    return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said, skipped)
 
 
 def plan_segmentation(config: InferenceConfig) -> tuple[ModelPlan | StudentPlan, ClassList]:
@@ -125,6 +133,7 @@ class SegmentRun:
         outputs: the formats that are written.
         out: where the files go.
         notes: what a user should be told once.
+        skipped: images that were labelled before.
         total: number of inputs.
         device: where it computes, for people.
         model: architecture and weights, for people.
@@ -141,6 +150,7 @@ class SegmentRun:
     outputs: Outputs
     out: Path
     notes: tuple[str, ...]
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         self.total = len(self.sources) + len(self.failures)
@@ -148,6 +158,15 @@ class SegmentRun:
         self.model = f"{self.backbone.name} / {self.backbone.pretrained}"
         self.classes: ClassList = self.predictor.classes
         self.finished: list[str] = []
+
+    def of(self, sources: Sequence[ImageSource], failures: Sequence[ImageError]) -> SegmentRun:
+        """The same run over other images.
+
+        Raises:
+            OutputError: a result would take the name of an image, or of somebody else's file.
+        """
+        _check_targets(sources, self.out, format_names(self.config.format_texts))
+        return dataclasses.replace(self, sources=sources, failures=failures, skipped=0)
 
     def __iter__(self) -> Generator[ImageResult, None, None]:
         """Results in input order; those that were not found come first.
@@ -204,6 +223,34 @@ def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[st
                 )
             if target.suffix and os.path.lexists(target):
                 refuse_strangers(target)
+
+
+def unfinished(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) -> list[ImageSource]:
+    """The images that lack a file of a format, or have changed since it was written.
+
+    Files are written whole or not at all, so that one that is there is complete.
+
+    Raises:
+        UsageError: a format holds all results in one file, to which nothing can be added.
+    """
+    endings = {name: FORMATS.get(name).ending for name in names}
+    if whole := [shown_name(name) for name, ending in endings.items() if not ending]:
+        raise UsageError(
+            f"--formats {','.join(whole)} holds all images in one file, to which none can be added",
+            hint=f"leave it out, and make it of the finished labels: clipseg convert {out}",
+        )
+
+    def is_finished(source: ImageSource) -> bool:
+        if source.path is None:
+            return False
+        stem = out / source.relative
+        try:
+            oldest = min(stem.with_name(stem.name + e).stat().st_mtime for e in endings.values())
+            return oldest >= source.path.stat().st_mtime
+        except OSError:
+            return False
+
+    return [source for source in sources if not is_finished(source)]
 
 
 def _real(path: Path) -> Path:

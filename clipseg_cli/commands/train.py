@@ -70,6 +70,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     task = open_task(config)
     config = task.config
     hparams = resolve_hyperparameters(config, task.dataset.benchmark, share.count)
+    task = dataclasses.replace(task, learns_background=hparams.learn_background)
     device = pick_device(config.device)
     dtype = pick_precision(config.precision, device, cpu_bf16=RECIPES[hparams.preset].bf16)
     folder = config.out / (config.name or default_name(config, task, hparams))

@@ -22,7 +22,16 @@ from clipseg_cli.config.inference import (
     InferenceConfig,
     SegmentConfig,
 )
-from clipseg_cli.config.options import MAIN, OUTPUT, PANELS, Option, check_options, option, options_of
+from clipseg_cli.config.options import (
+    MAIN,
+    OUTPUT,
+    PANELS,
+    SETTINGS,
+    Option,
+    check_options,
+    option,
+    options_of,
+)
 from clipseg_cli.config.protocols import (
     CLIP_DIY_PROTOCOL,
     DEFAULT_PROTOCOL,

@@ -300,6 +300,18 @@ class SegmentConfig(InferenceConfig):
         metavar="N",
         within=(0, 100_000_000),
     )
+    skip_existing: bool = option(
+        False,
+        "Leave out images whose files are all in --out already, unless an image is newer than they are.",
+        panel=OUTPUT,
+        flags=("--skip-existing",),
+    )
+    watch: bool = option(
+        False,
+        "Go on with images that arrive or change in the folders given, until Ctrl-C; implies --skip-existing.",
+        panel=OUTPUT,
+        flags=("--watch",),
+    )
     full_names: bool = option(
         False,
         "Name outputs by the whole path of an image as it was given, suffix included.",

@@ -14,8 +14,21 @@ if TYPE_CHECKING:
 
 MAIN, DATA, LABELS, STUDENT, SCHEDULE = "Options", "Data", "What is learnt", "Student", "Schedule"
 WORDS, MODEL, METHOD = "Words", "Model", "Method"
-CORRUPTION, INFERENCE, OUTPUT = "Corruption", "Inference", "Output"
-PANELS = (MAIN, LABELS, DATA, STUDENT, SCHEDULE, WORDS, MODEL, METHOD, CORRUPTION, INFERENCE, OUTPUT)
+CORRUPTION, INFERENCE, SETTINGS, OUTPUT = "Corruption", "Inference", "Settings", "Output"
+PANELS = (
+    MAIN,
+    LABELS,
+    DATA,
+    STUDENT,
+    SCHEDULE,
+    WORDS,
+    MODEL,
+    METHOD,
+    CORRUPTION,
+    INFERENCE,
+    SETTINGS,
+    OUTPUT,
+)
 """In the order in which `--help` shows them."""
 
 KEY = "option"

@@ -33,6 +33,8 @@ class BaseHyperparameters:
         rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
         optimiser: "sgd", as published, or "adamw", which learns more in few iterations.
         centre: classify by the words less their mean; see `StudentShape`.
+        learn_background: learn an embedding of the background in place of its words, as published; else its words
+            stand for it, as for any class.
         momentum: of SGD.
         weight_decay: on all parameters.
     """
@@ -52,6 +54,7 @@ class BaseHyperparameters:
     power: float = 0.9
     optimiser: Literal["sgd", "adamw"] = "sgd"
     centre: bool = False
+    learn_background: bool = True
     momentum: float = 0.9
     weight_decay: float = 5e-4
 

@@ -114,6 +114,12 @@ class TrainConfig(DataConfig):
         panel=STUDENT,
         flags=("--centre/--no-centre",),
     )
+    learn_background: bool | None = option(
+        None,
+        "Learn an embedding of the background in place of its words, as in the paper. Default: the preset's.",
+        panel=STUDENT,
+        flags=("--learn-background/--no-learn-background",),
+    )
     preset: str | None = option(
         None,
         "The paper's numbers for voc, context or coco-stuff; quick, for little data and a CPU; or emoji, for labels "

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, DenseModel
 
 
+_WHICH = {"images", "skip_existing", "watch"}
+"""Options that say which images are labelled, and not how."""
+
+
 def run_info(config: InferenceConfig, backbone: DenseModel, predictor: Predictor) -> RunInfo:
     """Options, weights, settings in force and versions, for `classes.json`.
 
     Beside a student, options that only mean something for a CLIP are None, and so are words that it did without.
     """
     model = {**describe_model(backbone, predictor), "settings": predictor.describe()}
-    options = {key: value for key, value in dataclasses.asdict(config).items() if key != "images"}
+    options = {key: value for key, value in dataclasses.asdict(config).items() if key not in _WHICH}
     options |= {"method": config.method_name, "saliency": predictor.saliency_name}
     if isinstance(backbone, StudentModel):
         options |= dict.fromkeys(OF_A_CLIP)

@@ -53,7 +53,8 @@ def build_student(task: TrainingTask, hparams: Hyperparameters, text_embeds: Ten
     shape = StudentShape(n.backbone, n.head, text_embeds.shape[1], config.normalise, n.centre)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        student = Student(shape, text_embeds.cpu(), classes.query_to_class, classes.background)
+        learnt = classes.background if n.learn_background else None
+        student = Student(shape, text_embeds.cpu(), classes.query_to_class, learnt)
     return student, initialise(student.backbone, n.backbone, n.init, student.head)
 
 

@@ -48,6 +48,7 @@ class TrainingTask:
         protocol: of the teacher.
         validation: images with ground truth to score the student on; None without any.
         notes: what a user should be told once.
+        learns_background: an embedding of it is learnt in place of its words.
     """
 
     config: TrainConfig
@@ -61,11 +62,13 @@ class TrainingTask:
     protocol: Protocol
     validation: Dataset | None
     notes: tuple[str, ...]
+    learns_background: bool = True
 
     @property
     def classes(self) -> ClassList:
-        """Of the student: one word for the background, which it learns."""
-        return self.dataset.classes.with_background_word(PLAIN_BACKGROUND)
+        """Of the student: one word for a background that it learns, else all words of it."""
+        classes = self.dataset.classes
+        return classes.with_background_word(PLAIN_BACKGROUND) if self.learns_background else classes
 
 
 def open_task(config: TrainConfig) -> TrainingTask:

@@ -133,17 +133,20 @@ class Run:
     def lesson(self, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the teacher says: unit features [B, N, D], and the texts of the step [T, D]."""
         offset = window(GRID, pixels.shape[2] // PATCH, self.texts.rng)
-        features, _ = self.teacher.readings(pixels, (METHOD,), offset)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+            features, _ = self.teacher.readings(pixels, (METHOD,), offset)
         tokens = self.texts.tokens(self.texts.candidates(batch.labels))
-        return normalise(features[METHOD]), normalise(self.teacher.encode_text(tokens))
+        return normalise(features[METHOD].float()), normalise(self.teacher.encode_text(tokens))
 
-    def train_step(self, batch: Batch) -> None:
-        """One batch of scenes."""
+    def train_step(self, batch: Batch, *, mirrored: bool) -> None:
+        """One batch of scenes; composing them takes longer than learning from them, so each is also seen mirrored."""
         share = min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.progress))
         for optimiser, rate in zip(self.optimisers, self.rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * share
         pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
+        if mirrored:
+            pixels = pixels.flip(3)
         taught, text = self.lesson(batch, pixels)
         image = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
@@ -212,6 +215,7 @@ def train(run: Run) -> None:
     loader = Loader(
         args.workers, args.seed * 100 + 7919 * run.step
     )  # other scenes than before an interruption
+    batch = loader.next()
     try:
         with args.out.with_suffix(".csv").open(
             "a" if run.step else "w", newline="", encoding="utf-8"
@@ -221,7 +225,9 @@ def train(run: Run) -> None:
                 log.writerow(("minute", "step", "scenes", "divergence", "cosine", "agreement"))
             while run.progress < 1:
                 start = time.monotonic()
-                run.train_step(loader.next())
+                if run.step % 2 == 0:
+                    batch = loader.next()
+                run.train_step(batch, mirrored=run.step % 2 == 1)
                 run.seconds += time.monotonic() - start
                 if run.step % 100 == 0:
                     log.writerow(run.row())
