@@ -43,7 +43,7 @@ def read(
         grid: (h, w), in patches.
         guide: there is none.
         iterations: how often queries, keys and values are smoothed by themselves before they mix the values.
-        temperature: of the softmax; None takes the mean length of the normed tokens of the picture by sqrt(Dh).
+        temperature: of the softmax; None takes the mean length of the normed tokens of the image by sqrt(Dh).
     """
     del guide
     plain, path = x, x

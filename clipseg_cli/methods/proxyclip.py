@@ -3,7 +3,7 @@
 Self-supervised networks such as DINO know which patches belong together, but no words; CLIP knows the words. The
 attention of the last block is taken from the first, on its finer grid. Residual and MLP are dropped.
 
-The published code exchanges height and width when it arranges the values, which only shows where the picture is not
+The published code exchanges height and width when it arranges the values, which only shows where the image is not
 square; here they are as they should be.
 
 Reference: mc-lan/ProxyCLIP@e7b767f, open_clip/transformer.py, VisionTransformer.custom_attn.

@@ -73,7 +73,7 @@ def read_twice(
         blocks: all of the tower.
         x: [B, N, W] what goes into the first of them, class token first.
         grid: (h, w), in patches.
-        scene: the picture and the words.
+        scene: the image and the words.
         kind: which scores the last block compares; "resclip" are those of NACLIP.
         whole_block: keep the residual and the MLP.
         layers: first and last block whose attention is mixed in, counted from 1 in a tower of twelve.
@@ -123,7 +123,7 @@ def read_twice(
 
 
 def first_segmentation(found: Tokens, scene: Scene, scale: float, pamr_steps: int) -> Tensor:
-    """Probabilities of the words at the size of the picture, refined by its colours: [B, Q, H, W]."""
+    """Probabilities of the words at the size of the image, refined by its colours: [B, Q, H, W]."""
     features = to_grid(scene.embed(found.patches), found.grid)
     with torch.autocast(features.device.type, enabled=False):
         cosines = cosine_logits(features, scene.text_embeds)

@@ -1,10 +1,10 @@
-"""Which classes are in a picture at all; the others are dropped before the argmax.
+"""Which classes are in an image at all; the others are dropped before the argmax.
 
-Most words of a long list are not in the picture, and each of them wins somewhere by chance. Two signs speak for a
+Most words of a long list are not in the image, and each of them wins somewhere by chance. Two signs speak for a
 class, and one is enough to keep it:
 
 - spatial: some patches are sure of it, and its map hardly changes when each patch takes over what patches like it say.
-  What is there covers whole things; what is not lights up in scattered patches. (Patches that tag pictures: TagCLIP,
+  What is there covers whole things; what is not lights up in scattered patches. (Patches that tag images: TagCLIP,
   arXiv:2312.12828. Consistency: after FreeCP, arXiv:2508.00557. The product of both, and its limit, are ours.)
 - global: CLIP finds the whole window more probably of this class than of all others together.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import Context, LogitMaps, WindowBatch, Words
 
 PRESENT = 0.15
-"""Spatial evidence from which a class counts as present. On the 60 training pictures of samples/emoji-voc anything from
+"""Spatial evidence from which a class counts as present. On the 60 training images of samples/emoji-voc anything from
 0.15 to 0.3 scores about the same, and the least of these loses the fewest classes that are there."""
 
 CERTAIN = 0.5
