@@ -1,4 +1,4 @@
-"""What is costly is there once: the weights of a tower for all class lists, a refinement at full size for all heat maps."""
+"""What is costly is there once: weights of a tower for all class lists, refinement at full size for all heat maps."""
 
 from __future__ import annotations
 
