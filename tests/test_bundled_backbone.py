@@ -281,3 +281,18 @@ def test_the_student_segments_pictures(fresh, tree, cli):
     assert cli("segment", picture, "--student", folder, "--out", fresh / "out").code == 0
     with Image.open(fresh / "out" / f"{TRAIN[0]}.png") as found:
         assert np.array(found).shape == SIZE
+
+
+@pytest.mark.parametrize("learns", [None, True, False])
+def test_the_words_of_the_background_stay_unless_it_is_to_be_learnt(emoji_run, tmp_path, learns):
+    options = {"preset": "emoji", "iterations": 1, "learn_background": learns}
+    done = train(short_config(**options, labels=str(emoji_run), out=tmp_path, name="run"))
+    student, card = done.run.student, done.run.card
+    words = done.run.task.dataset.classes
+    assert words.background == 0 and len(words.aliases[0]) > 1
+    if learns:
+        assert student.background is not None and student.query_to_class.count(0) == 1
+        assert card.classes.aliases[0] == ("background",)
+    else:
+        assert student.background is None and student.query_to_class == words.query_to_class
+        assert card.classes == words

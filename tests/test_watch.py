@@ -73,9 +73,9 @@ def test_a_missing_file_or_a_newer_image_is_done_again(segment, photos, tmp_path
     }
 
 
-def test_one_file_for_all_cannot_be_added_to(segment, tmp_path):
+def test_one_file_about_all_images_says_nothing_of_each(segment, tmp_path):
     done = segment("--skip-existing", "--formats", "labels,coco")
-    assert done.code == 2 and "--formats coco holds all images in one file" in done.err
+    assert done.code == 2 and "--formats coco is one file about all images" in done.err
     assert "clipseg convert" in done.err and not list(tmp_path.glob("out/*.png"))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clipseg_cli.data.images import check_size, decode_image, read_image, to_rgb
 from clipseg_cli.errors import ClipsegError, ImageError
-from clipseg_cli.types import DecodedImage, ImageSource
+from clipseg_cli.types import DecodedImage, ImageSource, MemorySource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     )
 
 _CHANNELS = ((), (3,), (4,))
-
-
-class MemorySource(ImageSource):
-    """An image that no file name belongs to."""
-
-    def __str__(self) -> str:
-        return str(self.relative)
 
 
 def decoder(image: ImageLike, name: str, *, max_megapixels: float) -> Callable[[], DecodedImage]:

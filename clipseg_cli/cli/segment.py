@@ -66,13 +66,10 @@ def segment(
     if as_json and config.watch:
         raise UsageError("--watch has no end that --json could wait for", hint="take --json-lines")
     console = Console(as_json=as_json or json_lines, quiet=quiet, verbose=verbose, data_to_stderr=streamed)
-    from clipseg_cli.data.image_files import (  # brings numpy, not torch
-        find_images,
-        nothing_left,
-        result_folders,
-    )
+    from clipseg_cli.data.image_files import nothing_left  # brings numpy, not torch
+    from clipseg_cli.data.inputs import find_inputs
 
-    found = find_images(config.images, exclude=result_folders(config.out), full_names=config.full_names)
+    found = find_inputs(config)
     if not found[0] and not config.watch:
         raise nothing_left(found[1])
     with console.waiting("loading the model"):

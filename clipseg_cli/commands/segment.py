@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from clipseg_cli.commands.watch import check_watched
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.classes import load_classes
-from clipseg_cli.data.image_files import find_images, nothing_left, result_folders
+from clipseg_cli.data.image_files import nothing_left
 from clipseg_cli.data.images import read_image
+from clipseg_cli.data.inputs import find_inputs
 from clipseg_cli.errors import ClipsegError, ImageError, OutputError, UsageError
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
@@ -68,16 +69,14 @@ def prepare_segmentation(
 
     Args:
         config: all options.
-        found: the result of `data.image_files.find_images`, where somebody has looked already.
+        found: the result of `data.inputs.find_inputs`, where somebody has looked already.
 
     Raises:
         ClipsegError: anything wrong with options, inputs, output folder or model.
     """
     plan, classes = plan_segmentation(config)
     names = format_names(config.format_texts)
-    sources, failures = found or find_images(
-        config.images, exclude=result_folders(config.out), full_names=config.full_names
-    )
+    sources, failures = found or find_inputs(config)
     if config.watch:
         failures = check_watched(config.images, failures)
     elif not sources:
@@ -231,12 +230,12 @@ def unfinished(sources: Sequence[ImageSource], out: Path, names: Sequence[str]) 
     Files are written whole or not at all, so that one that is there is complete.
 
     Raises:
-        UsageError: a format holds all results in one file, to which nothing can be added.
+        UsageError: a format is one file about all images, of which nothing says whether an image is in it.
     """
     endings = {name: FORMATS.get(name).ending for name in names}
     if whole := [shown_name(name) for name, ending in endings.items() if not ending]:
         raise UsageError(
-            f"--formats {','.join(whole)} holds all images in one file, to which none can be added",
+            f"--formats {','.join(whole)} is one file about all images, and each image's own files say what is done",
             hint=f"leave it out, and make it of the finished labels: clipseg convert {out}",
         )
 

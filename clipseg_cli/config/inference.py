@@ -300,6 +300,13 @@ class SegmentConfig(InferenceConfig):
         metavar="N",
         within=(0, 100_000_000),
     )
+    every: int = option(
+        1,
+        "Of a video, label only every Nth frame.",
+        panel=OUTPUT,
+        metavar="N",
+        within=(1, 1_000_000),
+    )
     skip_existing: bool = option(
         False,
         "Leave out images whose files are all in --out already, unless an image is newer than they are.",

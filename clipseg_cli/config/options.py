@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 MAIN, DATA, LABELS, STUDENT, SCHEDULE = "Options", "Data", "What is learnt", "Student", "Schedule"
 WORDS, MODEL, METHOD = "Words", "Model", "Method"
 CORRUPTION, INFERENCE, SETTINGS, OUTPUT = "Corruption", "Inference", "Settings", "Output"
+SERVER = "Server"
 PANELS = (
     MAIN,
+    SERVER,
     LABELS,
     DATA,
     STUDENT,

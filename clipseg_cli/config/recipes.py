@@ -139,9 +139,12 @@ EMOJI_RECIPE = dataclasses.replace(
     QUICK_RECIPE,
     name="emoji",
     backbone=BUNDLED_BACKBONE,
+    short_side=192,  # smaller images hide small things, and larger ones look unlike those of the first weights
+    crop=160,
     batch_size=8,
-    iterations=400,
+    iterations=240,
     rate=2e-4,  # the first weights know words already, and a rate of 1e-3 loses them
+    learn_background=False,  # those of the background too
     mix=0.5,
     validations=4,
     bf16=True,

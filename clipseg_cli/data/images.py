@@ -19,7 +19,7 @@ from PIL import TiffImagePlugin as Tiff
 
 from clipseg_cli.data.opening import open_image
 from clipseg_cli.errors import ImageError
-from clipseg_cli.types import DecodedImage, ImageSource
+from clipseg_cli.types import DecodedImage, FrameSource, ImageSource
 from clipseg_cli.utils.files import open_input
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
     Raises:
         ImageError: unreadable, empty, not an image, damaged, or too large.
     """
+    if isinstance(source, FrameSource):
+        return _decode_frame(source, max_megapixels)
     _silence_pillow()
     try:
         if source.path is None:
@@ -77,6 +79,17 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
         raise ImageError(f"{source}: is a folder, not an image") from error
     except OSError as error:
         raise ImageError(f"{source}: cannot be read: {error.strerror or error}") from error
+
+
+def _decode_frame(source: FrameSource, max_megapixels: float) -> DecodedImage:
+    height, width = source.size
+    if height * width > max_megapixels * 1e6:
+        raise ImageError(
+            f"{source.path}: frames of {width}x{height} pixels are more than {max_megapixels:g} megapixels",
+            hint="raise --max-megapixels",
+            image=str(source.path),
+        )
+    return DecodedImage(source, source.read(source.index))
 
 
 def target_size(

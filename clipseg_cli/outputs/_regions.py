@@ -97,7 +97,7 @@ def image_name(result: Segmentation, stem: Path, out: Path) -> str:
         out: the folder of all outputs.
     """
     inside, source = stem.relative_to(out), result.image.source
-    file = PurePath(source.file or source.relative if source.path is None else source.path)
+    file = PurePath(source.file or source.path or source.relative)
     if inside.as_posix() == str(source.relative) or inside.name == file.stem:
         inside = inside.with_name(file.name)
     elif file.suffix != inside.suffix:  # saved under a name of its own

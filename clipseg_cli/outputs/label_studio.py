@@ -88,48 +88,83 @@ class LabelStudio(Collected):
         )
 
     def _task(self, result: Segmentation, stem: Path) -> Entry:
-        regions = regions_of(result, self._min_area)
         name = image_name(result, stem, self._out)
-        own = list(things(result, regions))
         self._lost.ignored(result)
         begins = hashlib.sha256(name.encode()).hexdigest()[:10]
-        prediction: dict[str, Any] = {
-            "model_version": f"{MARK} {self._run.versions.get('clipseg', '')} {self._run.made_by}".strip(),
-            "result": [self._brush(result, i, f"{begins}-{i}") for i in own],
-        }
-        areas = regions.areas[own]
-        mean = float(areas @ regions.confidences[own] / areas.sum()) if own else np.nan
-        score = rounded(mean)
-        if score is not None:
-            prediction["score"] = score
         return name, to_json(
             {
                 "meta": {MARK: self._run.versions.get("clipseg", "")},
                 "data": {"image": LOCAL + quote(name)},
-                "predictions": [prediction],
+                "predictions": [
+                    {
+                        "model_version": model_version(self._run),
+                        **prediction(result, self._names, begins, min_area=self._min_area),
+                    }
+                ],
             }
         )
 
-    def _brush(self, result: Segmentation, region: int, name: str) -> dict[str, Any]:
-        regions = regions_of(result, self._min_area)
-        runs = runs_along(result, self._min_area, "rows").of(region)
-        height, width = result.labels.shape
-        brush = {
-            "id": name,
-            "type": "brushlabels",
-            "from_name": _TAG,
-            "to_name": _IMAGE,
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "value": {
-                "format": "rle",
-                "rle": brush_bytes(*runs, height * width).tolist(),
-                "brushlabels": [self._names[regions.labels[region]]],
-            },
-        }
-        score = rounded(regions.confidences[region])
-        return brush if score is None else {**brush, "score": score}
+
+def model_version(run: RunInfo) -> str:
+    """As in "clipseg 0.1.0 emoji vanilla"."""
+    return f"{MARK} {run.versions.get('clipseg', '')} {run.made_by}".strip()
+
+
+def prediction(
+    result: Segmentation,
+    names: Sequence[str],
+    begins: str,
+    *,
+    min_area: int = 0,
+    tags: tuple[str, str] = (_TAG, _IMAGE),
+) -> dict[str, Any]:
+    """`result` and, where confidence is known, `score`, as Label Studio takes a prediction for one image.
+
+    Args:
+        result: its regions become brushes, those of the background none.
+        names: of the classes, as the labelling configuration has them; an empty one leaves a class out.
+        begins: what the ids of the brushes begin with, another one for each image.
+        min_area: smaller regions, in pixels, go to their surroundings.
+        tags: names of the brush and of the image in the labelling configuration.
+    """
+    regions = regions_of(result, min_area)
+    own = [i for i in things(result, regions) if names[regions.labels[i]]]
+    made: dict[str, Any] = {
+        "result": [_brush(result, i, f"{begins}-{i}", names, min_area, tags) for i in own]
+    }
+    areas = regions.areas[own]
+    mean = float(areas @ regions.confidences[own] / areas.sum()) if own else np.nan
+    score = rounded(mean)
+    return made if score is None else {**made, "score": score}
+
+
+def _brush(
+    result: Segmentation,
+    region: int,
+    name: str,
+    names: Sequence[str],
+    min_area: int,
+    tags: tuple[str, str],
+) -> dict[str, Any]:
+    regions = regions_of(result, min_area)
+    runs = runs_along(result, min_area, "rows").of(region)
+    height, width = result.labels.shape
+    brush = {
+        "id": name,
+        "type": "brushlabels",
+        "from_name": tags[0],
+        "to_name": tags[1],
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": {
+            "format": "rle",
+            "rle": brush_bytes(*runs, height * width).tolist(),
+            "brushlabels": [names[regions.labels[region]]],
+        },
+    }
+    score = rounded(regions.confidences[region])
+    return brush if score is None else {**brush, "score": score}
 
 
 _QUOTES = {'"': "&quot;", "\t": "&#9;"}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, DenseModel
 
 
-_WHICH = {"images", "skip_existing", "watch"}
+_WHICH = {"images", "every", "skip_existing", "watch"}
 """Options that say which images are labelled, and not how."""
 
 

@@ -18,7 +18,7 @@ from clipseg_cli.types.dense import (
     Scene,
     Tokens,
 )
-from clipseg_cli.types.images import DecodedImage, ImageSource
+from clipseg_cli.types.images import DecodedImage, FrameSource, ImageSource, MemorySource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.memory import Recall
 from clipseg_cli.types.reading import DenseFeatures, DenseModel, Reader, Reading

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path, PurePosixPath
 
     import numpy as np
@@ -19,7 +20,8 @@ class ImageSource:
     Attributes:
         path: the file, or None for standard input.
         relative: where its outputs go below the output folder, without suffix; unique within a run.
-        file: name of its file, suffix included, where only that is known and not the file; else empty.
+        file: name of its file, suffix included, where `path` is not that file (a frame of a video) or not known; else
+            empty.
     """
 
     path: Path | None
@@ -33,6 +35,33 @@ class ImageSource:
 
     def __str__(self) -> str:
         return "standard input" if self.path is None else str(self.path)
+
+
+class MemorySource(ImageSource):
+    """An image that no file name belongs to; `relative` is what messages call it."""
+
+    def __str__(self) -> str:
+        return str(self.relative)
+
+
+@dataclass(frozen=True)
+class FrameSource(ImageSource):
+    """One frame of a video; `path` is the video.
+
+    Attributes:
+        index: its number, from 0.
+        size: (H, W) of all frames.
+        fps: those that are labelled, a second.
+        read: number of a frame -> uint8 RGB [H, W, 3], from any thread; ImageError where it cannot be had.
+    """
+
+    index: int = field(kw_only=True)
+    size: tuple[int, int] = field(kw_only=True)
+    fps: float = field(kw_only=True)
+    read: Callable[[int], NDArray[np.uint8]] = field(kw_only=True, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.path}, frame {self.index}"
 
 
 @dataclass(frozen=True)
