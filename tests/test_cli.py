@@ -269,7 +269,7 @@ def staged(cli, monkeypatch, tmp_path):
     def run(*items, options=()):
         class Run:
             total, device, model = len(items), "CPU, 1 thread", "tiny / random"
-            classes, notes = load_classes("[red],dog"), ("be careful",)
+            classes, notes, skipped = load_classes("[red],dog"), ("be careful",), 0
             out = Path("clipseg-out")
 
             def __init__(self):

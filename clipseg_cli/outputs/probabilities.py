@@ -1,4 +1,4 @@
-"""`<stem>_probabilities.npz`: heat maps as data, for `numpy.load`.
+"""`<stem>_probs.npz`: heat maps as data, for `numpy.load`.
 
 `classes` [C] names in the order of their ids; under each id, as text ("3"), float16 [H, W] in [0, 1] at the image's own
 size, for each class that is somewhere at least so probable as `least`.
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from clipseg_cli.types import RunInfo, Segmentation
 
-ENDING = "_probabilities.npz"
+ENDING = "_probs.npz"
 
 
 def write(result: Segmentation, stem: Path, run: RunInfo, *, least: float = 0.01) -> tuple[Path, ...]:
-    """Write `<stem>_probabilities.npz`; nothing without `class_scores`.
+    """Write `<stem>_probs.npz`; nothing without `class_scores`.
 
     Raises:
         OutputError: the file cannot be written.
