@@ -244,7 +244,7 @@ def test_pseudolabel_writes_formats_into_its_run(cli, tiny_clip, photos, tmp_pat
     assert plain.code == 0 and read_json(tmp_path / "c" / "coco.json") == coco
     assert cli("convert", run / "labels", "-f", "coco", "-o", tmp_path / "d").code == 0
     assert read_json(tmp_path / "d" / "coco.json") == coco
-    for name, text in (("confidence", "needs more"), ("labels", "made of"), ("heatmaps", "needs more")):
+    for name, text in (("labels", "made of"), ("heatmaps", "needs more")):
         refused = cli(*args, "--formats", name)
         assert refused.code == 2 and text in refused.err
 

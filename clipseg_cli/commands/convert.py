@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import PseudolabelConfig
 
+KEPT = "confidence"
+"""The format that `pseudolabel` writes while it labels, since no label map is enough for it."""
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -97,6 +100,8 @@ def check_formats_of_a_run(config: PseudolabelConfig) -> None:
     """
     for name in format_names(config.format_texts):
         format_ = FORMATS.get(name)
+        if name == KEPT:
+            continue
         if name == "labels" or "scores" in format_.needs or format_.class_scores:
             why = (
                 "are what a run is made of" if name == "labels" else "needs more than the label maps of a run"
@@ -106,12 +111,13 @@ def check_formats_of_a_run(config: PseudolabelConfig) -> None:
 
 def conversion_of_a_run(config: PseudolabelConfig, folder: Path) -> Conversion | None:
     """What writes the formats that were asked for with `pseudolabel`, beside the label maps; None without any."""
-    if not config.formats:
+    names = [name for name in format_names(config.format_texts) if name != KEPT]
+    if not names:
         return None
     return prepare_conversion(
         ConvertConfig(
             labels=str(folder),
-            formats=config.formats,
+            formats=",".join(names),
             hyperparameters=tuple(filter(is_about_a_format, config.hyperparameters)),
             workers=config.workers,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipseg_cli.commands.convert import check_formats_of_a_run, conversion_of_a_run
+from clipseg_cli.commands.convert import KEPT, check_formats_of_a_run, conversion_of_a_run
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
@@ -17,6 +17,8 @@ from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.stream import Stream
+from clipseg_cli.outputs import format_names
+from clipseg_cli.outputs.confidence import encode_confidence
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
@@ -32,7 +34,7 @@ from clipseg_cli.runs.manifest import Manifest, read_manifest
 from clipseg_cli.runs.provenance import choice_notes, model_notes
 from clipseg_cli.runs.records import ImageRecord, ProgressFile
 from clipseg_cli.runs.state import RunState, fingerprint
-from clipseg_cli.runs.summary import Summary, finish_run, label_path
+from clipseg_cli.runs.summary import Summary, confidence_path, finish_run, label_path
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
@@ -127,7 +129,12 @@ class PseudolabelRun:
         self._ignore, self._unseen = ignore_value(len(dataset.classes)), np.array(self.unseen, dtype=np.int32)
         self._state = RunState(self.folder, dataset)
         groups = self.share.of(cut_into_groups(dataset.samples, config.batch_size))
+        self._keeps_confidence = KEPT in format_names(config.format_texts)
         finished = self._state.finished()
+        if self._keeps_confidence:  # which a run without it did not write; corrected labels have none
+            finished = {
+                n for n in finished if n in self._state.corrected or confidence_path(self.folder, n).is_file()
+            }
         # A batch is done again as a whole, so that what it computes does not depend on what was there.
         self._corrected = self._state.corrected
         self.notes += tuple(self._state.sentences())
@@ -255,6 +262,10 @@ class PseudolabelRun:
             file=sample.source.path.name if sample.source.path else "",
             made_by=self._made_by,
         )
+        if self._keeps_confidence:  # ground truth that is kept is sure
+            write_bytes(
+                confidence_path(self.folder, name), encode_confidence(np.where(model, scores, 1), name)
+            )
         write_bytes(label_path(self.folder, sample), data)
         self._state.written.append(name)
         counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)

@@ -50,5 +50,6 @@ from clipseg_cli.config.recipes import (
     Head,
     Recipe,
 )
+from clipseg_cli.config.review import ReviewConfig
 from clipseg_cli.config.serve import LOOPBACK, ServeConfig
 from clipseg_cli.config.training import AUTO, ExportConfig, Setting, TrainConfig

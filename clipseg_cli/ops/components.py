@@ -105,6 +105,11 @@ def find_regions(
     return Regions(index, ids, areas, boxes, sums / np.maximum(areas, 1))
 
 
+def means_over(regions: Regions, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[R] means of [H, W] values over the pixels of each region."""
+    return _sums(regions.index, values, len(regions)) / np.maximum(regions.areas, 1)
+
+
 def absorb_small(labels: LabelMap, min_area: int, *, keep: int | None = None) -> LabelMap:
     """The same map, in which regions of less than `min_area` pixels have gone to their surroundings.
 

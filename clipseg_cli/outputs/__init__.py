@@ -5,6 +5,8 @@ from clipseg_cli.outputs._curves import draw_curves
 from clipseg_cli.outputs._names import safe_name
 from clipseg_cli.outputs._open import FORMATS, Outputs, format_names, shown_name
 from clipseg_cli.outputs._own import refuse_strangers
+from clipseg_cli.outputs._raster import jpeg_text, levels_text, nearest, runs_text, shrunk
+from clipseg_cli.outputs._review import Entry, ReviewedImage, ReviewFiles, by_trust, review_entry
 from clipseg_cli.outputs._run import (
     check_class_list,
     class_table_rows,

@@ -6,7 +6,10 @@ import json
 import tempfile
 import threading
 import weakref
+from array import array
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from clipseg_cli.errors import OutputError
 from clipseg_cli.outputs._own import MARK, refuse_strangers
@@ -59,6 +62,52 @@ class Spool:
             start, length = self._places[name]
             self._file.seek(start)
             yield name, self._file.read(length)
+
+
+class SortedSpool:
+    """Pieces of bytes in a temporary file that has no name, read again in the order of their keys.
+
+    Args:
+        path: beside which it lies; in memory are 28 bytes for each piece.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  (closed with this object)
+        self._path, self._file, self._end = path, file, 0
+        self._keys, self._weights = array("d"), array("d")
+        self._starts, self._lengths = array("q"), array("i")
+        self.close = weakref.finalize(self, file.close)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, data: bytes, key: float, weight: float = 0.0) -> None:
+        """Keep a piece.
+
+        Args:
+            data: of it.
+            key: small ones come first; NaN comes last.
+            weight: of equal keys, large ones come first; of equal weights, those that were added earlier.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        with output_errors(self._path):
+            self._file.write(data)
+        self._keys.append(key)
+        self._weights.append(weight)
+        self._starts.append(self._end)
+        self._lengths.append(len(data))
+        self._end += len(data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All pieces in order."""
+        keys = np.nan_to_num(np.array(self._keys), nan=np.inf, posinf=np.inf)
+        for i in np.lexsort((-np.array(self._weights), keys)).tolist():
+            self._file.seek(self._starts[i])
+            yield self._file.read(self._lengths[i])
 
 
 class Collected:

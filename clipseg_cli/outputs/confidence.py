@@ -19,6 +19,8 @@ from clipseg_cli.types import Format
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from clipseg_cli.types import RunInfo, Segmentation
 
 ENDING = "_confidence.png"
@@ -33,13 +35,19 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
         OutputError: the file cannot be written.
     """
     del run
-    grey = np.rint(np.clip(result.scores, 0, 1) * np.float32(ONE)).astype(np.uint16)
+    data = encode_confidence(result.scores, str(result.image.source.relative))
+    return (write_own(stem.with_name(stem.name + ENDING), data),)
+
+
+def encode_confidence(scores: NDArray[np.float32], image: str) -> bytes:
+    """The PNG of confidences [H, W] in [0, 1]; `image` is the name of the image."""
+    grey = np.rint(np.clip(scores, 0, 1) * np.float32(ONE)).astype(np.uint16)
     text = PngImagePlugin.PngInfo()
-    name = str(result.image.source.relative).encode(errors="replace").decode()
+    name = image.encode(errors="replace").decode()
     text.add_text(MARK, json.dumps({"confidence": ONE, "image": name}))
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, "PNG", compress_level=3, pnginfo=text)
-    return (write_own(stem.with_name(stem.name + ENDING), buffer.getvalue()),)
+    return buffer.getvalue()
 
 
 FORMAT = Format(

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clipseg_cli.runs.manifest import Manifest
+    from clipseg_cli.types import Dataset
+
 CLASSES = "classes.json"
+NO_CONFIDENCE = "label PNGs do not hold how sure the model was: confidence is left out where it would stand"
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -90,13 +94,16 @@ class LabelFolder:
         return Segmentation(values.astype(narrow, copy=False), _scores(path, values.shape), classes, decoded)
 
 
-def open_labels(text: str, *, classes: str = "", images: str = "") -> LabelFolder:
+def open_labels(
+    text: str, *, classes: str = "", images: str = "", fallback: ClassList | None = None
+) -> LabelFolder:
     """Find the label maps in a folder, what they mean and where their images are.
 
     Args:
         text: the folder: of `segment`, a run of `pseudolabel` or its `labels`, or label PNGs of any tool.
         classes: as `load_classes` takes them, for PNGs that nothing explains; ids count from 0.
         images: folder of the images; a run knows its own.
+        fallback: what the values mean where neither the folder nor `classes` says so; None refuses such a folder.
 
     Raises:
         ClipsegError: no such folder, no label PNG in it, nothing that says what they mean, or a damaged record.
@@ -104,19 +111,18 @@ def open_labels(text: str, *, classes: str = "", images: str = "") -> LabelFolde
     folder = Path(text)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder", hint="name a run, or a folder of label PNGs")
-    home = folder if (folder / MANIFEST).is_file() else folder.parent
-    is_run = (home / MANIFEST).is_file() and (home / LABELS).is_dir() and folder in (home, home / LABELS)
-    inside = home / LABELS if is_run else folder
+    home = run_home(folder)
+    inside = folder if home is None else home / LABELS
     files = dict(_label_files(inside))
     sure = any(_beside(path).is_file() for path in files.values())
     if not files:
         raise RunError(f"{inside} holds no label PNG", hint="make some with clipseg segment or pseudolabel")
-    if is_run:
+    if home is not None:
         run, known = _of_run(home)
     else:
-        run, known = _of_folder(folder, next(iter(files.values())), classes), {}
-    if classes and (is_run or (folder / CLASSES).is_file()):
-        raise RunError(f"{home} says itself what its labels mean", hint="leave out --classes")
+        run, known = _of_folder(folder, next(iter(files.values())), classes, fallback), {}
+    if classes and (home is not None or (folder / CLASSES).is_file()):
+        raise RunError(f"{home or folder} says itself what its labels mean", hint="leave out --classes")
     if images:
         found, failures = find_images([images], twins="suffix")
         if not found:
@@ -125,15 +131,34 @@ def open_labels(text: str, *, classes: str = "", images: str = "") -> LabelFolde
     own = {name: known[name] for name in files if name in known}
     notes = []
     if not sure:
-        notes.append(
-            "label PNGs do not hold how sure the model was: confidence is left out where it would stand"
-        )
-    if len(own) < len(files) and (images or is_run):
+        notes.append(NO_CONFIDENCE)
+    if len(own) < len(files) and (images or home is not None):
         where = images or "the data set of the run"
         notes.append(f"{len(files) - len(own):,} of {len(files):,} images were not found in {where}")
     elif not own:
         notes.append("where the images are is not known: files name them, and lead to none; see --images")
     return LabelFolder(folder, run, files, own, sure, tuple(notes))
+
+
+def run_home(folder: Path) -> Path | None:
+    """The run of `pseudolabel` that a folder is, or whose `labels` it is; None for any other folder."""
+    home = folder if (folder / MANIFEST).is_file() else folder.parent
+    is_run = (home / MANIFEST).is_file() and (home / LABELS).is_dir() and folder in (home, home / LABELS)
+    return home if is_run else None
+
+
+def dataset_of_run(manifest: Manifest) -> Dataset | None:
+    """The data set that a run of `pseudolabel` is about; None where it was moved or removed since."""
+    data = manifest.identity["dataset"]
+    try:
+        return open_dataset(
+            data["root"],
+            benchmark=data["benchmark"],
+            split=data["split"] or None,
+            classes="" if data["benchmark"] else manifest.identity["options"]["classes"],
+        )
+    except ClipsegError:
+        return None
 
 
 def _label_files(folder: Path) -> Iterator[tuple[PurePosixPath, Path]]:
@@ -162,21 +187,14 @@ def _of_run(home: Path) -> tuple[RunInfo, dict[PurePosixPath, Path]]:
     known = manifest.identity
     options = {**known["options"], "method": known["method"]}
     run = RunInfo(_class_list(known), options, known["model"], known["versions"])
-    data = known["dataset"]
-    try:
-        dataset = open_dataset(
-            data["root"],
-            benchmark=data["benchmark"],
-            split=data["split"] or None,
-            classes="" if data["benchmark"] else options["classes"],
-        )
-    except ClipsegError:  # moved or removed since: its images are named, and lead to none
+    dataset = dataset_of_run(manifest)
+    if dataset is None:  # its images are named, and lead to none
         return run, {}
     sources = (sample.source for sample in dataset.samples)
     return run, {source.relative: source.path for source in sources if source.path is not None}
 
 
-def _of_folder(folder: Path, first: Path, classes: str) -> RunInfo:
+def _of_folder(folder: Path, first: Path, classes: str, fallback: ClassList | None) -> RunInfo:
     """What `classes.json` says, or the first label PNG of itself, or else the user.
 
     Raises:
@@ -195,6 +213,8 @@ def _of_folder(folder: Path, first: Path, classes: str) -> RunInfo:
         names = tuple(map(str, facts["classes"]))
         own = ClassList(names, tuple((name,) for name in names), facts.get("background"))
         return RunInfo(own, {}, {}, versions)
+    if not classes and fallback is not None:
+        return RunInfo(fallback, {}, {}, versions)
     if not classes:
         raise RunError(
             f"nothing says what the values in {folder} mean: there is no {CLASSES}",

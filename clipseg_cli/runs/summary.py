@@ -14,6 +14,7 @@ from clipseg_cli.data.images import read_image
 from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, DatasetError, RunError
 from clipseg_cli.outputs import write_contact_sheet
+from clipseg_cli.outputs.confidence import ENDING as CONFIDENCE
 from clipseg_cli.runs.manifest import Manifest, is_written, write_manifest
 from clipseg_cli.runs.records import FINAL, WORKERS, final_bytes, write_final
 from clipseg_cli.types import ClassShare
@@ -82,6 +83,11 @@ def label_path(folder: Path, sample: Sample) -> Path:
 def path_of(folder: Path, image: str) -> Path:
     """Where the label map of an image of that name lies."""
     return folder / LABELS / f"{image}.png"
+
+
+def confidence_path(folder: Path, image: str) -> Path:
+    """Where the confidence of that label map lies, if the run keeps it."""
+    return folder / LABELS / f"{image}{CONFIDENCE}"
 
 
 def finish_run(
