@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 from warm_server import warm_script
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ README, TEXT = PAGES[ROOT / "README.md"], "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```sh( needs-weights| hours)?\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 LINES = [(line, mark.strip()) for mark, block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [(line, bool(mark)) for line, mark in LINES if mark != "hours"]
-LONG = [line for line, mark in LINES if mark == "hours"]
+LONG = [line for line, mark in LINES if mark == "hours" and not line.startswith("curl ")]
 OFFLINE = [line for line, needs in COMMANDS if not needs and not line.startswith("pip ")]
 ONLINE = [line for line, needs in COMMANDS if needs]
 FEW = {"train": 6, "val": 6}
@@ -39,11 +40,16 @@ OVER_DATA = re.compile(r" pseudolabel |^clipseg (eval|train|export)|--student")
 def place(tmp_path_factory: pytest.TempPathFactory, warm_server: str) -> Path:
     """A folder as a reader of the README has it: the samples, and photos of their own.
 
-    Of the data set among the samples it holds a few images: what commands say of all of them is for other tests.
+    Samples have half their sides, and of the data set among them there are a few images: what commands say of all of
+    them is for other tests.
     """
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "samples", folder / "samples", ignore=shutil.ignore_patterns("emoji-voc"))
     few_images(ROOT / "samples" / "emoji-voc", folder / "samples" / "emoji-voc")
+    for path in [*(folder / "samples").glob("*.png"), *(folder / "samples").glob("*.jpg")]:
+        with Image.open(path) as image:
+            half = image.resize((image.width // 2, image.height // 2))
+        half.save(path)
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
     (folder / "holiday").mkdir()
     (folder / "bin").mkdir()
@@ -54,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, warm_server: str) -> Path:
         script.write_text(warm_script(warm_server, first))
         script.chmod(0o755)
     for copy in ("photo.jpg", "holiday/one.jpg"):
-        shutil.copy(ROOT / "samples" / "farm_large.jpg", folder / copy)
+        shutil.copy(folder / "samples" / "farm_large.jpg", folder / copy)
     return folder
 
 
