@@ -20,7 +20,8 @@ from clipseg_cli.ops.region_means import paint, region_means
 from clipseg_cli.ops.regions import nearest_ids, vote
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.ops.windows import plan_windows, stitch
-from clipseg_cli.types import Reading
+from clipseg_cli.refinements import region_memory
+from clipseg_cli.types import ClassList, Context, LogitMaps, Reading, RegionBank, Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +96,17 @@ def check_bank(case: Case, given: Tensors) -> Tensors:
     remembered = paint(scores, found, ids)
     own = own_logits(case, given, ids)
     fused = o["fusion_own"] * own + (1 - o["fusion_own"]) * remembered
+    if not o["auxiliary"] and "bank_ids" not in given:
+        # The step itself, which all commands take.
+        bank = RegionBank(given["bank_keys"], given["bank_values"], lambda _: given["vfm"], {})
+        maps = region_memory.refine(
+            LogitMaps((own,)),
+            bank_context(given, ids, bank),
+            "",
+            neighbours=o["neighbours"],
+            share=o["fusion_own"],
+        )
+        fused = maps.maps[0]
     fused = F.interpolate(fused[None], original, mode="bilinear")
     reduced = reduce_maps(o["logit_scale"] * fused[0], original)
     before = torch.tensor(o["query_to_class"])[reduced.winner.long()]
@@ -111,6 +123,23 @@ def check_bank(case: Case, given: Tensors) -> Tensors:
         "before": before,
         "label": label,
     }
+
+
+def bank_context(given: Tensors, ids: torch.Tensor, bank: RegionBank) -> Context:
+    """What the step is told of an image at network size."""
+    size = (ids.shape[0], ids.shape[1])
+    classes = ClassList(("a",), (("a",),))
+    words = Words(classes, torch.zeros(1), 100.0, given["text"])
+    return Context(
+        words,
+        lambda: given["image"][0],
+        lambda: given["image"][0],
+        size,
+        1.0,
+        "token",
+        auxiliary={"regions": ids[None]},
+        bank=bank,
+    )
 
 
 def own_logits(case: Case, given: Tensors, ids: torch.Tensor) -> torch.Tensor:

@@ -201,9 +201,16 @@ def test_wrong_memories_are_sentences(cli, make, tiny_clip, drawn, tmp_path, opt
     assert found.code in (1, 2) and message in found.err
 
 
-def test_index_needs_labels(cli, tmp_path) -> None:
-    found = cli("index", tmp_path, "--model", "emoji")
-    assert found.code == 2 and "--labels is missing" in found.err
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "nothing says what to remember"),
+        (("--labels", "runs", "--regions", "superpixels"), "--regions is about a bank of unlabelled images"),
+    ],
+)
+def test_index_needs_something_to_remember(cli, options, message) -> None:
+    found = cli("index", *options, "--model", "emoji")
+    assert found.code == 2 and message in found.err
 
 
 def test_suggestions_leave_out_what_is_known(cli, make, tiny_clip, drawn, tmp_path) -> None:
@@ -277,13 +284,10 @@ def test_a_bank_smaller_than_k() -> None:
     assert torch.allclose(support(keys, rows), F.normalize(keys.sum(dim=0), dim=0).expand(3, 4), atol=1e-6)
 
 
-def test_region_means_equal_interpolation_at_once(monkeypatch) -> None:
-    from clipseg_cli.ops import region_means as module
-
+def test_region_means_equal_interpolation_at_once() -> None:
     torch.manual_seed(0)
     features, ids = torch.randn(5, 4, 6), torch.randint(0, 4, (30, 41))
     full = F.normalize(F.interpolate(features[None], (30, 41), mode="bilinear")[0], dim=0)
-    monkeypatch.setattr(module, "PIXELS", 3 * 41)
     found, means = region_means(features, ids, unit=True)
     assert found.tolist() == [1, 2, 3]
     for number, mean in zip(found.tolist(), means, strict=True):

@@ -284,7 +284,7 @@ class Segmenter:
             predictor = self._kept.pop((classes, benchmark), None)
             if predictor is None:
                 predictor = self._predictor_of(classes, benchmark)
-                for note in model_notes(self._model, predictor.classes):
+                for note in (*model_notes(self._model, predictor.classes), *predictor.notes):
                     logger.warning(note)
             self._kept[classes, benchmark] = predictor
             while len(self._kept) > KEPT_LISTS:

@@ -11,6 +11,7 @@ import typer
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.comparison import compare
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.cli.results import Scored, show_results
 from clipseg_cli.cli.scores import show_protocol as print_protocol
 from clipseg_cli.config import OF_A_CLIP, EvalConfig
@@ -100,6 +101,8 @@ def evaluate(
         config, why = _config(ctx, run)
         if why and _first():
             console.say(why)
+    if not config.predictions and _first():
+        say_needs(config, console)
     if methods or models:
         compare(config, methods or config.method_name, models, console)
         return
@@ -152,6 +155,7 @@ def _check(given: dict[str, Any]) -> None:
         )
     for one, several in (
         ("method", "methods"),
+        ("quality", "methods"),
         ("model", "models"),
         ("student", "methods"),
         ("corrupt", "methods"),
@@ -266,7 +270,8 @@ def _model(evaluation: ModelScoring) -> str:
     config = evaluation.config
     if config.student:
         return evaluation.model
-    extra = [
+    extra = [f"--quality {config.quality}"] if config.quality else []
+    extra += [
         name.replace("_", " ") + ("" if value is True else f" {value}")
         for name, value in config.refinements(evaluation.predictor.classes.background is not None).items()
     ]

@@ -9,14 +9,18 @@ import typer
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.config import IndexConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 
 if TYPE_CHECKING:
     from clipseg_cli.commands.index import IndexRun
+    from clipseg_cli.commands.index_regions import RegionIndexRun
 
 EXAMPLES = """
 [bold]Examples[/bold]
+  clipseg index photos/ --out bank
+  clipseg index photos/ --regions eomt --guide dino-b8 --method corrclip --out bank
   clipseg index --labels runs/pseudolabel/NAME --out bank
   clipseg index --labels voc/ --out bank
   clipseg index photos/ --labels corrected/ --classes "cat,dog" --out bank
@@ -26,13 +30,13 @@ FolderArg = Annotated[
     str,
     typer.Argument(
         metavar="[FOLDER]",
-        help="The images, where --labels names a folder of label PNGs, or with --suggest.",
+        help="The images; a data set too, with --split. With --labels only where that names a folder of label PNGs.",
         show_default=False,
     ),
 ]
 
 
-@opt.takes(IndexConfig, without=("student", "unseen", "memory", "regions", "region_vote", "pamr"))
+@opt.takes(IndexConfig, without=("student", "unseen", "memory", "region_vote", "pamr"))
 def index(
     ctx: typer.Context,
     dataset: FolderArg = "",
@@ -40,10 +44,10 @@ def index(
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
 ) -> None:
-    """Remember what labelled images show, for --memory BANK.
+    """Remember images, for --memory BANK: what their regions look like and mean, or, with --labels, what they show.
 
-    Writes a bank: bank.json with everything it was made with, and a file for each image. Interrupted at any moment,
-    the same command goes on where it was; once more labels are corrected, it adds them.
+    Writes a bank: bank.json with everything it was made with, and what it knows of the images. Interrupted at any
+    moment, the same command goes on where it was; once there are more images or corrected labels, it adds them.
     """
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     config = opt.config_from(IndexConfig, ctx.params)
@@ -51,26 +55,49 @@ def index(
     if config.suggest is not None:
         _suggest(config, console)
         return
-    if not config.labels.strip():
-        raise UsageError(
-            "--labels is missing: nothing says what the images show",
-            hint="name a run with corrected labels, or a data set: --labels runs/pseudolabel/NAME",
-        )
+    labels = bool(config.labels.strip())
+    _check(config, labels=labels)
+    say_needs(config, console)
     with console.waiting("loading the model"):
-        from clipseg_cli.commands.index import prepare_index  # torch loads here, not for --help
+        # torch loads here, not for --help
+        if labels:
+            from clipseg_cli.commands.index import prepare_index
 
-        run = prepare_index(config, given)
+            run: IndexRun | RegionIndexRun = prepare_index(config, given)
+        else:
+            from clipseg_cli.commands.index_regions import prepare_region_index
+
+            run = prepare_region_index(config)
     _remember(run, console)
 
 
-def _remember(run: IndexRun, console: Console) -> None:
+def _check(config: IndexConfig, *, labels: bool) -> None:
+    """Refuse what says nothing of what to remember, or of what it is about.
+
+    Raises:
+        UsageError: it does.
+    """
+    if not labels and not config.dataset.strip():
+        raise UsageError(
+            "nothing says what to remember",
+            hint="name a folder of images, or --labels: a run with corrected labels, or a data set",
+        )
+    if labels and config.regions:
+        raise UsageError(
+            "--regions is about a bank of unlabelled images; labels say themselves where things are",
+            hint="leave out --regions or --labels",
+        )
+
+
+def _remember(run: IndexRun | RegionIndexRun, console: Console) -> None:
     """Go through all images, name each failed one at once, and say what the bank knows.
 
     Raises:
         KeyboardInterrupt: with a sentence about how to go on.
         typer.Exit: with code 1 where images failed.
     """
-    console.say(dataset_line(run.labelled.dataset))
+    dataset = getattr(run, "dataset", None)
+    console.say(count(run.total, "image") if dataset is None else dataset_line(dataset))
     console.say(f"{run.model} on {run.device}")
     for note in run.notes:
         console.say(f"Note: {note}")
@@ -94,16 +121,18 @@ def _remember(run: IndexRun, console: Console) -> None:
         console.document(
             {
                 "bank": str(run.out),
+                "kind": run.facts.kind,
                 "fingerprint": run.facts.fingerprint,
                 "pictures": list(run.facts.pictures),
-                "classes": list(run.classes.names),
                 "read": fresh,
                 "failed": failed,
                 **run.identity,
             }
         )
     before = f", {done - fresh} of them before" if done > fresh else ""
-    console.say(f"{count(done, 'image')} in {run.out}{before}, {format_seconds(watch.seconds)}")
+    new = getattr(run, "regions", 0)
+    regions = f" with {count(new, 'region')} read now" if new else ""
+    console.say(f"{count(done, 'image')} in {run.out}{before}{regions}, {format_seconds(watch.seconds)}")
     console.say(f"Label with it: --memory {run.out}")
     if failed:
         console.error(ClipsegError(f"{failed} of {count(run.total, 'image')} failed"))

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import PLAIN_WIDTH, Console, count, data_errors
+from clipseg_cli.cli.qualities import recipe_rows, recipe_table
 from clipseg_cli.cli.region_sources import region_rows, region_table
 from clipseg_cli.errors import UsageError, did_you_mean
 
@@ -24,6 +25,7 @@ EXAMPLES = """
   clipseg models --methods
   clipseg models --formats
   clipseg models --regions
+  clipseg models --recipes
 """
 
 TAGS_SHOWN = 6
@@ -45,6 +47,12 @@ def models(
     regions: Annotated[
         bool, typer.Option("--regions", help="List where masks of regions may come from instead.")
     ] = False,
+    recipes: Annotated[
+        bool,
+        typer.Option(
+            "--recipes", help="List what --quality stands for instead: needs, cost, published means."
+        ),
+    ] = False,
     as_json: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
@@ -54,10 +62,14 @@ def models(
     parameters its image and text side have.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    if methods + regions + formats > 1:
+    if methods + regions + formats + recipes > 1:
         raise UsageError(
-            "--methods, --regions and --formats list different things", hint="leave out all but one of them"
+            "--methods, --regions, --formats and --recipes list different things",
+            hint="leave out all but one of them",
         )
+    if recipes:
+        _show_recipes(matching, console)
+        return
     if formats:
         _show_formats(matching, console)
         return
@@ -81,6 +93,19 @@ def models(
         else:
             readable = sum(row["dense"] for row in rows)
             console.say(f"{count(len(rows), 'architecture')}, {readable} readable densely; * on this machine")
+
+
+def _show_recipes(matching: str, console: Console) -> None:
+    rows = recipe_rows(matching)
+    if console.as_json:
+        console.document(rows)
+        return
+    with data_errors():
+        _print(recipe_table(rows))
+    console.say(
+        "cost: of the method, relative to plain CLIP; +: and more for regions and propagation. published: mean mIoU "
+        "in % over so many benchmarks, of what comes nearest"
+    )
 
 
 def _show_formats(matching: str, console: Console) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.utils.text import listed, percent
@@ -54,6 +55,7 @@ def pseudolabel(
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     config = opt.config_from(PseudolabelConfig, ctx.params)
     with ExitStack() as stack:
+        say_needs(config, console)
         with console.waiting("loading the model"):
             from clipseg_cli.commands.pseudolabel import open_run  # torch loads here, not for --help
 

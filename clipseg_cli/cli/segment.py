@@ -11,6 +11,7 @@ import typer
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
+from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.config import OUTPUT, SegmentConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.utils.text import percent
@@ -72,6 +73,7 @@ def segment(
     found = find_inputs(config)
     if not found[0] and not config.watch:
         raise nothing_left(found[1])
+    say_needs(config, console)
     with console.waiting("loading the model"):
         from clipseg_cli.commands.segment import prepare_segmentation  # torch loads here, not for --help
 

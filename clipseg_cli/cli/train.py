@@ -9,6 +9,7 @@ import typer
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.utils.text import percent
@@ -46,6 +47,8 @@ def train(
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     config = opt.config_from(TrainConfig, ctx.params)
     with ExitStack() as stack:
+        if config.teacher:
+            say_needs(config, console)
         with console.waiting("loading"):
             from clipseg_cli.commands.train import choose_labels, open_training  # torch loads here
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.evaluation.comparison import Candidate, Comparison
 from clipseg_cli.evaluation.scoring import results_folder
+from clipseg_cli.inference.auxiliary import asks_guide
 from clipseg_cli.inference.dataset import open_data, unseen_ids
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.regions import check_regions
@@ -78,7 +79,7 @@ def _candidates_of(
     for name in names:
         method = find_method(name)
         settings = _settings_of(name, config.hyperparameters)
-        own: dict[str, Any] = {"method": name, "guide": config.guide if method.guided else ""}
+        own: dict[str, Any] = {"method": name, "guide": config.guide if asks_guide(config, method) else ""}
         if not voting and method.read_regions is None:  # it has no use for them
             own["regions"] = ""
             settings = tuple(text for text in settings if _owner(text) not in REGIONS.names())

@@ -41,7 +41,7 @@ def open_evaluation(config: EvalConfig) -> Iterator[ModelScoring]:
             images=len(dataset.samples),
             share=share,
             out=out,
-            notes=(*dataset.notes, *model_notes(backbone, predictor.classes)),
+            notes=(*dataset.notes, *predictor.notes, *model_notes(backbone, predictor.classes)),
             unseen=unseen,
             conditions=conditions,
             templates=plan.templates,

@@ -1,4 +1,4 @@
-"""`clipseg index`: builds a bank of image features, one file per image; a second run resumes the first."""
+"""`clipseg index --labels`: a bank of labelled images, one file per image; a second run resumes the first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import torch
 from clipseg_cli.config import IndexConfig
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError, DatasetError, DiskFullError, RunError
+from clipseg_cli.inference.banks import reading_of
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.inference.labelled import LabelledSet, in_folder, of_dataset, of_folder
 from clipseg_cli.inference.load import load_reader
-from clipseg_cli.inference.memory import read_levels, reading_of
+from clipseg_cli.inference.remember import read_levels
 from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.memory.files import LABELS as OF_LABELS
 from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_picture
 from clipseg_cli.ops.levels import checkerboard, patch_shares
 from clipseg_cli.runs.find import options_of_run
@@ -69,7 +71,7 @@ class IndexRun:
         self.device = describe_device(predictor.device, predictor.dtype)
         self.notes: tuple[str, ...] = labelled.dataset.notes
         self.facts: Facts | None = None
-        self.classes = labelled.dataset.classes
+        self.dataset, self.classes = labelled.dataset, labelled.dataset.classes
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class IndexRun:
         c, s = self.config, self.predictor.settings
         described = self.predictor.describe()
         return {
-            "reading": reading_of(c, c.protocol, c.method_name),
+            "reading": reading_of(c),
             "weights": self.weights,
             "sizes": {"short_side": s.short_side, "window": s.window, "stride": s.stride},
             "auxiliary": described.get("auxiliary", {}),
@@ -94,7 +96,7 @@ class IndexRun:
             RunError: there is a bank of other options, or no image could be used.
             DiskFullError: nothing more can be written; what is finished stays.
         """
-        begin(self.out, Facts("labels", self.identity))
+        begin(self.out, Facts(OF_LABELS, self.identity))
         remembered: dict[str, str] = {}
         for sample in self.labelled.samples:
             name = sample.source.name
@@ -112,7 +114,7 @@ class IndexRun:
             yield IndexedImage(name, fresh)
         if not remembered:
             raise RunError(f"none of {self.total} images could be remembered", hint="see the errors above")
-        self.facts = finish(self.out, Facts("labels", self.identity, remembered))
+        self.facts = finish(self.out, Facts(OF_LABELS, self.identity, remembered))
 
     def _tensors(self, sample: Sample) -> Mapping[str, torch.Tensor]:
         image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
@@ -150,7 +152,7 @@ def prepare_index(config: IndexConfig, given: Mapping[str, Any]) -> IndexRun:
     predictor, backbone = load_reader(config, protocol, labelled.dataset.classes)
     run = IndexRun(config, labelled, predictor, f"{backbone.name} / {backbone.pretrained}")
     run.weights = backbone.fingerprint
-    begin(config.out, Facts("labels", run.identity))
+    begin(config.out, Facts(OF_LABELS, run.identity))
     return run
 
 

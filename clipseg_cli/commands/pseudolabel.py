@@ -84,7 +84,11 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         )
         identity = run_identity(config, dataset, backbone, predictor, plan.templates, unseen)
         begin_run(folder, Manifest(identity))
-        notes += [*model_notes(backbone, predictor.classes), *choice_notes(config, predictor.classes)]
+        notes += [
+            *predictor.notes,
+            *model_notes(backbone, predictor.classes),
+            *choice_notes(config, predictor.classes),
+        ]
         yield PseudolabelRun(
             config, dataset, unseen, backbone, predictor, folder, share, identity, tuple(notes)
         )

@@ -98,7 +98,7 @@ def prepare_segmentation(
     )
     info = run_info(config, backbone, predictor)
     outputs = Outputs(names, info, out, plan.chosen.hyperparameters)
-    said = (*more, *notes(config, backbone, predictor.classes))
+    said = (*more, *predictor.notes, *notes(config, backbone, predictor.classes))
     skipped = before - len(sources)
     return SegmentRun(config, backbone, predictor, sources, failures, info, outputs, out, said, skipped)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clipseg_cli.data.image_files import find_images, nothing_left
+from clipseg_cli.data.image_files import nothing_left
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.inference.dataset import open_data
+from clipseg_cli.inference.dataset import images_of
 from clipseg_cli.inference.load import load_reader
-from clipseg_cli.inference.memory import read_levels
+from clipseg_cli.inference.remember import read_levels
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import read_facts
 from clipseg_cli.ops.coverage import most_covering
@@ -20,7 +20,6 @@ from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:
     from clipseg_cli.config import IndexConfig
-    from clipseg_cli.types import ImageSource
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     Raises:
         ClipsegError: anything wrong with folder, bank or model.
     """
-    sources, failures = _sources(config)
+    sources, failures = images_of(config)
     facts = read_facts(config.out, whole=False)
     known = set(facts.pictures) if facts is not None else set()
     protocol = find_protocol(config.protocol)
@@ -67,14 +66,3 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     before = [i for i, name in enumerate(names) if name in known]
     chosen = most_covering(torch.stack(means), config.suggest or 0, before)
     return Suggestion(tuple(names[i] for i in chosen), len(names), len(before), tuple(errors))
-
-
-def _sources(config: IndexConfig) -> tuple[list[ImageSource], list[ClipsegError]]:
-    """The images of a split of a data set, or of any folder."""
-    if config.split:
-        dataset, _ = open_data(config, "label")
-        return [sample.source for sample in dataset.samples], []
-    found, failures = find_images((config.dataset,))
-    if not found:
-        raise nothing_left(failures)
-    return found, list(failures)

@@ -1,6 +1,7 @@
 """Every default, once. Frozen dataclasses without torch, so that `--help` can import them quickly."""
 
 from clipseg_cli.config.best import BEST, NO_SALIENCY
+from clipseg_cli.config.brings import OFF, Brings
 from clipseg_cli.config.constants import (
     BACKGROUND_WORDS,
     BUNDLED_BACKBONE,
@@ -20,7 +21,6 @@ from clipseg_cli.config.inference import (
     REFINEMENTS,
     TEACHING,
     InferenceConfig,
-    SegmentConfig,
 )
 from clipseg_cli.config.options import (
     MAIN,
@@ -42,6 +42,7 @@ from clipseg_cli.config.protocols import (
     Protocol,
     Stitch,
 )
+from clipseg_cli.config.quality import QUALITIES, Quality, all_qualities, quality_for
 from clipseg_cli.config.recipes import (
     EMOJI_RECIPE,
     RECIPES,
@@ -51,5 +52,6 @@ from clipseg_cli.config.recipes import (
     Recipe,
 )
 from clipseg_cli.config.review import ReviewConfig
+from clipseg_cli.config.segment import SegmentConfig
 from clipseg_cli.config.serve import LOOPBACK, ServeConfig
 from clipseg_cli.config.training import AUTO, ExportConfig, Setting, TrainConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  (Typer needs it at run time)
 
-from clipseg_cli.config.inference import InferenceConfig, SegmentConfig
+from clipseg_cli.config.inference import InferenceConfig
 from clipseg_cli.config.options import (
     INFERENCE,
     MAIN,
@@ -16,6 +16,7 @@ from clipseg_cli.config.options import (
     option,
     out_option,
 )
+from clipseg_cli.config.segment import SegmentConfig
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clipseg_cli.config.best import BEST, NO_SALIENCY, best_method, best_saliency
+from clipseg_cli.config.brings import OFF
 from clipseg_cli.config.constants import BACKGROUND_WORDS, PLAIN_BACKGROUND, PROPAGATIONS
-from clipseg_cli.config.options import (
-    INFERENCE,
-    METHOD,
-    MODEL,
-    OUTPUT,
-    WORDS,
-    formats_option,
-    option,
-    out_option,
-)
-from clipseg_cli.config.protocols import PROTOCOLS
+from clipseg_cli.config.options import INFERENCE, METHOD, MODEL, WORDS, option
+from clipseg_cli.config.protocols import PROTOCOLS, protocol_name
+from clipseg_cli.config.quality import QUALITIES
 
 REFINEMENTS = (
     *("guide", "saliency", "propagate", "prompt_denoising", "key_smoothing", "presence", "pamr"),
@@ -32,6 +24,7 @@ OF_PIXELS = ("pamr", "regions", "region_vote")
 OF_A_CLIP = (
     "model",
     "pretrained",
+    "quality",
     "method",
     "protocol",
     "templates",
@@ -39,7 +32,7 @@ OF_A_CLIP = (
 )
 """Options that mean nothing for a student, which is used as it was trained."""
 
-TEACHING = ("method", "protocol", "templates", *REFINEMENTS)
+TEACHING = ("quality", "method", "protocol", "templates", *REFINEMENTS)
 """How a CLIP labels, beside its weights; a student remembers it of its teacher."""
 
 PROBABILITY = (0, 1)
@@ -93,6 +86,14 @@ class InferenceConfig:
         panel=MODEL,
         metavar="TAG|FILE",
     )
+    quality: str = option(
+        "",
+        "fast, balanced or best: without, with one, or with all auxiliary networks; clipseg models --recipes says what "
+        "each is, needs and costs. What you choose by name wins.",
+        metavar="NAME",
+        choices=QUALITIES,
+        kind="quality",
+    )
     student: str = option(
         "",
         "A network of your own instead of a CLIP: a run of clipseg train, RUN/best, or a checkpoint.",
@@ -109,8 +110,8 @@ class InferenceConfig:
     )
     guide: str = option(
         "",
-        "The auxiliary network of proxyclip, dinoiser, corrclip and --propagate lposs: dino, dino-b8, dinov2, a ViT of "
-        "timm, NAME=FILE, or a head of CLIP-DINOiser.",
+        "The auxiliary network of proxyclip, dinoiser, corrclip, --propagate lposs and memories of unlabelled images: "
+        "dino, dino-b8, dinov2, a ViT of timm, NAME=FILE, a head of CLIP-DINOiser, or none.",
         panel=METHOD,
         metavar="NAME",
     )
@@ -124,19 +125,21 @@ class InferenceConfig:
     )
     protocol: str = option(
         "default",
-        "default, or the exact settings of a publication: sclip, sclip-paper, sc-clip, maskclip, clip-diy.",
+        "default, or the exact settings of a publication, its networks and steps included: sclip, sclip-paper, "
+        "sc-clip, maskclip, clip-diy, corrclip, lposs, pearl, resclip. What you choose wins.",
         panel=METHOD,
         metavar="NAME",
         choices=tuple(PROTOCOLS),
+        read=protocol_name,
         kind="protocol",
     )
     propagate: str = option(
         "",
         "Let scores flow: lposs (between patches that look alike, to the --guide if there is one, else to the model), "
-        "lposs+ (and between near pixels of one colour), pearl (over the image, up to its edges).",
+        "lposs+ (and between near pixels of one colour), pearl (over the image, up to its edges), or none.",
         panel=METHOD,
         metavar="KIND",
-        choices=PROPAGATIONS,
+        choices=(*PROPAGATIONS, OFF),
         kind="propagation",
     )
     prompt_denoising: float = option(
@@ -174,22 +177,23 @@ class InferenceConfig:
     regions: str = option(
         "",
         "Where masks of regions come from: superpixels (no weights), folder=DIR (id maps by the names of the images), "
-        "eomt, mask2former or sam2 (networks; =WEIGHTS names others, on the hub or in a folder). clipseg models "
-        "--regions lists them.",
+        "eomt, mask2former or sam2 (networks; =WEIGHTS names others, on the hub or in a folder), or none. "
+        "clipseg models --regions lists them.",
         panel=METHOD,
         metavar="NAME",
         kind="source of regions",
     )
-    region_vote: bool = option(
-        False,
+    region_vote: bool | None = option(
+        None,
         "All pixels of a region take the label that most of them have; needs --regions.",
         panel=METHOD,
-        flags=("--region-vote",),
+        flags=("--region-vote/--no-region-vote",),
     )
     memory: str = option(
         "",
-        "What labelled pictures taught: a bank made with clipseg index --labels. It brings its own --short-side, "
-        "--window and --stride.",
+        "A bank made with clipseg index: of unlabelled images, whose regions say what others are (needs --regions, or "
+        "takes the bank's), or, with --labels, of corrected ones. It brings its own --short-side, --window and "
+        "--stride.",
         panel=METHOD,
         metavar="BANK",
     )
@@ -256,7 +260,7 @@ class InferenceConfig:
     @property
     def method_name(self) -> str:
         """The method, or the one that "auto" stands for."""
-        return best_method(self.model, self.protocol) if self.method == BEST else self.method
+        return best_method(self.model, self.protocol, self.quality) if self.method == BEST else self.method
 
     @property
     def format_texts(self) -> tuple[str, ...]:
@@ -269,64 +273,10 @@ class InferenceConfig:
             return self.saliency
         if not background or self.student:
             return NO_SALIENCY
-        return best_saliency(self.model, self.pretrained, self.method_name, self.protocol)
+        return best_saliency(self.model, self.pretrained, self.method_name, self.protocol, self.quality)
 
     def refinements(self, background: bool = True) -> dict[str, Any]:
         """Those of `REFINEMENTS` that are in use, for classes with or without a background."""
         own = {name: getattr(self, name) for name in REFINEMENTS}
         own["saliency"] = self.saliency_name(background)
-        return {name: value for name, value in own.items() if value and value != NO_SALIENCY}
-
-
-@dataclass(frozen=True)
-class SegmentConfig(InferenceConfig):
-    """All that `clipseg segment` needs to know."""
-
-    images: tuple[str, ...] = ()
-    out: Path = out_option(Path("clipseg-out"), "Folder for everything written.")
-    formats: str = formats_option(
-        "labels,overlay",
-        "What is written, by comma: labels (index PNG), overlay, coco, labelme, ...; clipseg models --formats lists "
-        "all.",
-        OUTPUT,
-    )
-    heatmaps: bool = option(
-        False, "Also write a confidence map for each class.", panel=OUTPUT, flags=("--heatmaps",)
-    )
-    min_area: int = option(
-        0,
-        "Regions of less than N pixels go to what surrounds them; 0 keeps them all.",
-        panel=OUTPUT,
-        metavar="N",
-        within=(0, 100_000_000),
-    )
-    every: int = option(
-        1,
-        "Of a video, label only every Nth frame.",
-        panel=OUTPUT,
-        metavar="N",
-        within=(1, 1_000_000),
-    )
-    skip_existing: bool = option(
-        False,
-        "Leave out images whose files are all in --out already, unless an image is newer than they are.",
-        panel=OUTPUT,
-        flags=("--skip-existing",),
-    )
-    watch: bool = option(
-        False,
-        "Go on with images that arrive or change in the folders given, until Ctrl-C; implies --skip-existing.",
-        panel=OUTPUT,
-        flags=("--watch",),
-    )
-    full_names: bool = option(
-        False,
-        "Name outputs by the whole path of an image as it was given, suffix included.",
-        panel=OUTPUT,
-        flags=("--full-names",),
-    )
-
-    @property
-    def format_texts(self) -> tuple[str, ...]:
-        """What `--formats` and `--heatmaps` say together."""
-        return (self.formats, "heatmaps") if self.heatmaps else (self.formats,)
+        return {name: value for name, value in own.items() if value and value != OFF}

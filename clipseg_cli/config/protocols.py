@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from clipseg_cli.config.brings import Brings
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,7 +16,7 @@ KeyNorm = Literal["token", "position"]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(Brings):
     """The settings that a published code fixes, as a named whole.
 
     Attributes:
@@ -43,6 +45,7 @@ class Protocol:
         exceptions: benchmark -> fields with other values there.
         benchmarks: those that the source itself reports; the first that fits a data set is its default.
         source: where these settings come from.
+        guide, regions, region_vote, propagate, hyperparameters: steps that belong to it; see `Brings`.
     """
 
     name: str
@@ -176,6 +179,83 @@ CLIP_DIY_PROTOCOL = Protocol(
     source="wysoczanska/clip-diy@f88932d, configs/cfg_clip_pascal.yaml, src/datasets/pascal_voc.py",
 )
 
+_WHOLE_VOC = {name: {"window": 0} for name in ("voc20", "voc21")}
+
+CORRCLIP_PROTOCOL = dataclasses.replace(
+    SCLIP_PROTOCOL,
+    name="corrclip",
+    method="corrclip",
+    window=336,
+    from_benchmark=(),
+    exceptions={
+        "voc21": {"background_threshold": 0.2},
+        "context60": {"background_threshold": 0.15},
+        "coco-object": {"background_threshold": 0.25},
+        "ade20k": {"short_side": 448},
+        "cityscapes": {"short_side": 448, "window": 224},
+    },
+    source="zdk258/CorrCLIP@103bc18, CorrCLIPv1/configs/ and CorrCLIPv2/configs/: with DINO ViT-B/8, masks of SAM 2 "
+    "and the vote; its own figures are MetaCLIP's, with lists of synonyms of its own",
+    guide="dino-b8",
+    regions="sam2",
+    region_vote=True,
+)
+
+LPOSS_PROTOCOL = dataclasses.replace(
+    SCLIP_PROTOCOL,
+    name="lposs",
+    method="maskclip",
+    short_side=448,
+    softmax_scale=100.0,
+    mean=None,
+    std=None,
+    from_benchmark=(),
+    source="vladan-stojnic/LPOSS@e489a74, configs/lposs.yaml and segmentation/configs/: with DINO ViT-B/16; its own "
+    "figures are those of --model ViT-B-16 --pretrained laion2b_s34b_b88k. It takes no softmax: no label depends on "
+    "the scale",
+    guide="dino-b16",
+    propagate="lposs",
+)
+
+PEARL_PROTOCOL = dataclasses.replace(
+    SCLIP_PROTOCOL,
+    name="pearl",
+    method="pearl",
+    exceptions={
+        **_WHOLE_VOC,
+        "ade20k": {"hyperparameters": {"pearl.alpha_kk": "0.3"}},
+        "cityscapes": {"hyperparameters": {"pearl.alpha_kk": "0.3", "tlp.grid": "224"}},
+    },
+    source="PGSmall/PEARL@c26062b, with its propagation",
+    propagate="pearl",
+)
+
+
+def _resclip(threshold: float, rcs: tuple[float, float], sfr: tuple[float, float]) -> dict[str, str]:
+    """Its constants of a data set: temp_thd; scale and share of earlier attention; of the first segmentation."""
+    names = ("threshold", "rcs_scale", "rcs_share", "sfr_scale", "sfr_share")
+    return {f"resclip.{name}": f"{x:g}" for name, x in zip(names, (threshold, *rcs, *sfr), strict=True)}
+
+
+_RESCLIP = {
+    "voc21": _resclip(0.50, (2, 0.3), (2.2, 0.7)),
+    "context60": _resclip(0.30, (2, 0.3), (1.8, 0.7)),
+    "coco-object": _resclip(0.11, (2, 0.4), (1.8, 0.7)),
+    "voc20": _resclip(0.10, (2, 0.6), (2.1, 0.6)),
+    "context59": _resclip(0.25, (2, 0.4), (1.8, 0.7)),
+    "coco-stuff": _resclip(0.11, (2, 0.4), (1.8, 0.7)),
+    "ade20k": _resclip(0.25, (2, 0.3), (2.1, 0.7)),
+    "cityscapes": _resclip(0.10, (2, 0.2), (2.1, 0.6)),
+}
+
+RESCLIP_PROTOCOL = dataclasses.replace(
+    SCLIP_PROTOCOL,
+    name="resclip",
+    method="resclip",
+    exceptions={name: {"hyperparameters": own, **_WHOLE_VOC.get(name, {})} for name, own in _RESCLIP.items()},
+    source="yvhangyang/ResCLIP@0e085f7, on NACLIP: its constants differ with the data set",
+)
+
 PROTOCOLS = {
     p.name: p
     for p in (
@@ -185,5 +265,14 @@ PROTOCOLS = {
         SC_CLIP_PROTOCOL,
         MASKCLIP_PROTOCOL,
         CLIP_DIY_PROTOCOL,
+        CORRCLIP_PROTOCOL,
+        LPOSS_PROTOCOL,
+        PEARL_PROTOCOL,
+        RESCLIP_PROTOCOL,
     )
 }
+
+
+def protocol_name(text: str) -> str:
+    """As it is listed: `sc_clip` is "sc-clip"."""
+    return text.replace("_", "-")

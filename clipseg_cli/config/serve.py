@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clipseg_cli.config.inference import InferenceConfig, SegmentConfig
+from clipseg_cli.config.inference import InferenceConfig
 from clipseg_cli.config.options import MAIN, OUTPUT, SERVER, again, option
+from clipseg_cli.config.segment import SegmentConfig
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -103,7 +103,20 @@ def published_average(method: str) -> Average | None:
     rows = [row for row in _facts()["semantic_segmentation"] if _is_of(row["method"], method)]
     if not rows:
         return None
-    row = max(rows, key=lambda row: len(row["mIoU"]))
+    return _average(max(rows, key=lambda row: len(row["mIoU"])))
+
+
+def average_of(method: str, backbone: str) -> Average | None:
+    """That of this method and this backbone, as sources call them, over most benchmarks; None where there is none."""
+    rows = [
+        row
+        for row in _facts()["semantic_segmentation"]
+        if (row["method"], row["backbone"]) == (method, backbone)
+    ]
+    return _average(max(rows, key=lambda row: len(row["mIoU"]))) if rows else None
+
+
+def _average(row: dict[str, Any]) -> Average:
     values = list(row["mIoU"].values())
     return Average(row["method"], row["backbone"], sum(values) / len(values), len(values), row["source"])
 

@@ -192,6 +192,7 @@ def _what(evaluation: ModelScoring | PredictionScoring) -> dict[str, Any]:
         "model": describe_model(evaluation.backbone, evaluation.predictor),
         "settings": evaluation.predictor.describe(),
         "options": {
+            "quality": config.quality,
             **{name: getattr(config, name) for name in REFINEMENTS},
             "saliency": evaluation.predictor.saliency_name,
             "batch_size": config.batch_size,

@@ -13,7 +13,11 @@ from clipseg_cli.inference.regions import reads_names
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.auxiliary.dinoiser_head import DinoiserHead
 from clipseg_cli.models.auxiliary.saliency import ClipCut, Found, LeastAttended
-from clipseg_cli.models.auxiliary.self_supervised import SelfSupervisedGuide, load_self_supervised
+from clipseg_cli.models.auxiliary.self_supervised import (
+    SelfSupervisedGuide,
+    check_self_supervised,
+    load_self_supervised,
+)
 from clipseg_cli.models.clip.architectures import BUNDLED_TAG
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
@@ -40,22 +44,30 @@ WAYS_OUT = (
 )
 
 
-def check_guides(config: InferenceConfig, method: Method) -> None:
+def check_guides(config: InferenceConfig, method: Method, *, remembers: bool = False) -> None:
     """What can be said without loading anything.
 
+    Args:
+        config: the user's options.
+        method: in use.
+        remembers: a memory of regions is made or asked, which may look through a guide.
+
     Raises:
-        UsageError: a guide that is missing or not asked for, or an unknown kind of saliency.
+        UsageError: a guide that is missing, unknown or not asked for, or an unknown kind of saliency.
+        ModelError: the file of a guide is missing.
     """
     if method.guided is True and not config.guide:
         raise UsageError(
             f"--method {config.method_name} needs another network",
             hint="name one with --guide: dino, dino-b8, dinov2, any ViT of timm, or NAME=FILE",
         )
-    if config.guide and not _asks(config, method):
+    if config.guide and not (remembers or asks_guide(config, method)):
         raise UsageError(
             f"--method {config.method_name} asks no other network",
             hint="leave out --guide, or use --method proxyclip or corrclip, or --propagate lposs",
         )
+    if config.guide and not _is_head(config, method):
+        check_self_supervised(config.guide)
     kind = config.saliency.partition("=")[0]
     if kind not in KINDS and not _folder(config.saliency).is_dir():
         raise UsageError(
@@ -90,9 +102,9 @@ def load_guide(
     Raises:
         ClipsegError: unknown, or its weights cannot be downloaded, read or loaded into the network.
     """
-    if not config.guide or not _asks(config, method):
+    if not config.guide or not asks_guide(config, method):
         return None
-    if method.pool is not None and _folder(config.guide).is_file():
+    if _is_head(config, method):
         tensors = read_checkpoint(_folder(config.guide)).tensors
         if "obj_proj.weight" not in tensors:
             raise ModelError(
@@ -104,9 +116,46 @@ def load_guide(
     return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads if method.guided else "values")
 
 
-def _asks(config: InferenceConfig, method: Method) -> bool:
+def load_eye(
+    config: InferenceConfig,
+    guide: Guide | None,
+    backbone: Backbone,
+    protocol: Protocol,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> SelfSupervisedGuide | None:
+    """The network of `--guide` as a memory of regions asks it, by its last tokens; None leaves that to the tower.
+
+    Args:
+        config: a memory of regions is made or asked.
+        guide: the same network as the method asks it, where it does.
+        backbone, protocol: say how images are normalised.
+        device, dtype: where and in what precision it computes.
+
+    Raises:
+        ClipsegError: it is no network, or its weights cannot be downloaded, read or loaded.
+    """
+    if not config.guide:
+        return None
+    mean, std = protocol.mean or backbone.mean, protocol.std or backbone.std
+    if isinstance(guide, DinoiserHead):
+        raise UsageError(
+            f"{config.guide} is a head inside CLIP, and a memory of regions needs a network that sees images",
+            hint="name a network with --guide, such as dino-b8",
+        )
+    if isinstance(guide, SelfSupervisedGuide):
+        return SelfSupervisedGuide(guide.vit, mean, std, reads="tokens")
+    return SelfSupervisedGuide(load_self_supervised(config.guide, device, dtype), mean, std, reads="tokens")
+
+
+def asks_guide(config: InferenceConfig, method: Method) -> bool:
     """Whether the method or the propagation looks at a guide."""
     return bool(method.guided) or config.propagate in GRAPHS
+
+
+def _is_head(config: InferenceConfig, method: Method) -> bool:
+    """Whether `--guide` names a file for a method that takes a head: one of CLIP-DINOiser."""
+    return method.pool is not None and _folder(config.guide).is_file()
 
 
 def load_saliency(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from clipseg_cli.config import InferenceConfig
 from clipseg_cli.data.datasets import open_dataset
+from clipseg_cli.data.image_files import find_images, nothing_left
 from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.types import ClassList
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clipseg_cli.config import DataConfig, Protocol
-    from clipseg_cli.types import Dataset, Sample
+    from clipseg_cli.errors import ClipsegError
+    from clipseg_cli.types import Dataset, ImageSource, Sample
 
 PRESET = "preset"
 
@@ -49,6 +51,21 @@ def open_data(config: DataConfig, purpose: Literal["label", "score"]) -> tuple[D
             hint="leave out --background",
         )
     return dataset, find_protocol(config.protocol, dataset.benchmark)
+
+
+def images_of(config: DataConfig) -> tuple[list[ImageSource], list[ClipsegError]]:
+    """The images of a split of a data set, or of any folder, and those that cannot be used.
+
+    Raises:
+        ClipsegError: there are none.
+    """
+    if config.split or config.benchmark:
+        dataset, _ = open_data(config, "label")
+        return [sample.source for sample in dataset.samples], []
+    found, failures = find_images((config.dataset,))
+    if not found:
+        raise nothing_left(failures)
+    return found, list(failures)
 
 
 def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ from clipseg_cli.ops.logits import class_probabilities, reduce_logits
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipseg_cli.ops.reduce import Reduced
     from clipseg_cli.types import Context, LogitMaps
 
 CLASS_MAPS_BYTES = 256 << 20
@@ -24,31 +23,34 @@ class Decision(NamedTuple):
     Attributes:
         labels: [H, W] class ids.
         confidence: [H, W] float32 in [0, 1], probability of the label that won.
-        reduced: what maps of single classes can be made from.
+        log_total: [H, W], of which maps of single classes can be made; None where nobody will ask for any.
     """
 
     labels: Tensor
     confidence: Tensor
-    reduced: Reduced
+    log_total: Tensor | None
 
 
-def decide(maps: LogitMaps, context: Context, background_threshold: float) -> Decision:
+def decide(
+    maps: LogitMaps, context: Context, background_threshold: float, *, totals: bool = False
+) -> Decision:
     """One label a pixel.
 
     Args:
         maps: refined logits.
         context: of the image.
         background_threshold: winners less probable than this become background, if there is one; 0 is off.
+        totals: keep what maps of single classes are made of.
     """
     words = context.words
-    reduced = reduce_logits(maps, context.size, context.softmax_scale)
+    reduced = reduce_logits(maps, context.size, context.softmax_scale, totals=totals)
     labels, confidence = words.class_of[reduced.winner], reduced.score
     background = words.classes.background
     if background_threshold > 0 and background is not None:
         unsure = (confidence < background_threshold) & (labels != background)
         labels = labels.masked_fill(unsure, background)
         confidence = torch.where(unsure, 1 - confidence, confidence)
-    return Decision(labels, confidence, reduced)
+    return Decision(labels, confidence, reduced.log_total)
 
 
 class ClassMaps:
@@ -58,11 +60,11 @@ class ClassMaps:
 
     Args:
         maps, context: as `decide` had them.
-        reduced: of its decision.
+        log_total: of its decision.
     """
 
-    def __init__(self, maps: LogitMaps, context: Context, reduced: Reduced) -> None:
-        self.maps, self.context, self.reduced = maps, context, reduced
+    def __init__(self, maps: LogitMaps, context: Context, log_total: Tensor) -> None:
+        self.maps, self.context, self.log_total = maps, context, log_total
         self._kept: dict[int, Tensor] = {}
 
     def __call__(self, class_id: int) -> Tensor:
@@ -84,8 +86,8 @@ class ClassMaps:
             spans[class_id] = (len(queries), len(queries) + len(own))
             queries += own
         if not queries:
-            return {c: torch.zeros(size, device=self.reduced.score.device) for c in spans}
-        found = class_probabilities(self.maps, size, self.context.softmax_scale, self.reduced, queries)
+            return {c: torch.zeros(size, device=self.log_total.device) for c in spans}
+        found = class_probabilities(self.maps, size, self.context.softmax_scale, self.log_total, queries)
         return {
             c: found[start:end].amax(dim=0).clamp_(max=1) if end > start else torch.zeros_like(found[0])
             for c, (start, end) in spans.items()

@@ -251,7 +251,7 @@ def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
     Raises:
         UsageError: a hyper-parameter would change nothing.
     """
-    used = {method.replace("-", "_").partition(":")[0], *steps}
+    used = _used(method, steps)
     for owner, values in chosen.hyperparameters.items():
         if owner not in used:
             name = next(iter(values))
@@ -259,11 +259,39 @@ def require_used(chosen: Chosen, method: str, steps: Iterable[str]) -> None:
             raise UsageError(f"--set {owner}.{name} does nothing without {turn_on}", hint=f"add {turn_on}")
 
 
+def with_brought(chosen: Chosen, brought: Mapping[str, str], method: str, steps: Iterable[str]) -> Chosen:
+    """What `--set` says, and what was chosen for the user where it says nothing.
+
+    Args:
+        chosen: what `--set` says.
+        brought: NAME.HYPERPARAMETER -> text; those of what takes no part are left out.
+        method, steps: as for `require_used`.
+    """
+    used = _used(method, steps)
+    texts = [f"{name}={text}" for name, text in brought.items() if name.partition(".")[0] in used]
+    own = read_settings(texts, {}).hyperparameters
+    names = {*own, *chosen.hyperparameters}
+    both = {name: {**own.get(name, {}), **chosen.of(name)} for name in names}
+    return dataclasses.replace(chosen, hyperparameters=both)
+
+
+def _used(method: str, steps: Iterable[str]) -> set[str]:
+    return {method.replace("-", "_").partition(":")[0], *steps}
+
+
+_MEMORIES = {
+    "memory": "--memory BANK of labelled images",
+    "region_memory": "--memory BANK of unlabelled images",
+}
+
+
 def _turned_on(owner: str) -> str:
     """The option that has a method, refinement, source of regions or format take part."""
     for registry, option in ((METHODS, "--method"), (REGIONS, "--regions"), (FORMATS, "--formats")):
         if owner in registry.names():
             return f"{option} {owner}"
+    if owner in _MEMORIES:
+        return _MEMORIES[owner]
     name, *values = REFINEMENTS.get(owner).chosen_by or (owner,)
     return " ".join([f"--{name.replace('_', '-')}", *values[:1]])
 

@@ -6,23 +6,38 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from clipseg_cli.config import OFF
 from clipseg_cli.data.prompts import build_prompts, experts_folder, load_templates
-from clipseg_cli.inference.auxiliary import check_guides, load_guide, load_saliency, require_background
+from clipseg_cli.errors import UsageError
+from clipseg_cli.inference.auxiliary import (
+    check_guides,
+    load_eye,
+    load_guide,
+    load_saliency,
+    require_background,
+)
+from clipseg_cli.inference.banks import memory_kind
+from clipseg_cli.inference.complete import complete
 from clipseg_cli.inference.experts import check_experts, find_experts
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
-from clipseg_cli.inference.memory import Bank, load_bank, recall_from, sized_by_memory
+from clipseg_cli.inference.memory import Bank, load_memory, memory_notes, recall_from
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import check_window
 from clipseg_cli.inference.steps import read_chosen
 from clipseg_cli.inference.students import StudentPlan, plan_student
+from clipseg_cli.memory.files import REGIONS
+from clipseg_cli.methods import find_method
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.catalogue import require_readable
 from clipseg_cli.models.clip.text_classifier import embed_words
 from clipseg_cli.models.weights.precision import hold_weights_in
+from clipseg_cli.types import RegionBank
 from clipseg_cli.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import torch
 
     from clipseg_cli.config import InferenceConfig, Protocol
@@ -33,12 +48,17 @@ if TYPE_CHECKING:
 
 
 class AuxiliaryNetworks(NamedTuple):
-    """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered."""
+    """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered.
+
+    Attributes:
+        eye: says what regions look like, for a bank of them.
+    """
 
     guide: Guide | None
     saliency: Saliency | None
     regions: Regions | None
-    bank: Bank | None = None
+    eye: Guide | None = None
+    bank: Bank | RegionBank | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,8 @@ class ModelPlan:
         templates: sentences around each word, each with one `{}`.
         chosen: what `--set` says.
         device, dtype: where and in what precision the tower will compute.
+        notes: what a user should be told of what was chosen for them.
+        indexing: regions are remembered.
     """
 
     config: InferenceConfig
@@ -58,6 +80,8 @@ class ModelPlan:
     chosen: Chosen
     device: torch.device
     dtype: torch.dtype
+    notes: tuple[str, ...] = ()
+    indexing: bool = False
 
     def words_for(self, classes: ClassList) -> ClassList:
         """The words that stand for some classes: those given."""
@@ -91,11 +115,16 @@ class ModelPlan:
         Raises:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
+        place = (self.device, self.dtype)
+        guide, eye = load_guide(self.config, self.method, backbone, self.protocol, *place), None
+        if self.indexing or memory_kind(self.config.memory) == REGIONS:
+            eye = load_eye(self.config, guide, backbone, self.protocol, *place)
         return AuxiliaryNetworks(
-            load_guide(self.config, self.method, backbone, self.protocol, self.device, self.dtype),
-            load_saliency(self.config, backbone, self.device, self.dtype),
-            load_regions(self.config, self.chosen, self.device, self.dtype),
-            load_bank(self.config, backbone),
+            guide,
+            load_saliency(self.config, backbone, *place),
+            load_regions(self.config, self.chosen, *place),
+            eye,
+            load_memory(self.config, backbone, eye, self.device),
         )
 
     def predictor(
@@ -105,17 +134,17 @@ class ModelPlan:
         *,
         class_scores: bool = False,
         auxiliary: AuxiliaryNetworks | None = None,
-        levels: bool = False,
+        asked: Collection[str] = (),
     ) -> Predictor:
         """A predictor on a model that is loaded already.
 
         Args:
             backbone: the model.
             classes: what it labels.
-            class_scores, levels: as in `Predictor`.
+            class_scores, asked: as in `Predictor`.
             auxiliary: saves loading other networks once more.
         """
-        guide, saliency, regions, bank = auxiliary or self.auxiliary_networks(backbone)
+        guide, saliency, regions, _, bank = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -124,9 +153,9 @@ class ModelPlan:
             device=self.device,
         )
         recall = None
-        if bank is not None:
+        if isinstance(bank, Bank):
             scale = self.protocol.softmax_scale or backbone.logit_scale
-            recall = recall_from(bank, classes, text_embeds, scale, self.device)
+            recall = recall_from(bank, classes, text_embeds, scale, self.device, self.chosen.of("memory"))
         predictor = Predictor(
             backbone,
             self.method,
@@ -141,9 +170,11 @@ class ModelPlan:
             saliency=saliency,
             regions=regions,
             recall=recall,
-            levels=levels,
+            bank=bank if isinstance(bank, RegionBank) else None,
+            asked=asked,
             chosen=self.chosen,
         )
+        predictor.notes = (*self.notes, *memory_notes(predictor.bank, predictor.steps))
         folder = experts_folder(self.config.templates)
         if folder is not None:
             predictor.experts = find_experts(
@@ -171,21 +202,31 @@ def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | Stude
     return plan_student(config) if config.student else plan_clip(config, protocol)
 
 
-def plan_clip(config: InferenceConfig, protocol: Protocol) -> ModelPlan:
-    """`plan_model` for a CLIP."""
+def plan_clip(config: InferenceConfig, protocol: Protocol, *, indexing: bool = False) -> ModelPlan:
+    """`plan_model` for a CLIP; with `indexing`, for one who remembers regions."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
-    chosen = read_chosen(config, protocol, config.method_name)
+    whole = complete(config, protocol, indexing=indexing)
+    config = whole.config
+    asking = ("clipseg index",) if indexing else ()
+    chosen = read_chosen(config, protocol, config.method_name, whole.hyperparameters, asking)
     method = chosen_method(config.method_name, chosen)
     folder = experts_folder(config.templates)
     if folder is not None:
         crops, sight = method.pyramid is not None, method.read_twice is not None
         check_experts(folder, words_in_sight=sight, crops=crops)
-    check_guides(config, method)
-    config = sized_by_memory(config, method)
+    check_guides(config, method, remembers=indexing or memory_kind(config.memory) == REGIONS)
     check_window(config, protocol)
     device = pick_device(config.device)
     return ModelPlan(
-        config, protocol, templates, method, chosen, device, pick_precision(config.precision, device)
+        config,
+        protocol,
+        templates,
+        method,
+        chosen,
+        device,
+        pick_precision(config.precision, device),
+        whole.notes,
+        indexing,
     )
 
 
@@ -193,6 +234,13 @@ def load_reader(
     config: InferenceConfig, protocol: Protocol, classes: ClassList
 ) -> tuple[Predictor, Backbone]:
     """A predictor that hands out levels for a memory, and its model."""
-    plan = plan_clip(dataclasses.replace(config, memory="", regions="", region_vote=False), protocol)
+    bare = {"memory": "", "regions": OFF, "region_vote": False, "propagate": OFF}
+    config = dataclasses.replace(config, **bare)  # type: ignore[arg-type]
+    if find_method(config.method_name).read_regions is not None:
+        raise UsageError(
+            f"--method {config.method_name} reads regions, and levels are read patch by patch",
+            hint="choose another --method, such as maskclip",
+        )
+    plan = plan_clip(config, protocol)
     backbone = plan.backbone()
-    return plan.predictor(backbone, classes, levels=True), backbone
+    return plan.predictor(backbone, classes, asked=("levels",)), backbone

@@ -1,35 +1,33 @@
-"""The bank that `--memory` names: checked, read, and turned into what is asked for every image."""
+"""The bank that `--memory` names: read, and turned into what is asked for every image."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clipseg_cli.errors import ModelError, RunError, UsageError
-from clipseg_cli.memory.files import Facts, read_facts, read_pictures
+from clipseg_cli.errors import ModelError, RunError
+from clipseg_cli.inference.banks import bank_path, facts_of
+from clipseg_cli.memory.files import LABELS, Facts, read_pictures
 from clipseg_cli.memory.labelled import Labelled, learn
+from clipseg_cli.memory.retrieval import STEPS, Retrieval
+from clipseg_cli.memory.shards import read_shards
 from clipseg_cli.ops.similarity import cosine_logits
-from clipseg_cli.ops.windows import stitch
-from clipseg_cli.refinements.memory import word_log_probabilities
-from clipseg_cli.types import Recall
+from clipseg_cli.refinements.memory import NETWORK, RNS, word_log_probabilities
+from clipseg_cli.refinements.region_memory import NEIGHBOURS
+from clipseg_cli.types import Recall, RegionBank
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
     from clipseg_cli.config import InferenceConfig
-    from clipseg_cli.inference.predictor import Predictor
-    from clipseg_cli.inference.prepare import Prepared
-    from clipseg_cli.types import ClassList, DenseModel, Method
-
-SIZES = ("short_side", "window", "stride")
-"""Options that a bank brings with it: what it learnt at one size holds at that size."""
+    from clipseg_cli.inference.steps import Step
+    from clipseg_cli.types import ClassList, DenseModel, Guide
 
 
 @dataclass(frozen=True)
@@ -47,64 +45,59 @@ class Bank:
     pictures: tuple[Mapping[str, Tensor], ...]
 
 
-def reading_of(config: InferenceConfig, protocol: str, method: str) -> dict[str, Any]:
-    """What of the options decides what levels are: a bank is read in the way it was made."""
-    return {"model": config.model, "method": method.replace("-", "_"), "protocol": protocol}
-
-
-def sized_by_memory(config: InferenceConfig, method: Method) -> InferenceConfig:
-    """The options with the sizes of the bank, where the user chose none.
-
-    Raises:
-        RunError: `--memory` names no bank, or none of labelled images.
-        UsageError: it was made with another model, method or protocol, or the method reads nothing densely.
-    """
-    if not config.memory:
-        return config
-    if method.pyramid is not None:
-        raise UsageError(
-            f"--memory knows patches, and --method {config.method_name} looks at whole crops",
-            hint="choose another --method, such as maskclip",
-        )
-    folder = _path(config.memory)
-    facts = read_facts(folder)
-    assert facts is not None
-    if facts.kind != "labels":
-        raise RunError(
-            f"{folder} remembers {facts.kind}, not labels", hint="make a bank with clipseg index --labels"
-        )
-    own = reading_of(config, config.protocol, config.method_name)
-    for name, value in own.items():
-        if facts.identity["reading"].get(name) != value:
-            there = facts.identity["reading"].get(name)
-            raise UsageError(
-                f"{folder} was made with --{name} {there}, not {value}",
-                hint=f"add --{name} {there}, or index again with --{name} {value}",
-            )
-    sizes = {name: facts.identity["sizes"][name] for name in SIZES if getattr(config, name) is None}
-    return dataclasses.replace(config, **sizes)
-
-
-def load_bank(config: InferenceConfig, backbone: DenseModel) -> Bank | None:
+def load_memory(
+    config: InferenceConfig, backbone: DenseModel, eye: Guide | None, device: torch.device
+) -> Bank | RegionBank | None:
     """The bank of `--memory`, or None without one.
 
+    Args:
+        config: its `memory` has been checked.
+        backbone: the model.
+        eye: the network that says what regions look like, where a bank of them is asked by one.
+        device: where it will be asked.
+
     Raises:
-        RunError: it cannot be read.
+        RunError: it cannot be read, or remembers nothing.
         ModelError: it was made with other weights.
     """
     if not config.memory:
         return None
-    folder = _path(config.memory)
-    facts = read_facts(folder)
-    assert facts is not None
-    made_with = facts.identity["weights"]
-    if made_with != backbone.fingerprint:
-        raise ModelError(
-            f"{folder} was made with the weights {made_with}, and {backbone.name} / {backbone.pretrained} has "
-            f"{backbone.fingerprint}",
-            hint="use the same --model and --pretrained, or index again",
+    folder, facts = bank_path(config.memory), facts_of(config.memory)
+    name = f"{backbone.name} / {backbone.pretrained}"
+    _require_weights(folder, facts.identity["weights"], name, backbone.fingerprint)
+    if facts.kind == LABELS:
+        return Bank(folder, facts, tuple(read_pictures(folder, facts.pictures)))
+    if eye is not None:
+        _require_weights(folder, facts.identity["guide"]["fingerprint"], config.guide, eye.fingerprint)
+    keys, values = read_shards(folder, facts.pictures, device)
+    if not len(keys):
+        raise RunError(
+            f"{folder} is empty: it remembers no region", hint="index images again, with other --regions"
         )
-    return Bank(folder, facts, tuple(read_pictures(folder, facts.pictures)))
+    said = {"fingerprint": facts.fingerprint, "images": len(facts.pictures), "regions": len(keys)}
+    return RegionBank(keys, values, eye, said)
+
+
+def _require_weights(folder: Path, there: str, name: str, own: str) -> None:
+    if there != own:
+        raise ModelError(
+            f"{folder} was made with the weights {there}, and {name} has {own}",
+            hint="use the same weights, or index again",
+        )
+
+
+def memory_notes(bank: RegionBank | None, steps: Iterable[Step]) -> tuple[str, ...]:
+    """What a user should be told of a bank that has fewer regions than are asked for."""
+    asked = [
+        step.hyperparameters.get("neighbours", NEIGHBOURS) for step in steps if step.name == "region_memory"
+    ]
+    if bank is None or not asked or len(bank.keys) >= asked[0]:
+        return ()
+    neighbours = asked[0]
+    return (
+        f"the bank remembers {len(bank.keys)} regions and {neighbours} neighbours are asked for: every region of an "
+        "image gets all of them, which says little",
+    )
 
 
 def class_columns(bank: ClassList | tuple[str, ...], classes: ClassList) -> list[int]:
@@ -115,7 +108,12 @@ def class_columns(bank: ClassList | tuple[str, ...], classes: ClassList) -> list
 
 
 def recall_from(
-    bank: Bank, classes: ClassList, text_embeds: Tensor, scale: float, device: torch.device
+    bank: Bank,
+    classes: ClassList,
+    text_embeds: Tensor,
+    scale: float,
+    device: torch.device,
+    chosen: Mapping[str, Any] = MappingProxyType({}),
 ) -> Recall:
     """What a bank teaches about some classes.
 
@@ -124,6 +122,7 @@ def recall_from(
         classes, text_embeds: that are asked for, and [Q, D] their words.
         scale: factor on cosines before a softmax.
         device: where it will be asked.
+        chosen: hyper-parameters of the step "memory".
 
     Raises:
         RunError: the bank shows none of the classes.
@@ -140,19 +139,32 @@ def recall_from(
         raise RunError(
             f"no pixel of {bank.folder} shows one of these classes", hint="correct an image that does"
         )
+    classifier = chosen.get("classifier", NETWORK)
+    if classifier == RNS:
+        rows = Retrieval(images, text_embeds, classes.query_to_class, chosen.get("steps", STEPS))
+        everything = torch.ones_like(rows.known)  # its classifier speaks of all classes by itself
+        facts = _facts(bank, images, classes, rows.known, classifier)
+        return Recall(
+            rows.read, rows.judge, everything, 0.0, torch.zeros_like(everything, dtype=torch.float), facts
+        )
     taught = learn(images)
-
-    facts = {
-        "fingerprint": bank.facts.fingerprint,
-        "images": len(images),
-        "classes": int(taught.known.sum()),
-        "only_words": [
-            name for name, known in zip(classes.names, taught.known.tolist(), strict=True) if not known
-        ],
-        "sharpness": taught.sharpness,
-        "trust": taught.trust,
-    }
+    facts = _facts(bank, images, classes, taught.known, classifier)
+    facts |= {"sharpness": taught.sharpness, "trust": taught.trust}
     return Recall(taught.read, taught.judge, taught.known, taught.trust, taught.caution, facts)
+
+
+def _facts(
+    bank: Bank, images: Sequence[Labelled], classes: ClassList, known: Tensor, classifier: str
+) -> dict[str, object]:
+    """For the record beside results."""
+    words = [name for name, there in zip(classes.names, known.tolist(), strict=True) if not there]
+    return {
+        "fingerprint": bank.facts.fingerprint,
+        "classifier": classifier,
+        "images": len(images),
+        "classes": int(known.sum()),
+        "only_words": words,
+    }
 
 
 def _labelled(
@@ -175,25 +187,3 @@ def _labelled(
         cosine_logits(features, text_embeds)[0, :, :, 0], classes.query_to_class, scale
     )
     return Labelled(levels, own, words.mT)
-
-
-@torch.inference_mode()
-def read_levels(predictor: Predictor, image: Prepared) -> Tensor:
-    """Features of several depths of an image, windows averaged: [F, h, w] float32; see `ops.levels`."""
-    patch, size = predictor.reader.patch, predictor.batch_size
-    pixels = predictor.normalise(torch.from_numpy(image.resized).to(predictor.device).permute(2, 0, 1))
-    found: list[Tensor] = []
-    for start in range(0, len(image.windows), size):
-        crops = torch.stack(
-            [pixels[:, w.slices[0], w.slices[1]] for w in image.windows[start : start + size]]
-        )
-        with torch.autocast(predictor.device.type, predictor.dtype, enabled=predictor.dtype != torch.float32):
-            levels = predictor.reader(crops).levels
-        assert levels is not None  # this predictor was made for it
-        found += list(levels.float())
-    grid = (-(-pixels.shape[1] // patch), -(-pixels.shape[2] // patch))
-    return stitch(found, [window.divided(patch) for window in image.windows], grid)
-
-
-def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # noqa: PTH111  (leaves the home of an unknown user as it is written)

@@ -6,7 +6,6 @@ Letters: H, W pixels; h, w patches; Q words; C classes; P parts (windows or crop
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,16 +18,15 @@ from clipseg_cli.data.images import resize_nearest
 from clipseg_cli.inference.auxiliary import require_background, saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
 from clipseg_cli.inference.hyperparameters import Chosen
-from clipseg_cli.inference.parts import Crop, Labelled, Part, Picture
+from clipseg_cli.inference.parts import Batch, Crop, Labelled, Part, Picture, batches, cut
 from clipseg_cli.inference.prepare import Prepared, prepare
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
-from clipseg_cli.ops.regions import nearest_ids
 from clipseg_cli.types import Context, LogitMaps, Reading, Segmentation, WindowBatch, Words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -38,7 +36,16 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
-    from clipseg_cli.types import ClassList, DecodedImage, DenseModel, Guide, Method, Recall
+    from clipseg_cli.types import (
+        ClassList,
+        DecodedImage,
+        DenseFeatures,
+        DenseModel,
+        Guide,
+        Method,
+        Recall,
+        RegionBank,
+    )
 
 
 class Predictor:
@@ -56,14 +63,15 @@ class Predictor:
         guide: the auxiliary network of a method that asks for one.
         saliency: finds the foreground, for `config.saliency`.
         regions: makes id maps, for `config.regions`.
-        recall: what a memory taught, for `config.memory`.
-        levels: have the reader hand them out, for one who makes a memory.
+        recall, bank: what a memory of labelled images taught, or one of unlabelled images, for `config.memory`.
+        asked: of "levels" and "values", what the reader hands out beyond what steps need, for one who makes a memory.
         chosen: what `--set` says of refinements.
 
     Attributes:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
         experts: classifiers that speak for single classes, or None.
+        notes: what a user should be told of what was chosen for them.
     """
 
     def __init__(
@@ -82,29 +90,32 @@ class Predictor:
         saliency: Saliency | None = None,
         regions: Regions | None = None,
         recall: Recall | None = None,
-        levels: bool = False,
+        bank: RegionBank | None = None,
+        asked: Collection[str] = (),
         chosen: Chosen | None = None,
     ) -> None:
         protocol, chosen = protocol or find_protocol(config.protocol), chosen or Chosen()
         self.saliency_name = config.saliency_name(classes.background is not None)
         if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
             saliency = None
-        self.guide, self.saliency, self.regions, self.recall = guide, saliency, regions, recall
+        self.guide, self.saliency, self.regions = guide, saliency, regions
+        self.recall, self.bank = recall, bank
         self.saliency_maps = saliency_folder(config)
         self.reads_regions = method is not None and method.read_regions is not None
         require_background(config, classes)
         guided = guide is not None and method is not None and bool(method.guided)
-        values = values_of(config, protocol, chosen, self.saliency_name, guided=guided)
-        self.steps = plan_steps(values, chosen.hyperparameters, background=classes.background is not None)
+        options = values_of(config, protocol, chosen, self.saliency_name, guided=guided)
+        self.steps = plan_steps(options, chosen.hyperparameters, background=classes.background is not None)
         mean, std = (
             torch.tensor(v, device=device)
             for v in (protocol.mean or backbone.mean, protocol.std or backbone.std)
         )
-        need = self.steps.need
+        wanted = {name for step in self.steps for name in step.refinement.needs}.union(asked)
         in_sight = text_embeds if method is not None and method.read_twice is not None else None
-        asked = (need("keys"), guide, -mean / std, need("whole"), levels or need("levels"))
-        more = (need("values") and guide is None, need("attention"), in_sight)
-        self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *asked, *more))
+        values = "values" in wanted and guide is None and (bank is None or bank.look is None)
+        out = ("keys" in wanted, guide, -mean / std, "whole" in wanted, "levels" in wanted)
+        more = (values, "attention" in wanted, in_sight)
+        self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *out, *more))
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
         self.tiling: Tiling = (
@@ -122,6 +133,7 @@ class Predictor:
         self.classes, self.text_embeds, self.device, self.dtype = classes, text_embeds, device, dtype
         self.batch_size, self.class_scores = config.batch_size, class_scores
         self.experts: Experts | None = None
+        self.notes: tuple[str, ...] = ()
         self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
 
     def prepare(self, image: DecodedImage, size: tuple[int, int] | None = None) -> Prepared:
@@ -147,20 +159,15 @@ class Predictor:
             class_scores: hand out maps of single classes; None: as this predictor was made.
         """
         wanted = self.class_scores if class_scores is None else class_scores
+        found = self._labelled(self.pictures(images), class_scores=wanted)
+        for one, labelled in zip(images, found, strict=True):
+            yield self._segmentation(one, labelled)
+
+    def pictures(self, images: Sequence[Prepared]) -> list[Picture]:
+        """Some images where the network is, with their regions."""
         repeat = self.settings.protocol.upsample == "labels"
-        pictures = [
-            Picture(
-                torch.from_numpy(one.resized).to(self.device, non_blocking=True).permute(2, 0, 1),
-                one.windows,
-                (one.resized.shape[0], one.resized.shape[1]) if repeat else one.size,
-                one.crops,
-                one.auxiliary,
-                None if ids is None else torch.from_numpy(ids).to(self.device, non_blocking=True),
-            )
-            for one, ids in zip(images, self._region_ids(images), strict=True)
-        ]
-        for one, labelled in zip(images, self._labelled(pictures), strict=True):
-            yield self._segmentation(one, labelled, class_scores=wanted)
+        both = zip(images, self._region_ids(images), strict=True)
+        return [Picture.of(one, ids, self.device, at_network_size=repeat) for one, ids in both]
 
     @torch.no_grad()
     def labels(self, images: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
@@ -182,10 +189,11 @@ class Predictor:
         for labelled in self._labelled(pictures):
             yield labelled.decision.labels
 
-    def _labelled(self, pictures: Sequence[Picture]) -> Iterator[Labelled]:
+    def _labelled(self, pictures: Sequence[Picture], *, class_scores: bool = False) -> Iterator[Labelled]:
         """The loop: tiles through the network, merged and refined step by step, decided."""
         before, after = self.steps.around_merging(self.tiling.refines_windows)
-        parts = iter(self._encode([crop for picture in pictures for crop in self._cut(picture)]))
+        regions = self.reads_regions
+        parts = iter(self._encode([c for one in pictures for c in cut(one, self.normalise, regions=regions)]))
         for picture in pictures:
             own = list(islice(parts, len(picture.windows)))
             context = self._context(picture, own)
@@ -198,8 +206,11 @@ class Predictor:
             merged = self.tiling.merge(maps, picture.windows, [part.overhang for part in own], size)
             for step in after:
                 merged = step(merged, context)
-            decision = decide(merged, context, self.settings.background_threshold)
-            class_maps = ClassMaps(merged, context, decision.reduced)
+            threshold = self.settings.background_threshold
+            decision = decide(merged, context, threshold, totals=class_scores)
+            class_maps = None
+            if decision.log_total is not None:
+                class_maps = ClassMaps(merged, context, decision.log_total)
             for step in self.steps.labels:
                 labels, confidence = step.relabel(decision.labels, decision.confidence, context)
                 decision = decision._replace(labels=labels, confidence=confidence)
@@ -215,36 +226,22 @@ class Predictor:
             return [one.auxiliary.get("regions") for one in images]
         return self.regions.in_batches([one.image for one in images], self.batch_size)
 
-    def _cut(self, picture: Picture) -> list[Crop]:
-        """What the network gets of an image."""
-        if picture.crops is not None:
-            crops = torch.from_numpy(picture.crops).to(self.device, non_blocking=True).movedim(-1, -3)
-            return [Crop(crop) for crop in self.normalise(crops)]
-        image = self.normalise(picture.pixels)
-        pixels = [image[:, window.slices[0], window.slices[1]] for window in picture.windows]
-        if not self.reads_regions or picture.regions is None:
-            return [Crop(crop) for crop in pixels]
-        ids = nearest_ids(picture.regions, (image.shape[1], image.shape[2]))
-        return [Crop(crop, ids[w.slices]) for crop, w in zip(pixels, picture.windows, strict=True)]
-
     def _encode(self, crops: Sequence[Crop]) -> list[Part]:
         """Tiles of any shape, in batches of one shape, through the network."""
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, crop in enumerate(crops):
-            by_shape[tuple(crop.pixels.shape)].append(i)
         found: dict[int, Part] = {}
-        for indices in by_shape.values():
-            for start in range(0, len(indices), self.batch_size):
-                batch = indices[start : start + self.batch_size]
-                found.update(zip(batch, self._read([crops[i] for i in batch]), strict=True))
+        for batch in batches(crops, self.batch_size):
+            found.update(zip(batch, self._read([crops[i] for i in batch]), strict=True))
         return [found[i] for i in range(len(crops))]
+
+    def read(self, images: Tensor, regions: Tensor | None = None) -> DenseFeatures:
+        """What the network says of normalised images [B, 3, H, W], in the precision in which it computes."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.reader(images, regions)
 
     def _read(self, crops: Sequence[Crop]) -> Iterator[Part]:
         """One batch through the network, and the steps right behind it."""
-        images = torch.stack([crop.pixels for crop in crops])  # [B, 3, H, W]
-        ids = [crop.regions for crop in crops if crop.regions is not None]
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            dense = self.reader(images, torch.stack(ids) if ids else None)
+        images, ids = Batch.of(crops)
+        dense = self.read(images, ids)
         logits = self.reader.logits(dense.features, self.text_embeds)
         if self.experts is not None:
             logits = self.experts.cosines(dense.features, self.reader, self.words)
@@ -294,15 +291,18 @@ class Predictor:
             observed,
             auxiliary,
             picture.tiles,
+            [part.overhang for part in parts],
             guided=self.guide is not None,
             recall=self.recall,
+            bank=self.bank,
         )
 
-    def _segmentation(self, one: Prepared, labelled: Labelled, *, class_scores: bool) -> Segmentation:
+    def _segmentation(self, one: Prepared, labelled: Labelled) -> Segmentation:
         """The label map of an image at its own size, on the CPU."""
         size, make = one.size, labelled.class_maps
 
         def map_of(class_id: int) -> NDArray[np.float32]:
+            assert make is not None
             with torch.inference_mode():
                 return resize_nearest(make(class_id).cpu().numpy(), size)
 
@@ -312,7 +312,7 @@ class Predictor:
             scores=resize_nearest(confidence.cpu().numpy(), size),
             classes=self.classes,
             image=one.image,
-            class_scores=map_of if class_scores else None,
+            class_scores=None if make is None else map_of,
         )
 
     def describe(self) -> dict[str, object]:
@@ -325,6 +325,7 @@ class Predictor:
             settings["experts"] = self.experts.describe()
         if self.regions is not None:
             settings["regions"] = dict(self.regions.made_by)
-        if self.recall is not None:
-            settings["memory"] = dict(self.recall.facts)
+        for memory in (self.recall, self.bank):
+            if memory is not None:
+                settings["memory"] = dict(memory.facts)
         return {**settings, **({"auxiliary": prints} if prints else {})}

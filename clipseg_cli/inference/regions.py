@@ -13,6 +13,7 @@ import numpy as np
 from clipseg_cli.data.images import resize_labels
 from clipseg_cli.data.region_maps import read_region_ids
 from clipseg_cli.errors import ImageError, ModelError, UsageError, did_you_mean
+from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.pretrained import load_pretrained
 from clipseg_cli.ops.regions import MOST_REGIONS
 from clipseg_cli.regions import REGIONS
@@ -121,6 +122,14 @@ def _require(source: RegionSource, name: str) -> None:
             "installed",
             hint='pip install "clipseg-cli[regions]"',
         )
+
+
+def is_here(text: str) -> bool:
+    """Whether a source needs no network: it has no weights, or they are in a folder or in the hub's cache."""
+    name, files = split_name(text)
+    source = REGIONS.get(name)
+    weights = files or source.weights
+    return not source.network or _path(weights).is_dir() or hub.is_cached(weights)
 
 
 def reads_names(text: str) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.config import OF_A_CLIP, InferenceConfig
 from clipseg_cli.errors import UsageError
-from clipseg_cli.inference.hyperparameters import chosen_method, read_settings, require_used
+from clipseg_cli.inference.banks import memory_kind
+from clipseg_cli.inference.complete import complete
+from clipseg_cli.inference.hyperparameters import chosen_method, read_settings, require_used, with_brought
 from clipseg_cli.inference.regions import check_regions
+from clipseg_cli.memory.files import LABELS, REGIONS
 from clipseg_cli.methods import find_method
 from clipseg_cli.outputs import format_names
 from clipseg_cli.refinements import REFINEMENTS
@@ -111,7 +115,7 @@ class Steps:
         return cls(
             tuple(scope("window")),
             tuple(graph),
-            tuple(step for step in (*graph, *grid) if step.refinement.observe is not None),
+            tuple(step for step in steps if step.refinement.observe is not None),
             tuple(grid),
             tuple(step for name in AFTER_MERGING for step in scope(name)),
             tuple(scope("labels")),
@@ -145,7 +149,7 @@ def values_of(
         saliency: what finds the foreground, once "auto" is resolved.
         guided: whether the method has an auxiliary network, which may know what objects are.
     """
-    own = {}
+    own, kind = {}, memory_kind(config.memory)
     for name in REFINEMENTS.names():
         option, *values = REFINEMENTS.get(name).chosen_by or (name,)
         value = getattr(config, option, None)
@@ -153,6 +157,8 @@ def values_of(
         own[name] = value if not values or value in values else None
     return {
         **own,
+        "memory": config.memory if kind == LABELS else None,
+        "region_memory": config.memory if kind == REGIONS else None,
         "area_threshold": protocol.area_threshold,
         "objectness": guided,
         "saliency": saliency,
@@ -179,24 +185,34 @@ def plan_steps(
     return Steps.of(steps)
 
 
-def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Chosen:
+def read_chosen(
+    config: InferenceConfig,
+    protocol: Protocol,
+    method: str,
+    brought: Mapping[str, str] = MappingProxyType({}),
+    asking: Sequence[str] = (),
+) -> Chosen:
     """What `--set` says, once it is known to fit all other options.
 
     Args:
-        config: the user's options.
+        config: the options in force.
         protocol: as it is on the benchmark.
         method: name of the method in use; "" for a student.
+        brought: hyper-parameters that were chosen for the user; those of what takes no part do nothing.
+        asking: who asks for regions beside the steps.
 
     Raises:
         UsageError: an unknown name, a value out of range, something said twice, or a hyper-parameter that does nothing;
             or what `check_regions` says.
     """
     switches = {
-        name: getattr(InferenceConfig, name) for name in REFINEMENTS.names() if hasattr(InferenceConfig, name)
+        name: False if getattr(InferenceConfig, name) is None else getattr(InferenceConfig, name)
+        for name in REFINEMENTS.names()
+        if hasattr(InferenceConfig, name)
     }
     chosen = read_settings(config.hyperparameters, switches)
     for name in chosen.values:
-        if name in switches and getattr(config, name) != switches[name]:
+        if name in switches and getattr(config, name) not in (None, switches[name]):
             option = f"--{name.replace('_', '-')}"
             raise UsageError(f"--set {name}=... and {option} say the same", hint="leave out one of them")
     for name in chosen.values:
@@ -225,12 +241,20 @@ def read_chosen(config: InferenceConfig, protocol: Protocol, method: str) -> Cho
             f"--method {method} has no patches of its own for --presence freecp",
             hint="take --presence alone, or choose another --method",
         )
-    asking = [f"--{name.replace('_', '-')}" for name in on if "regions" in REFINEMENTS.get(name).needs]
+    if "region_memory" in on and "key_smoothing" in on:
+        raise UsageError(
+            "--key-smoothing makes probabilities, and --memory of unlabelled images mixes cosines",
+            hint="leave out one of them",
+        )
+    options = [
+        REFINEMENTS.get(name).chosen_by or (name,) for name in on if "regions" in REFINEMENTS.get(name).needs
+    ]
+    users = [*asking, *(f"--{option[0].replace('_', '-')}" for option in options)]
     if method and find_method(method).read_regions is not None:
-        asking.append(f"--method {method}")
-    source = check_regions(config.regions, asking)
-    require_used(chosen, method, (*on, source, *format_names(config.format_texts)))
-    return chosen
+        users.append(f"--method {method}")
+    used = (*on, check_regions(config.regions, users), *format_names(config.format_texts))
+    require_used(chosen, method, used)
+    return with_brought(chosen, brought, method, used)
 
 
 def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool) -> list[dict[str, Any]]:
@@ -242,9 +266,11 @@ def list_steps(config: InferenceConfig, protocol: Protocol, *, background: bool)
         background: whether one of the classes is the background.
 
     Raises:
-        UsageError: as `read_chosen`.
+        ClipsegError: as `complete` and `read_chosen`.
     """
-    chosen = read_chosen(config, protocol, config.method_name)
+    whole = complete(config, protocol)
+    config = whole.config
+    chosen = read_chosen(config, protocol, config.method_name, whole.hyperparameters)
     method = chosen_method(config.method_name, chosen)
     saliency = config.saliency_name(background)
     values = values_of(config, protocol, chosen, saliency, guided=bool(config.guide))

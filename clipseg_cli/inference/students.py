@@ -19,6 +19,7 @@ from clipseg_cli.config import (
 )
 from clipseg_cli.data.prompts import build_prompts
 from clipseg_cli.errors import ModelError, RunError, UsageError
+from clipseg_cli.inference.complete import without_none
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import STUDENT_PROTOCOL
@@ -192,6 +193,7 @@ def plan_student(config: InferenceConfig) -> StudentPlan:
                 f"--{name.replace('_', '-')} is about a CLIP; a student is used as it was trained",
                 hint=f"leave out --student or --{name.replace('_', '-')}",
             )
+    config = without_none(config)
     folder = find_student(config.student)
     card = read_card(folder)
     device = pick_device(config.device)

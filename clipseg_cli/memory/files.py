@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FACTS = "bank.json"
+LABELS, REGIONS = "labels", "regions"
+"""What a bank may remember."""
+
 FORMAT = 1
 PARTS = "pictures"
 _ANEW = "make it anew with clipseg index, into another --out"
@@ -36,7 +39,7 @@ class Facts:
     """What a bank is.
 
     Attributes:
-        kind: "labels" or "regions".
+        kind: `LABELS` or `REGIONS`.
         identity: all that what is remembered of a picture depends on: model, method, sizes, classes.
         pictures: name of each picture that is remembered -> fingerprint of what it was made of; empty until whole.
         fingerprint: of all that is in it; empty until it is whole.
@@ -77,7 +80,7 @@ def begin(bank: Path, facts: Facts) -> None:
             for k in {*there.identity, *facts.identity}
             if there.identity.get(k) != _plain(facts.identity).get(k)
         )
-        what = f"other {', '.join(changed)}" if changed else f"{there.kind}"
+        what = f"other {', '.join(changed)}" if changed and there.kind == facts.kind else there.kind
         raise RunError(f"{bank} is a bank of {what}", hint="use the same options to go on, or another --out")
     _write(bank, Facts(facts.kind, facts.identity))
 
@@ -112,7 +115,7 @@ def read_facts(bank: Path, *, whole: bool = True) -> Facts | None:
             return None
         raise RunError(
             f"{bank} is no bank: it has no {FACTS}",
-            hint="make one with clipseg index --labels ... --out BANK",
+            hint="make one with clipseg index FOLDER --out BANK, or of labels with --labels",
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {error}", hint=_ANEW) from error
@@ -126,7 +129,7 @@ def read_facts(bank: Path, *, whole: bool = True) -> Facts | None:
     if whole and not facts.fingerprint:
         raise RunError(f"{bank} is not finished", hint="the command that began it goes on with it")
     if whole and not facts.pictures:
-        raise RunError(f"{bank} is empty", hint="label or correct a picture, and index again")
+        raise RunError(f"{bank} is empty", hint="index images again, or correct a label first")
     return facts
 
 

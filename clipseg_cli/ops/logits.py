@@ -50,29 +50,31 @@ def _placed(maps: Tensor, centres: Centres | None, size: tuple[int, int], neares
     return stretched(maps, size)
 
 
-def reduce_logits(maps: LogitMaps, size: tuple[int, int], scale: float) -> Reduced:
+def reduce_logits(maps: LogitMaps, size: tuple[int, int], scale: float, *, totals: bool = False) -> Reduced:
     """The winner of every pixel, by what is said of an image and all that happens to it at full size.
 
     Args:
         maps: with the refinements at full size.
         size: (H, W) of the result.
         scale: factor on cosines before the softmax.
+        totals: maps of single classes will be asked for.
     """
     return reduce_layers(
         layers_of(maps, size, scale),
         probabilities=maps.probabilities,
         refinement=Compose(maps.at_full_size) if maps.at_full_size else None,
         excluded=maps.excluded,
+        totals=totals,
     )
 
 
 def class_probabilities(
-    maps: LogitMaps, size: tuple[int, int], scale: float, reduced: Reduced, queries: Sequence[int]
+    maps: LogitMaps, size: tuple[int, int], scale: float, log_total: Tensor, queries: Sequence[int]
 ) -> Tensor:
-    """Probabilities [n, H, W] of a few words by the decision that gave `reduced`; arguments as `reduce_logits`."""
+    """Probabilities [n, H, W] of a few words by the decision that gave `log_total`; arguments as `reduce_logits`."""
     return probability_maps(
         layers_of(maps, size, scale),
-        reduced.log_total,
+        log_total,
         queries,
         probabilities=maps.probabilities,
         refinement=Compose(maps.at_full_size) if maps.at_full_size else None,

@@ -29,7 +29,7 @@ class Reduced(NamedTuple):
 
     winner: Tensor
     score: Tensor
-    log_total: Tensor
+    log_total: Tensor | None
 
 
 class Layer(NamedTuple):
@@ -140,12 +140,13 @@ def reduce_layers(
     probabilities: bool = False,
     refinement: PixelRefinement | None = None,
     excluded: Tensor | None = None,
+    totals: bool = True,
     tile_bytes: int | None = None,
 ) -> Reduced:
     """Bring maps to full size, add them, and take argmax and softmax, tile by tile.
 
     The result is that of the full-size maps, then softmax over words, then argmax; memory is one tile of all words
-    plus three full-size maps.
+    plus two or three full-size maps.
 
     Args:
         layers: scores of the same words, to be added.
@@ -153,12 +154,13 @@ def reduce_layers(
             sum over words, negative ones counted as zero.
         refinement: what happens to the scores before they are compared.
         excluded: bool [Q], words that may not win, though they take part in the softmax.
+        totals: keep `log_total`, for maps of single classes.
         tile_bytes: size of a tile of all words; None suits the device.
     """
     size, queries, device = layers[0].size, len(layers[0].maps), layers[0].maps.device
     winner = torch.empty(size, dtype=torch.int32, device=device)
     score = torch.empty(size, device=device)
-    log_total = torch.empty(size, device=device)
+    log_total = torch.empty(size, device=device) if totals else None
     margin = 0 if refinement is None else refinement.margin
     for tile, scores in _tiles(layers, size, margin, _tile_cells(queries, margin, device, tile_bytes)):
         here = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
@@ -170,11 +172,13 @@ def reduce_layers(
         if probabilities:
             total = scores.clamp(min=0).sum(dim=2).clamp(min=1e-12)
             score[here] = best.clamp(min=0) / total
-            log_total[here] = total.log()
+            if log_total is not None:
+                log_total[here] = total.log()
         else:
             chance = scores.softmax(dim=2).gather(2, index[..., None])[..., 0]
             score[here] = chance
-            log_total[here] = best - chance.log()
+            if log_total is not None:
+                log_total[here] = best - chance.log()
     return Reduced(winner, score, log_total)
 
 

@@ -4,6 +4,8 @@ The words say how probable it is that a place shows any of the classes of the me
 that only they know. Inside the share of the memory its own classifier decides, and the words count there as much as
 they proved true on the labelled images. A class that only words know must be more probable than it was found to be on
 those images, where it is nowhere. With all classes known the words lose nothing but a voice that was not true.
+
+`--set memory.classifier=rns` lets RNS (arXiv:2602.23339) decide instead, which teaches a classifier for every image.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.types import Context, LogitMaps
+
+
+NETWORK, RNS = "network", "rns"
+"""What decides between the classes of a bank."""
 
 
 def word_log_probabilities(cosines: Tensor, query_to_class: Sequence[int], scale: float) -> Tensor:
@@ -52,9 +58,20 @@ def joined(words: Tensor, recalled: Tensor, known: Tensor, trust: float, caution
     return found.masked_scatter(known.view(-1, *[1] * (words.ndim - 1)), inside)
 
 
-def refine(maps: LogitMaps, context: Context, value: str) -> LogitMaps:
-    """Each class speaks by its first word from here on; the others are removed."""
-    del value
+def refine(
+    maps: LogitMaps, context: Context, value: str, *, classifier: str = NETWORK, steps: int = 700
+) -> LogitMaps:
+    """Each class speaks by its first word from here on; the others are removed.
+
+    Args:
+        maps: of an image, on one grid.
+        context: of the image, with what the bank taught.
+        value: of the option.
+        classifier: "network" learns once from all images; "rns" from what each image retrieves, anew for each. It has
+            been chosen where the bank was read.
+        steps: of "rns".
+    """
+    del value, classifier, steps
     recall, classes = context.recall, context.words.classes
     assert recall is not None and maps.memory is not None  # or else nothing turned the step on
     scale = context.softmax_scale
@@ -71,5 +88,6 @@ REFINEMENT = Refinement(
     scope="grid",
     order=0,
     needs=("levels",),
+    ranges={"classifier": (NETWORK, RNS), "steps": (1, 100_000)},
     summary="labelled images decide between the classes that they show",
 )

@@ -182,6 +182,8 @@ def _differing(config: EvalConfig, background: bool) -> Iterator[str]:
     """The options that make other labels, where they are not the defaults, as in "pd0.5"."""
     if config.protocol != EvalConfig.protocol:
         yield config.protocol
+    if config.quality:
+        yield config.quality
     for name, value in config.refinements(background).items():
         text = Path(value).stem.replace("+", "-plus") if isinstance(value, str) else f"{value:g}"
         alone = value is True or value == options_of(EvalConfig)[name].bare

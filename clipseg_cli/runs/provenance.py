@@ -101,7 +101,12 @@ def _near(strange: Sequence[str], taught: Iterable[str]) -> str:
 def choice_notes(config: InferenceConfig, classes: ClassList) -> Iterator[str]:
     """A sentence about what was chosen for the user beside the method."""
     name = config.saliency_name(classes.background is not None)
-    if name not in (config.saliency, NO_SALIENCY):
+    if name not in (config.saliency, NO_SALIENCY) and config.quality:
+        yield (
+            f"--quality {config.quality} takes --saliency {name}: words for ground, sky and the like lose to the "
+            "background; --saliency none leaves that out"
+        )
+    elif name not in (config.saliency, NO_SALIENCY):
         yield f"--method {config.method_name} takes --saliency {name}, the head beside the tower of {config.model}"
 
 

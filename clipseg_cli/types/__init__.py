@@ -20,7 +20,7 @@ from clipseg_cli.types.dense import (
 )
 from clipseg_cli.types.images import DecodedImage, FrameSource, ImageSource, MemorySource
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
-from clipseg_cli.types.memory import Recall
+from clipseg_cli.types.memory import Recall, RegionBank
 from clipseg_cli.types.reading import DenseFeatures, DenseModel, Reader, Reading
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
 from clipseg_cli.types.regions import RegionMaker, RegionMap, RegionSource, RegionTools

@@ -1,4 +1,4 @@
-"""What labelled images taught a reading of the tower, ready to be asked for an image."""
+"""Memories that are ready to be asked for an image: what labelled images taught, and regions of unlabelled ones."""
 
 from __future__ import annotations
 
@@ -29,4 +29,22 @@ class Recall:
     known: Tensor
     trust: float
     caution: Tensor
+    facts: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class RegionBank:
+    """Regions of unlabelled images: what each looks like, and what it means.
+
+    Attributes:
+        keys: unit [B, K] what a region looks like.
+        values: unit [B, D] its feature in the space of the words.
+        look: normalised images [1, 3, H, W] -> [1, K, h, w], by the network that the keys are of; None where they are
+            values of the tower itself.
+        facts: for the record beside results.
+    """
+
+    keys: Tensor
+    values: Tensor
+    look: Callable[[Tensor], Tensor] | None
     facts: Mapping[str, object]

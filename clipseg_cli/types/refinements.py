@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.types.classes import ClassList
     from clipseg_cli.types.logits import LogitMaps, Tile
-    from clipseg_cli.types.memory import Recall
+    from clipseg_cli.types.memory import Recall, RegionBank
     from clipseg_cli.types.reading import DenseFeatures
 
 Scope = Literal["window", "graph", "grid", "region", "pixel", "image", "labels"]
@@ -77,8 +77,10 @@ class Context:
         auxiliary: name of an auxiliary network -> what it says of the whole image; "regions" are its ids, int32
             [1, H, W] at the size of the image itself, 0 where there is none.
         windows: [P] where the parts that the network saw lie in the image at network size.
+        overhangs: [P] by how many pixels what is said of each reaches over it: (top, bottom, left, right).
         guided: the auxiliary network of `--guide` saw the windows too.
         recall: what labelled images taught, for the step that asks it.
+        bank: regions of unlabelled images, for the step that asks it.
     """
 
     words: Words
@@ -90,8 +92,10 @@ class Context:
     observed: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     windows: Sequence[Tile] = ()
+    overhangs: Sequence[tuple[int, int, int, int]] = ()
     guided: bool = False
     recall: Recall | None = None
+    bank: RegionBank | None = None
 
 
 class RefineFn(Protocol):
@@ -141,7 +145,7 @@ class Refinement:
         chosen_by: name of the option that turns it on, and the values that do; empty for an option of its own name.
         needs: of "keys", "values", "whole", "attention" and "levels", what the network has to hand out for it; of
             "background", that a class is it; any other name is a key of `Context.auxiliary`: "regions", "saliency".
-        ranges: hyper-parameter -> (least, most).
+        ranges: hyper-parameter -> (least, most), or all texts that it may be.
         summary: one line for help texts.
         paper: arXiv id.
         reference: file@commit of the authors' code.
@@ -156,7 +160,7 @@ class Refinement:
     relabel: RelabelFn | None = None
     chosen_by: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float] | tuple[str, ...]] = field(default_factory=dict)
     summary: str = ""
     paper: str = ""
     reference: str = ""

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 SHORT_NAMES = {
     "dino": "vit_small_patch8_224.dino",
     "dino-b8": "vit_base_patch8_224.dino",
+    "dino-b16": "vit_base_patch16_224.dino",
     "dinov2": "vit_base_patch14_dinov2.lvd142m",
 }
-"""What papers call them: FOUND's network, ProxyCLIP's, and its successor."""
+"""What papers call them: FOUND's network, ProxyCLIP's, LPOSS', and their successor."""
 
 WAYS_OUT = "give the weights with NAME=FILE, as in dino=dino_deitsmall8_pretrain.pth"
 
@@ -150,6 +151,39 @@ class SelfSupervisedGuide:
         """It has no opinion."""
 
 
+def check_self_supervised(text: str) -> tuple[str, str, Path | None]:
+    """What a text NAME or NAME=FILE means: a name of timm, its architecture, and the file.
+
+    Raises:
+        UsageError: there is no such network.
+        ModelError: there is no such file.
+    """
+    short, _, file = text.partition("=")
+    name = SHORT_NAMES.get(short, short)
+    architecture = name.partition(".")[0]
+    known = timm.list_models("vit_*")
+    if architecture not in known:
+        raise UsageError(
+            f"unknown network '{short}'",
+            hint=did_you_mean(short, [*SHORT_NAMES, *known]) or "dino, dino-b8, dinov2",
+        )
+    return name, architecture, _file(file) if file else None
+
+
+def self_supervised_is_here(text: str) -> bool:
+    """Whether the weights of a network are on this machine.
+
+    Raises:
+        ClipsegError: as `check_self_supervised`.
+    """
+    name, _, file = check_self_supervised(text)
+    config = timm.get_pretrained_cfg(name)
+    if file is not None or config is None:
+        return file is not None
+    where = f"{config.hf_hub_id}/{config.hf_hub_filename or 'model.safetensors'}" if config.hf_hub_id else ""
+    return hub.cached_weights({"hf_hub": where} if where else {"url": config.url}) is not None
+
+
 def load_self_supervised(
     text: str, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> SelfSupervisedViT:
@@ -164,24 +198,17 @@ def load_self_supervised(
         UsageError: there is no such network.
         ModelError: its weights cannot be downloaded, read or loaded into the network.
     """
-    short, _, file = text.partition("=")
-    name = SHORT_NAMES.get(short, short)
-    architecture = name.partition(".")[0]
-    known = [n for n in timm.list_models("vit_*") if "dino" in n or n.startswith("vit_")]
-    if architecture not in known:
-        raise UsageError(
-            f"unknown network '{short}'",
-            hint=did_you_mean(short, [*SHORT_NAMES, *known]) or "dino, dino-b8, dinov2",
-        )
+    name, architecture, file = check_self_supervised(text)
+    short = text.partition("=")[0]
     net: Any = timm.create_model(name if "." in name else architecture, num_classes=0, dynamic_img_size=True)
     config = net.pretrained_cfg
-    path = _file(file) if file else hub.fetch_timm_weights(config, f"the network {name}", WAYS_OUT)
+    path = file or hub.fetch_timm_weights(config, f"the network {name}", WAYS_OUT)
     own, tensors = net.state_dict(), read_checkpoint(path).tensors
     found = {key.removeprefix("backbone.").removeprefix("module."): value for key, value in tensors.items()}
     fit_weights(
         net,
         {key: value for key, value in found.items() if key in own},  # heads of the pretraining are left aside
-        source=file or name,
+        source=str(file or name),
         name=short,
         hint=lambda: "give the weights of that network",
     )

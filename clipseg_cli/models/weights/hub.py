@@ -8,6 +8,7 @@ download.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import ssl
 import threading
@@ -41,6 +42,9 @@ _loudness = contextlib.ExitStack()
 PROBE_SECONDS = 3.0
 """How long a server may take to say anything at all before it counts as unreachable."""
 
+HF_SAFE = "model.safetensors"
+"""What libraries call the weights of a model, where they are in one file."""
+
 WAYS_OUT = (
     "three ways out: another --pretrained TAG ('clipseg models --cached' lists those on this machine), "
     f"a local file with --pretrained FILE, or the bundled model with --model {BUNDLED_MODEL}"
@@ -63,6 +67,18 @@ def cached_weights(tag_config: Mapping[str, Any]) -> Path | None:
     name = Path(urlsplit(str(tag_config.get("url", ""))).path).name
     downloaded = Path("~/.cache/clip").expanduser() / name
     return downloaded if name and downloaded.is_file() else None
+
+
+def is_cached(repository: str) -> bool:
+    """Whether a repository of the hub is on this machine: its weights, as far as they are one file."""
+    found = huggingface_hub.try_to_load_from_cache(repository, HF_SAFE)
+    return isinstance(found, str)
+
+
+@functools.cache
+def online() -> bool:
+    """Whether the hub may be asked, and answers; asked once in a process."""
+    return not constants.HF_HUB_OFFLINE and reachable(constants.ENDPOINT)
 
 
 def fetch_weights(tag_config: Mapping[str, Any], what: str) -> Path:
