@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm_server import WarmProcess, WarmServer, wait_for, warm_script
 
 import clipseg_cli
 from clipseg_cli.cli.main import main
@@ -28,7 +30,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; before t
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 TINY_CONFIG = {
     "embed_dim": 32,
@@ -77,6 +79,29 @@ class Outcome:
     @property
     def out(self) -> str:
         return self.stdout.decode()
+
+
+ROOT = str(Path(clipseg_cli.__file__).parents[1])
+ONE_THREAD = {
+    "PYTHONPATH": os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH")))),
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "100",
+}
+"""What a process needs to run this checkout, installed or not."""
+
+SERVER = "CLIPSEG_TESTS_SERVER"
+
+
+def pytest_configure(config):
+    """All workers of one run share a server of warm processes, which imports while they begin."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        config.warm_server = WarmServer({**os.environ, **ONE_THREAD})
+        os.environ[SERVER] = config.warm_server.address
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "warm_server"):
+        config.warm_server.stop()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -141,10 +166,64 @@ def cli(capsysbinary, monkeypatch) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def process_env(_own_cache) -> dict[str, str]:
-    """The environment of a process that runs this checkout, installed or not, on one thread."""
-    root = str(Path(clipseg_cli.__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    """The environment of a process that runs this checkout on one thread."""
+    return {**os.environ, **ONE_THREAD}
+
+
+@pytest.fixture(scope="session")
+def warm_server(process_env):
+    """The address of a server that forks processes in which everything is imported."""
+    own = None if SERVER in os.environ else WarmServer(process_env)
+    address = os.environ[SERVER] if own is None else own.address
+    wait_for(address)
+    yield address
+    if own is not None:
+        own.stop()
+
+
+@pytest.fixture(scope="session")
+def start_warm(warm_server, process_env) -> Callable[..., WarmProcess]:
+    """As `warm`, for fixtures of a module: the folder is named, and who starts one ends it."""
+
+    def start(*args: object, cwd: Path, **environment: str) -> WarmProcess:
+        return WarmProcess(warm_server, list(map(str, args)), str(cwd), process_env | environment)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def start_torchrun(start_warm, warm_server, tmp_path_factory) -> Callable[..., WarmProcess]:
+    """As `torchrun`, for fixtures of a module."""
+    python = tmp_path_factory.mktemp("bin") / "python"
+    python.write_text(warm_script(warm_server))
+    python.chmod(0o755)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    return partial(start_warm, *launcher, PYTHON_EXEC=str(python))
+
+
+@pytest.fixture
+def warm(start_warm, tmp_path) -> Iterator[Callable[..., WarmProcess]]:
+    """Start a process that need not import torch: `warm("-m", "clipseg_cli", ...)`, a script, or -c and code.
+
+    It is one like any other, with a number, signals and streams of its own; only how it comes to be differs. How
+    `clipseg` starts from nothing is what `run_cli` is for.
+    """
+    started = []
+
+    def start(*args: object, **environment: str) -> WarmProcess:
+        started.append(start_warm(*args, cwd=tmp_path, **environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def torchrun(start_torchrun, tmp_path) -> Callable[..., WarmProcess]:
+    """Start a script, or -m and a module, in two ranks; launcher and ranks need not import torch."""
+    return partial(start_torchrun, cwd=tmp_path)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def check_corrclip(case: Case, given: Tensors) -> Tensors:
     regions -= regions.min()
     dense = reader(given["image"], regions[None])
     tokens, size = seen["tokens"], tuple(o["output_grid"])
-    ended = [reader.tower.ending(one)[0] for one in (tokens.patches, *(one for one, _ in tokens.added))]
+    ended = [reader.tower.head(one)[0] for one in (tokens.patches, *(one for one, _ in tokens.added))]
     unit = F.normalize(given["proxy"][0].flatten(1), dim=0).mT
     fine = nearest_ids(regions, size).flatten()
     merged = merge_alike(unit, fine, o["merge_eps"]) if o["merge_regions"] else fine

@@ -91,7 +91,7 @@ def test_an_output_folder_below_the_input_is_not_read_the_next_time(segment, mak
 
 
 @pytest.fixture
-def start(tmp_path, tiny_clip, process_env, make_image):
+def start(tmp_path, tiny_clip, warm, make_image):
     """Start `clipseg segment` on 60 pictures in a process of its own, with the tiny model."""
     for i in range(60):
         make_image(tmp_path / "in" / f"{i:02}.png", 160, 200, seed=i)
@@ -101,24 +101,8 @@ def start(tmp_path, tiny_clip, process_env, make_image):
         "from clipseg_cli.__main__ import main\n"
         "main()\n"
     )
-    running = []
-
-    def run(*args):
-        command = [sys.executable, "run.py", "segment", "in", "-c", "cat,dog", "--heatmaps", *args]
-        process = subprocess.Popen(
-            [*command, *tiny_clip.options, "--templates", "single"],
-            cwd=tmp_path,
-            env=process_env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        running.append(process)
-        return process
-
-    yield run
-    for process in running:
-        process.kill()
-        process.communicate()
+    command = ("segment", "in", "-c", "cat,dog", "--heatmaps", *tiny_clip.options, "--templates", "single")
+    return lambda: warm("run.py", *command)
 
 
 def wait_for_files(process, folder, count):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from small_backbone import SMALL
@@ -76,16 +74,11 @@ print(json.dumps([found, code, left]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_file_it_touches_a_whole_checkpoint_is_there(tmp_path, process_env):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "run"), json.dumps(SMALL)],
-        env=process_env,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    found, code, left = json.loads(done.stdout.splitlines()[-1])
+def test_killed_at_any_file_it_touches_a_whole_checkpoint_is_there(tmp_path, warm):
+    done = warm("-c", KILLED, tmp_path / "run", json.dumps(SMALL))
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err.decode()
+    found, code, left = json.loads(out.splitlines()[-1])
     assert code == 0 and left == ["last-0000004"]
     assert len(found) > 20 and {*found} == {2, 4}
     assert found[0] == 2 and found[-1] == 4

@@ -269,7 +269,7 @@ def staged(cli, monkeypatch, tmp_path):
     def run(*items, options=()):
         class Run:
             total, device, model = len(items), "CPU, 1 thread", "tiny / random"
-            classes, notes = load_classes("[red],dog"), ("be careful",)
+            classes, notes, skipped = load_classes("[red],dog"), ("be careful",), 0
             out = Path("clipseg-out")
 
             def __init__(self):
@@ -389,13 +389,10 @@ def test_the_command_works_offline_from_nothing(run_cli, make_image, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_keeps_the_finished_files(make_image, tmp_path, process_env):
+def test_ctrl_c_keeps_the_finished_files(make_image, tmp_path, warm):
     for i in range(150):
         make_image(tmp_path / "in" / f"{i:03}.png", 200, 240, seed=i)
-    command = [sys.executable, "-m", "clipseg_cli", "segment", "in", "-c", "cat", "--model", BUNDLED_MODEL]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=process_env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+    process = warm("-m", "clipseg_cli", "segment", "in", "-c", "cat", "--model", BUNDLED_MODEL)
     out = tmp_path / "clipseg-out"
     deadline = time.monotonic() + 60
     while not list(out.glob("*.png")) and time.monotonic() < deadline and process.poll() is None:

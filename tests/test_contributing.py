@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md, as they stand there: each is one file in a registry, and works."""
+"""The examples of CONTRIBUTING.md, as they stand there: each is one file in a registry, or two, and works."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def added(tmp_path, monkeypatch):
     """Lay the examples beside the files of their folders, for one test."""
 
     def add(name):
-        (path,) = (path for path in EXAMPLES if path.endswith(f"/{name}.py"))
-        package = importlib.import_module(str(Path(path).parent).replace("/", "."))
-        own = tmp_path / "added"
-        own.mkdir(exist_ok=True)
-        (own / f"{name}.py").write_text(EXAMPLES[path], "utf-8")
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(own)])
-        monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", None)
-        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}")
+        for path in (path for path in EXAMPLES if path.endswith(f"/{name}.py")):
+            package = importlib.import_module(str(Path(path).parent).replace("/", "."))
+            own = tmp_path / "added" / package.__name__
+            own.mkdir(parents=True)
+            (own / f"{name}.py").write_text(EXAMPLES[path], "utf-8")
+            monkeypatch.setattr(package, "__path__", [*package.__path__, str(own)])
+            monkeypatch.setitem(sys.modules, f"{package.__name__}.{name}", None)
+            monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}")
 
     return add
 
@@ -61,6 +61,8 @@ def test_there_is_an_example_for_each_registry():
         "clipseg_cli/regions",
         "clipseg_cli/outputs",
         "clipseg_cli/data/datasets",
+        "clipseg_cli/cli",
+        "clipseg_cli/commands",
     }
 
 
@@ -108,3 +110,11 @@ def test_a_data_set(added, tmp_path):
             Image.new("L", image.size, 19).save(path)
     found = open_dataset(tmp_path / "shop", purpose="score")
     assert found.title == "Shop windows" and len(found.samples) == 2 and found.benchmark == "voc20"
+
+
+def test_a_command(added, cli):
+    assert cli("words", "voc21").code == 2
+    added("words")
+    done = cli("words", "cat|kitten,dog", "--at-most", 1, "--json")
+    assert done.code == 0 and json.loads(done.out) == {"cat": ["cat"], "dog": ["dog"]}
+    assert "Show which words stand" in cli("--help").out

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +84,7 @@ def test_segment_writes_the_labels_that_eval_scores(evaluate, cli, tiny_clip, vo
     assert different <= 0.002 * np.sum(model["confusion"])  # other batches round differently
 
 
-def test_two_processes_add_up_to_one(cli, process_env, tmp_path):
+def test_two_processes_add_up_to_one(cli, torchrun, tmp_path):
     names = (SAMPLES / "ImageSets/Segmentation/val.txt").read_text().split()[:5]
     split = tmp_path / "five.txt"
     split.write_text("\n".join(names))
@@ -94,12 +92,9 @@ def test_two_processes_add_up_to_one(cli, process_env, tmp_path):
     args = [*map(str, args), "--device", "cpu", "--templates", "single", "--quiet"]
     done = cli(*args, "--out", tmp_path / "alone")
     assert done.code == 0, done.err
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "clipseg_cli"]
-    command = [*launch, *args, "--out", "together"]
-    shared = subprocess.run(
-        command, cwd=tmp_path, env=process_env, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert shared.returncode == 0, shared.stderr
+    shared = torchrun("-m", "clipseg_cli", *args, "--out", "together")
+    _, err = shared.communicate(timeout=120)
+    assert shared.returncode == 0, err
     alone, together = (results_below(tmp_path / name) for name in ("alone", "together"))
     for key in ("scores", "confusion", "classes", "images", "fingerprint", "images_sha256"):
         assert alone[key] == together[key]

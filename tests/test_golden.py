@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
 import golden_clip
+import golden_images
 import golden_memory
 import golden_papers
 import golden_propagation
@@ -26,6 +27,7 @@ from clipseg_cli.types import ClassList, DecodedImage, ImageSource, Reading
 
 CHECKS = {
     **golden_papers.CHECKS,
+    **golden_images.CHECKS,
     **golden_clip.CHECKS,
     **golden_regions.CHECKS,
     **golden_propagation.CHECKS,
@@ -101,7 +103,7 @@ def test_protocol_clip_diy_repeats_the_published_code(name: str, tmp_path: Path)
         logit_scale=100.0,
     )
     names = tuple(f"class {i}" for i in range(classes))
-    (stride,) = set(golden_papers.strides_of(o))
+    (stride,) = set(golden_images.strides_of(o))
     pyramid = replace(
         clip_diy.METHOD.pyramid,
         parts=tuple(p / side for p in o["patch_sizes"]),

@@ -12,6 +12,7 @@ import pytest
 
 from clipseg_cli import Segmenter
 from clipseg_cli.config import (
+    OF_A_CLIP,
     PANELS,
     ConvertConfig,
     EvalConfig,
@@ -63,6 +64,15 @@ def test_the_python_api_takes_the_options_of_the_command():
     for field in dataclasses.fields(InferenceConfig):
         if field.name in wanted - {"model", "hyperparameters"}:
             assert parameters[field.name].default == field.default, field.name
+            assert f"{field.name}: " in Segmenter.from_pretrained.__doc__, field.name
+    of_a_student = set(inspect.signature(Segmenter.from_run).parameters)
+    assert {"path", "device", "window"} <= of_a_student <= {"path", *wanted} - set(OF_A_CLIP)
+
+
+def test_an_argument_that_does_not_exist_is_a_type_error():
+    for load in (Segmenter.from_pretrained, Segmenter.from_run):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'windows'"):
+            load("emoji", windows=64)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

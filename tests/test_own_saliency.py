@@ -21,7 +21,10 @@ from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_metadata
 
-EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu")
+EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu", "--templates", "single")
+COARSE = ("--set", "clip_diy.parts=1", "--set", "clip_diy.weights=1")
+"""One scale instead of three: two crops of the small image."""
+
 HEROES = "superhero,supervillain,joker"
 NIGHT = Path("samples/night_heroes.png")
 
@@ -82,7 +85,7 @@ def test_only_clip_diy_takes_a_head_by_itself(options: dict[str, str], kind: str
 
 
 def test_clip_diy_finds_the_foreground_and_says_with_what(cli, small_picture, tmp_path) -> None:
-    args = ("segment", small_picture, "-c", HEROES, *EMOJI, "--method", "clip-diy")
+    args = ("segment", small_picture, "-c", HEROES, *EMOJI, "--method", "clip-diy", *COARSE)
     done = cli(*args, "--out", tmp_path / "auto")
     assert done.code == 0, done.err
     assert "clip-diy takes --saliency found, the head beside the tower of emoji" in done.err
@@ -102,20 +105,8 @@ def test_clip_diy_finds_the_foreground_and_says_with_what(cli, small_picture, tm
 
 @pytest.mark.parametrize("extra", [("--saliency", "none"), ("--background", "none")])
 def test_without_it_clip_diy_does_without(cli, small_picture, tmp_path, extra) -> None:
-    done = cli(
-        *(
-            "segment",
-            small_picture,
-            "-c",
-            HEROES,
-            *EMOJI,
-            "--method",
-            "clip_diy",
-            *extra,
-            "--out",
-            tmp_path / "out",
-        )
-    )
+    args = ("segment", small_picture, "-c", HEROES, *EMOJI, "--method", "clip_diy", *COARSE)
+    done = cli(*args, *extra, "--out", tmp_path / "out")
     assert done.code == 0, done.err
     assert "saliency" not in done.err
     made = record(tmp_path / "out")
@@ -191,7 +182,7 @@ def test_a_head_that_is_missing_damaged_or_of_another_tower_is_said(
 def test_a_missing_head_stops_only_who_asks_for_it(cli, own_head, make_image, tmp_path) -> None:
     args = ("segment", make_image(tmp_path / "x.png"), "-c", "cat", *EMOJI, "--out", tmp_path / "out")
     assert cli(*args, "--method", "clip_diy").code == 1
-    assert cli(*args, "--method", "clip_diy", "--saliency", "none").code == 0
+    assert cli(*args, "--method", "clip_diy", "--saliency", "none", *COARSE).code == 0
     assert cli(*args).code == 0
 
 

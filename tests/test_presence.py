@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.refinements.presence import absent_by, local_evidence, presence, spatial_consistency
+from clipseg_cli.refinements._absent import absent_by
+from clipseg_cli.refinements.presence import local_evidence, presence, spatial_consistency
 
 GRID = (10, 12)
 

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
+from warm_server import warm_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,45 +27,55 @@ README, TEXT = PAGES[ROOT / "README.md"], "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```sh( needs-weights| hours)?\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
 LINES = [(line, mark.strip()) for mark, block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [(line, bool(mark)) for line, mark in LINES if mark != "hours"]
-LONG = [line for line, mark in LINES if mark == "hours"]
+LONG = [line for line, mark in LINES if mark == "hours" and not line.startswith("curl ")]
 OFFLINE = [line for line, needs in COMMANDS if not needs and not line.startswith("pip ")]
 ONLINE = [line for line, needs in COMMANDS if needs]
+FEW = {"train": 6, "val": 6}
+"""Images of each split; enough for two groups, two shards, two ranks and a batch of the student."""
+
 OVER_DATA = re.compile(r" pseudolabel |^clipseg (eval(?! handed)|train|export)|--student")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder as a reader of the README has it: the samples, and photos of their own."""
+def place(tmp_path_factory: pytest.TempPathFactory, warm_server: str) -> Path:
+    """A folder as a reader of the README has it: the samples, and photos of their own.
+
+    Samples have half their sides, and of the data set among them there are a few images: what commands say of all of
+    them is for other tests.
+    """
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "samples", folder / "samples")
+    shutil.copytree(ROOT / "samples", folder / "samples", ignore=shutil.ignore_patterns("emoji-voc"))
+    few_images(ROOT / "samples" / "emoji-voc", folder / "samples" / "emoji-voc")
+    for path in [*(folder / "samples").glob("*.png"), *(folder / "samples").glob("*.jpg")]:
+        with Image.open(path) as image:
+            half = image.resize((image.width // 2, image.height // 2))
+        half.save(path)
     shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
     (folder / "holiday").mkdir()
     (folder / "bin").mkdir()
-    server, address = ROOT / "tests" / "warm_server.py", folder / "warm"
     # What imports torch for minutes, were it started anew each time, is forked from one process that has imported it.
-    warm = f'"{sys.executable}" -S -E "{server}" "{address}"'
-    scripts = {
-        "clipseg": f"{warm} -m clipseg_cli",
-        "python": warm,
-        "torchrun": f'"{sys.executable}" -m torch.distributed.run',
-    }
-    for name, command in scripts.items():
+    arguments = {"clipseg": "-m clipseg_cli", "python": "", "torchrun": "-m torch.distributed.run"}
+    for name, first in arguments.items():
         script = folder / "bin" / name
-        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        script.write_text(warm_script(warm_server, first))
         script.chmod(0o755)
     for copy in ("photo.jpg", "holiday/one.jpg"):
-        shutil.copy(ROOT / "samples" / "farm_large.jpg", folder / copy)
-    process = subprocess.Popen([sys.executable, server, address], env=environment(folder))
-    try:
-        for _ in range(600):
-            if address.exists() or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        assert process.poll() is None
-        yield folder
-    finally:
-        process.kill()
-        process.wait()
+        shutil.copy(folder / "samples" / "farm_large.jpg", folder / copy)
+    return folder
+
+
+def few_images(data: Path, out: Path) -> None:
+    """A copy of a data set of the layout of VOC with the first images of each split."""
+    lists = "ImageSets/Segmentation"
+    (out / lists).mkdir(parents=True)
+    shutil.copy(data / "classes.txt", out) if (data / "classes.txt").exists() else None
+    for split, count in FEW.items():
+        names = (data / lists / f"{split}.txt").read_text().split()[:count]
+        (out / lists / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            for file in (f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"):
+                (out / file).parent.mkdir(exist_ok=True)
+                shutil.copy(data / file, out / file)
 
 
 def environment(place: Path) -> dict[str, str]:
@@ -77,6 +87,7 @@ def environment(place: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # two commands run at once
         "COLUMNS": "100",
+        "PYTHON_EXEC": str(place / "bin" / "python"),  # what torchrun starts its ranks with
     }
 
 
@@ -165,7 +176,7 @@ def test_the_run_folder_holds_what_the_readme_promises(place: Path, finished: li
         for run_ in (alone, runs / "shared", runs / "two-ranks"):
             assert (run_ / name).read_bytes() == (alone / name).read_bytes(), f"{run_}/{name}"
     labels = sorted(path.name for path in (alone / "labels").iterdir())
-    assert len(labels) == 60
+    assert len(labels) == FEW["train"]
     for name in labels:
         for run_ in ("shared", "two-ranks"):
             assert (runs / run_ / "labels" / name).read_bytes() == (alone / "labels" / name).read_bytes()

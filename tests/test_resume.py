@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -71,21 +69,15 @@ print(json.dumps(codes))
 
 
 @pytest.fixture
-def process(tiny_clip, voc, folder, tmp_path, process_env):
+def process(tiny_clip, voc, folder, tmp_path, warm):
     """Start a script in a process of its own that knows the tiny model; the command's words follow `before`."""
     config, script = tmp_path / "tiny-vit.json", tmp_path / "script.py"
     config.write_text(json.dumps(TINY_CONFIG))
     words = ("pseudolabel", voc, *tiny_clip.options, *SMALL, "--out", folder.parent)
 
-    def start(code, *before, launcher=()):
+    def start(code, *before, by=warm):
         script.write_text(TINY + code)
-        command = [sys.executable, *launcher, script, *before, *words]
-        return subprocess.Popen(
-            list(map(str, command)),
-            env=process_env | {"TINY_CONFIG": str(config)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        return by(script, *before, *words, TINY_CONFIG=str(config))
 
     return start
 
@@ -106,12 +98,11 @@ def test_what_a_killed_process_began_is_gone_on_with(process, run, voc, whole, f
     assert contents(folder) == whole
 
 
-def test_ranks_of_torchrun_make_the_same_bytes(process, run, voc, folder, tmp_path):
+def test_ranks_of_torchrun_make_the_same_bytes(process, torchrun, run, voc, folder, tmp_path):
     bad = voc / "JPEGImages" / f"{NAMES[3]}.jpg"  # for the second rank; the first must say so and finish
     bad.write_bytes(b"")
     assert run(voc, "--out", tmp_path / "plain").code == 1
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    ranks = process("main()", launcher=launcher)
+    ranks = process("main()", by=torchrun)
     out, err = ranks.communicate(timeout=90)
     assert ranks.returncode == 1, err
     assert out.decode().count("6 images, share of all pixels") == 1

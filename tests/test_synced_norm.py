@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -86,20 +83,18 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def ranks(cases, tmp_path_factory, process_env):
+def ranks(cases, tmp_path_factory, start_warm):
     """What each of two processes computed on its own crops."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.save(cases, folder / "cases.pt")
     (folder / "rank.py").write_text(RANK)
-    command = [sys.executable, str(folder / "rank.py"), str(folder)]
-    running = [
-        subprocess.Popen([*command, str(r)], env=process_env, stderr=subprocess.PIPE) for r in range(RANKS)
-    ]
+    running = [start_warm(folder / "rank.py", folder, r, cwd=folder) for r in range(RANKS)]
     try:
         said = [process.communicate(timeout=60)[1].decode() for process in running]
     finally:
         for process in running:
             process.kill()
+            process.wait()
     assert [process.returncode for process in running] == [0, 0], said
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(RANKS)]
 

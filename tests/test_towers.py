@@ -122,7 +122,7 @@ def test_pooling_over_one_token_is_its_value_path() -> None:
     net = KINDS["siglip"].build()
     reader = dense_reader(net, METHODS.get("maskclip"))
     token = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(2))
-    alone = reader.tower.ending(token)[1][:, 0]
+    alone = reader.tower.head(token)[1][:, 0]
     torch.testing.assert_close(reader.tower.pooled(token.expand(-1, 16, -1)), alone, atol=1e-5, rtol=1e-4)
 
 
@@ -138,7 +138,7 @@ def test_coca_pools_like_open_clip_and_is_read_by_its_values() -> None:
     expected = found[0] if isinstance(found, tuple) else found
     torch.testing.assert_close(reader.whole(image), expected, atol=1e-5, rtol=1e-4)
     token = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(2))
-    alone = reader.tower.ending(token)[1][:, 0]
+    alone = reader.tower.head(token)[1][:, 0]
     torch.testing.assert_close(reader.tower.pooled(token.expand(-1, 17, -1)), alone, atol=1e-5, rtol=1e-4)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -105,7 +103,7 @@ def alone(tmp_path_factory, label_run):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, label_run, tree, process_env, alone):
+def ranks(tmp_path_factory, label_run, tree, start_torchrun, alone):
     """What two processes did, in turn: a run, the same again, one over one picture, one with an unreadable picture.
 
     They need no CLIP, since `alone` has left the embeddings of all words in the cache.
@@ -119,10 +117,7 @@ def ranks(tmp_path_factory, label_run, tree, process_env, alone):
     words = (*first, ";", *first, "--resume", ";", *one, ";", *third)
     script = out / "rank.py"
     script.write_text(RANK)
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    started = subprocess.Popen(
-        list(map(str, (*launcher, script, out, *words))), env=process_env, stderr=subprocess.PIPE
-    )
+    started = start_torchrun(script, out, *words, cwd=out)
     try:
         err = started.communicate(timeout=90)[1].decode()
     finally:

@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -191,14 +189,10 @@ main()
 """
 
 
-def test_a_killed_process_is_gone_on_with(whole, label_run, tmp_path, cli, process_env):
+def test_a_killed_process_is_gone_on_with(whole, label_run, tmp_path, cli, warm):
     words = ("train", "--labels", label_run, *WORDS, "--out", tmp_path, "--name", "run")
     folder = tmp_path / "run"
-    killed = subprocess.Popen(
-        [sys.executable, "-c", SLOW, json.dumps(SMALL), *map(str, words)],
-        env=process_env,
-        stderr=subprocess.PIPE,
-    )
+    killed = warm("-c", SLOW, json.dumps(SMALL), *words)
     until = time.monotonic() + 50
     while not (folder / "checkpoints/last-0000002").exists() and time.monotonic() < until:
         time.sleep(0.01)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -106,7 +104,7 @@ def test_a_row_is_on_the_disk_before_the_next(tmp_path):
         assert read_validation(tmp_path) == [validation(3)]
 
 
-def test_a_killed_process_leaves_all_it_noted(tmp_path, process_env):
+def test_a_killed_process_leaves_all_it_noted(tmp_path, warm):
     code = (
         "import os, signal; from pathlib import Path\n"
         "from clipseg_cli.training.log import TrainingLog, Step, Validation\n"
@@ -115,8 +113,7 @@ def test_a_killed_process_leaves_all_it_noted(tmp_path, process_env):
         "log.validation(Validation(7, 0.5, 0.5, 2))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=process_env, timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert warm("-c", code).wait() == -signal.SIGKILL
     assert [s.iteration for s in read_log(tmp_path)] == [1, 2, 3, 4, 5, 6, 7]
     assert len(read_validation(tmp_path)) == 1
     assert board(tmp_path)[0]["val/mIoU"] == [(7, 0.5)]

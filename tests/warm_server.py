@@ -1,7 +1,8 @@
 """A process that has imported everything, and forks for each command: as a shell starts them, without the wait.
 
-`python warm_server.py SOCKET` serves; `python warm_server.py SOCKET -m MODULE ARGS` (or a script) runs one command in a
-child of the server, with the caller's folder, environment, standard streams and exit code.
+`python warm_server.py ADDRESS` serves; with -m MODULE, a script or -c CODE behind the address it runs one command in a
+child of the server, with the caller's folder, environment, standard streams and exit code. From Python, `WarmProcess`
+starts one that can be killed and waited for.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
+import time
+import types
 from pathlib import Path
 
 WARM = ("clipseg_cli.cli.main", "clipseg_cli.commands.segment", "clipseg_cli.commands.evaluate")
 WARM += ("clipseg_cli.commands.pseudolabel", "clipseg_cli.commands.train", "clipseg_cli.commands.compare")
+WARM += ("torch.distributed.run",)
 
 
 def serve(path: str) -> None:
@@ -48,15 +54,19 @@ def reap() -> None:
 
 
 def answer(caller: socket.socket) -> None:
-    """One command: a child runs it, and this process tells its exit code."""
+    """One command: a child runs it, and this process tells its number, then its exit code."""
     data, ancillary, _, _ = caller.recvmsg(1 << 20, socket.CMSG_SPACE(3 * 4))
     streams = array.array("i")
     streams.frombytes(ancillary[0][2])
     asked = json.loads(data)
     pid = os.fork()
     if pid:
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        caller.sendall(str(code).encode())
+        try:
+            caller.sendall(f"{pid}\n".encode())
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            caller.sendall(f"{code}\n".encode())
+        except OSError:  # nobody waits for it any more
+            pass
         os._exit(0)
     caller.close()
     for number, stream in enumerate(streams):
@@ -74,12 +84,18 @@ def answer(caller: socket.socket) -> None:
 def run(arguments: list[str]) -> None:
     """As the interpreter would with these arguments; never returns."""
     code = 0
+    if arguments[0] == "-u":  # as torchrun has it; nothing here is buffered for long
+        arguments = arguments[1:]
     try:
         if arguments[0] == "-m":
             sys.argv, sys.path[0] = arguments[1:], str(Path.cwd())
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        elif arguments[0] == "-c":
+            sys.argv, sys.path[0] = ["-c", *arguments[2:]], ""
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
         else:
-            sys.argv = arguments
+            sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).parent)
             runpy.run_path(arguments[0], run_name="__main__")
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -93,17 +109,126 @@ def run(arguments: list[str]) -> None:
     os._exit(code)
 
 
-def call(path: str, arguments: list[str]) -> int:
-    """Have the server run a command: its exit code."""
+def ask(
+    address: str, arguments: list[str], folder: str, environment: dict[str, str], streams: list[int]
+) -> socket.socket:
+    """Have the server start a command: the socket on which it tells of it."""
     server = socket.socket(socket.AF_UNIX)
-    server.connect(path)
-    asked = {"folder": str(Path.cwd()), "environment": dict(os.environ), "arguments": arguments}
-    streams = array.array("i", [0, 1, 2])
-    server.sendmsg([json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
-    return int(server.recv(16) or b"1")
+    server.connect(address)
+    asked = {"folder": folder, "environment": environment, "arguments": arguments}
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
+    server.sendmsg([json.dumps(asked).encode()], ancillary)
+    return server
+
+
+class WarmProcess:
+    """A command forked from the server, with as much of `subprocess.Popen` as tests use; what it prints is kept.
+
+    Attributes:
+        pid: its own number.
+        returncode: None until it has ended and somebody asked.
+    """
+
+    def __init__(self, address: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+            streams = [nothing.fileno(), *(file.fileno() for file in self._files)]
+            self._server = ask(address, arguments, folder, environment, streams)
+        self._told, self._said = b"", ()
+        self.pid, self.returncode = int(self._line(60)), None
+
+    def send_signal(self, number: int) -> None:
+        """As a terminal or another process does."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def poll(self) -> int | None:
+        """Its exit code, if it has ended."""
+        try:
+            return self.wait(0.001)
+        except TimeoutError:
+            return None
+
+    def wait(self, timeout: float = 60) -> int:
+        """Its exit code, once it has ended.
+
+        Raises:
+            TimeoutError: it has not, after so many seconds.
+        """
+        if self.returncode is None:
+            self.returncode = int(self._line(timeout))
+            self._server.close()
+            for file in self._files:
+                file.seek(0)
+                self._said += (file.read(),)
+                file.close()
+        return self.returncode
+
+    def _line(self, timeout: float) -> bytes:
+        self._server.settimeout(timeout)
+        while b"\n" not in self._told:
+            if not (told := self._server.recv(64)):
+                raise RuntimeError("the server of warm processes has ended")
+            self._told += told
+        line, _, self._told = self._told.partition(b"\n")
+        return line
+
+    def communicate(self, timeout: float = 60) -> tuple[bytes, bytes]:
+        """What it printed on standard output and error, once it has ended."""
+        self.wait(timeout)
+        return self._said
+
+
+class WarmServer:
+    """The server, as long as it is wanted; it takes some seconds until it answers.
+
+    Args:
+        environment: in which it imports what commands need.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="warm")
+        self.address = str(Path(self._folder.name, "socket"))
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, self.address], env=environment, stdin=subprocess.DEVNULL
+        )
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+def warm_script(address: str, arguments: str = "") -> str:
+    """A script for a shell that starts commands by the server, as an interpreter with these arguments would."""
+    return f'#!/bin/sh\nexec "{sys.executable}" -S -E "{__file__}" "{address}" {arguments} "$@"\n'
+
+
+def wait_for(address: str) -> None:
+    """Until the server answers.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    until = time.monotonic() + 120
+    while not Path(address).exists():
+        if time.monotonic() > until:
+            raise TimeoutError(address)
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2:
         serve(sys.argv[1])
-    sys.exit(call(sys.argv[1], sys.argv[2:]))
+    told = ask(sys.argv[1], sys.argv[2:], str(Path.cwd()), dict(os.environ), [0, 1, 2]).makefile("r")
+    told.readline()
+    sys.exit(int(told.readline() or 1))

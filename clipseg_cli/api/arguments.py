@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,63 @@ from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import TypeAlias
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias, TypeVar
 
+    Function = TypeVar("Function", bound=Callable[..., Any])
     Words: TypeAlias = str | os.PathLike[str] | Sequence[str] | ClassList
+
+
+PER_CALL = ("classes", "background")
+"""Options that the Python API takes with each image."""
+
+ELSEWHERE = ("student", "workers")
+"""Options that it takes by another name, or not at all."""
+
+PLACE = "**options: their help."
+"""Line of a docstring where `takes_options` puts what the fields say."""
+
+
+def takes_options(*panels: str) -> Callable[[Function], Function]:
+    """Give a function whose last parameter is `**options` the options of `InferenceConfig` as keyword arguments.
+
+    Signature and docstring then name each with its default and its help, and another one is a TypeError.
+
+    Args:
+        panels: those under which `--help` shows them; none for all.
+    """
+
+    def decorate(function: Function) -> Function:
+        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        taken = {*PER_CALL, *ELSEWHERE, *(p.name for p in own)}
+        fields = {field.name: field for field in dataclasses.fields(InferenceConfig)}
+        options = {
+            name: one
+            for name, one in options_of(InferenceConfig).items()
+            if name not in taken and (one.panel in panels or not panels)
+        }
+        named = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=fields[name].default,
+                annotation=fields[name].type,
+            )
+            for name in options
+        ]
+        signature = inspect.signature(function).replace(parameters=[*own, *named])
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            return function(*bound.args, **bound.kwargs)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        lines = [f"{name}: {one.help}" for name, one in options.items()]
+        call.__doc__ = (function.__doc__ or "").replace(PLACE, "\n            ".join(lines))
+        return call  # type: ignore[return-value]
+
+    return decorate
 
 
 def checked_config(**options: Any) -> InferenceConfig:
@@ -33,6 +88,8 @@ def checked_config(**options: Any) -> InferenceConfig:
             options[name] = known[name].bare if value else ""
             continue
         kind = str(defaults[name].type)
+        if name == "device":  # may be torch's own
+            value = str(value)
         if kind.startswith("str") and not (value is None and "None" in kind):
             options[name] = checked_text(value, name)
         elif kind == "bool":

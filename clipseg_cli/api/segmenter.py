@@ -9,10 +9,17 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.api.arguments import checked_config, checked_settings, checked_text, read_words
+from clipseg_cli.api.arguments import (
+    checked_config,
+    checked_settings,
+    checked_text,
+    read_words,
+    takes_options,
+)
 from clipseg_cli.api.inputs import decoder, require_many
 from clipseg_cli.api.segmentation import Segmentation
 from clipseg_cli.config import InferenceConfig
+from clipseg_cli.config.options import INFERENCE
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.auxiliary import maps_by_name
 from clipseg_cli.inference.load import plan_clip
@@ -90,64 +97,33 @@ class Segmenter:
         self._lock = threading.Lock()
 
     @classmethod
+    @takes_options()
     def from_pretrained(
         cls,
         model: str = InferenceConfig.model,
         pretrained: str | os.PathLike[str] | None = None,
         *,
-        quality: str = InferenceConfig.quality,
-        method: str = InferenceConfig.method,
-        guide: str | os.PathLike[str] = InferenceConfig.guide,
-        saliency: str | os.PathLike[str] = InferenceConfig.saliency,
-        prompt_denoising: float = InferenceConfig.prompt_denoising,
-        key_smoothing: float = InferenceConfig.key_smoothing,
-        propagate: str = InferenceConfig.propagate,
-        presence: bool | str = InferenceConfig.presence,
-        pamr: int = InferenceConfig.pamr,
-        regions: str = InferenceConfig.regions,
-        region_vote: bool | None = InferenceConfig.region_vote,
-        memory: str = InferenceConfig.memory,
         hyperparameters: Mapping[str, object] | None = None,
-        templates: str | os.PathLike[str] | None = None,
-        protocol: str = InferenceConfig.protocol,
-        background_threshold: float | None = None,
-        device: str | torch.device = InferenceConfig.device,
-        precision: str = InferenceConfig.precision,
-        short_side: int | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-        batch_size: int = InferenceConfig.batch_size,
-        max_megapixels: float = InferenceConfig.max_megapixels,
+        **options: Any,
     ) -> Segmenter:
         """Load a frozen CLIP; every argument is the option of `clipseg segment` with its name.
 
         Args:
             model: "emoji", the small model for drawings in this package, or an architecture of open_clip.
             pretrained: a tag of open_clip, or a file of weights; None takes openai, or the first tag.
-            quality: "fast", "balanced" or "best"; what is chosen by name wins.
-            method: how dense features are read; "auto" is the best for the model that asks no second network.
-            guide: another network, for methods that ask for one: "dino", "dino-b8", "dinov2", a ViT of timm, NAME=FILE.
-            saliency: what decides where the background is: "none", "clip", "dino", "found", "found=HEAD,DINO"; "auto"
-                is "found" for "clip_diy" with a model that has a head for it, else "none".
-            prompt_denoising, key_smoothing, pamr: thresholds in [0, 1], steps of pixel-adaptive refinement; 0 is off.
-            propagate, presence: let scores flow: "lposs", "lposs+", "pearl"; drop absent classes: True, "freecp".
-            regions, region_vote: "superpixels", "eomt", "mask2former", "sam2" or NAME=WEIGHTS; let each agree.
-            memory: a bank of `clipseg index`, which brings its own sizes.
             hyperparameters: of methods, refinements and regions, as in {"naclip.std": 3, "pamr.dilations": (8, 16)}.
-            templates: a named set of sentences around each word, or a text file; None takes the protocol's.
-            protocol: "default", or the exact settings of a publication.
-            background_threshold: winners less probable than this become background; None takes the protocol's.
-            device, precision: "cpu", "cuda:1", "mps"; "fp32", "bf16" ("auto": where the device has units for it).
-            short_side, window, stride: pixels; a short side of 0 keeps the size, a window of 0 is the whole picture.
-            batch_size, max_megapixels: windows at once; larger pictures are refused before they are decoded.
+            **options: their help.
 
         Raises:
             ClipsegError: an unknown name, a value out of range, or weights that cannot be fetched or read.
             TypeError: an argument of another type.
         """
-        options: dict[str, Any] = {name: value for name, value in locals().items() if name != "cls"}
-        options |= {"hyperparameters": checked_settings(hyperparameters), "device": str(device)}
-        config = checked_config(**options)
+        config = checked_config(
+            model=model,
+            pretrained=pretrained,
+            hyperparameters=checked_settings(hyperparameters),
+            **options,
+        )
         plan = plan_clip(config, find_protocol(config.protocol))
         if option := maps_by_name(config):
             raise UsageError(
@@ -165,39 +141,19 @@ class Segmenter:
         return cls(config, backbone, predictor, plan.device)
 
     @classmethod
-    def from_run(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        device: str | torch.device = InferenceConfig.device,
-        precision: str = InferenceConfig.precision,
-        short_side: int | None = None,
-        window: int | None = None,
-        stride: int | None = None,
-        batch_size: int = InferenceConfig.batch_size,
-        max_megapixels: float = InferenceConfig.max_megapixels,
-    ) -> Segmenter:
-        """Load a student.
+    @takes_options(INFERENCE)
+    def from_run(cls, path: str | os.PathLike[str], **options: Any) -> Segmenter:
+        """Load a student; it sees images as in training, whole, where no sizes are given.
 
         Args:
             path: a run of `clipseg train` (its last checkpoint), RUN/best, RUN/last, or one checkpoint.
-            device, precision, batch_size, max_megapixels: as for `from_pretrained`.
-            short_side, window, stride: in pixels; None sees images as in training, whole.
+            **options: their help.
 
         Raises:
             ClipsegError: no student there, damaged files, or a value out of range.
             TypeError: an argument of another type.
         """
-        config = checked_config(
-            student=checked_text(path, "path"),
-            device=str(device),
-            precision=precision,
-            short_side=short_side,
-            window=window,
-            stride=stride,
-            batch_size=batch_size,
-            max_megapixels=max_megapixels,
-        )
+        config = checked_config(student=checked_text(path, "path"), **options)
         plan = plan_student(config)
         model = plan.model()
         return cls(config, model, lambda classes, _: plan.predictor(model, classes), plan.device)

@@ -106,3 +106,6 @@ def _rows(written: dict[str, int], together: dict[str, Any]) -> list[dict[str, A
         }
         for name, paths in together.items()
     ]
+
+
+COMMAND = opt.Command("convert", convert, EXAMPLES, order=70)

@@ -294,3 +294,6 @@ def _model(evaluation: ModelScoring) -> str:
         for name, value in config.refinements(evaluation.predictor.classes.background is not None).items()
     ]
     return f"{evaluation.model}, {config.method_name}" + (f" with {' and '.join(extra)}" if extra else "")
+
+
+COMMAND = opt.Command("eval", evaluate, EXAMPLES, order=50)

@@ -133,3 +133,6 @@ def _document(made: Export) -> dict[str, Any]:
 
 def _port_document(port: Port) -> dict[str, Any]:
     return {"name": port.name, "type": port.type, "shape": list(port.shape)}
+
+
+COMMAND = opt.Command("export", export, EXAMPLES, order=60)

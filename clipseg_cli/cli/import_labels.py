@@ -116,3 +116,6 @@ def import_labels(
         )
     held = f", {work.held_out} held out of training" if work.held_out else ""
     console.say(f"{summary_of(done)}, by {work.by}{held}")
+
+
+COMMAND = opt.Command("import", import_labels, EXAMPLES, order=73)

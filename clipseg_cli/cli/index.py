@@ -161,3 +161,6 @@ def _suggest(config: IndexConfig, console: Console) -> None:
     else:
         for name in found.names:
             typer.echo(name)
+
+
+COMMAND = opt.Command("index", index, EXAMPLES, order=30)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,22 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import clipseg_cli.cli as folder
 from clipseg_cli import __version__
-from clipseg_cli.cli import (
-    convert,
-    evaluate,
-    export,
-    import_labels,
-    index,
-    models,
-    pseudolabel,
-    review,
-    segment,
-    serve,
-    train,
-)
 from clipseg_cli.cli.console import Console, data_errors, to_nowhere
-from clipseg_cli.cli.options import OptionalValues
+from clipseg_cli.cli.options import Command, OptionalValues
 from clipseg_cli.errors import ClipsegError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -73,17 +63,6 @@ def _sentences() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-app = typer.Typer(
-    name="clipseg",
-    cls=_Boundary,
-    help="Label every pixel of any image with the words you choose, by frozen CLIP models.",
-    rich_markup_mode="rich",
-    # Rich tracebacks print local variables, whole tensors among them.
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-
-
 def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"clipseg {__version__}")
@@ -95,7 +74,6 @@ def _paragraphs(docstring: str) -> str:
     return "\n\n".join(" ".join(p.split()) for p in inspect.cleandoc(docstring).split("\n\n"))
 
 
-@app.callback(invoke_without_command=True)
 def _top(
     ctx: typer.Context,
     version: Annotated[
@@ -113,22 +91,30 @@ def _top(
         ) from error
 
 
-for _name, _command, _examples in (
-    ("segment", segment.segment, segment.EXAMPLES),
-    ("pseudolabel", pseudolabel.pseudolabel, pseudolabel.EXAMPLES),
-    ("index", index.index, index.EXAMPLES),
-    ("train", train.train, train.EXAMPLES),
-    ("eval", evaluate.evaluate, evaluate.EXAMPLES),
-    ("export", export.export, export.EXAMPLES),
-    ("convert", convert.convert, convert.EXAMPLES),
-    ("import", import_labels.import_labels, import_labels.EXAMPLES),
-    ("review", review.review, review.EXAMPLES),
-    ("serve", serve.serve, serve.EXAMPLES),
-    ("models", models.models, models.EXAMPLES),
-):
-    app.command(_name, cls=OptionalValues, help=_paragraphs(_command.__doc__ or ""), epilog=_examples)(
-        _command
+def commands() -> list[Command]:
+    """What the files of this folder declare as COMMAND, in the order in which `--help` shows it."""
+    names = [module.name for module in pkgutil.iter_modules(folder.__path__) if module.name != "main"]
+    modules = [importlib.import_module(f"{folder.__name__}.{name}") for name in names]
+    found: list[Command] = [module.COMMAND for module in modules if hasattr(module, "COMMAND")]
+    return sorted(found, key=lambda command: command.order)
+
+
+def build() -> typer.Typer:
+    """The app with all its commands."""
+    app = typer.Typer(
+        name="clipseg",
+        cls=_Boundary,
+        help="Label every pixel of any image with the words you choose, by frozen CLIP models.",
+        rich_markup_mode="rich",
+        # Rich tracebacks print local variables, whole tensors among them.
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
     )
+    app.callback(invoke_without_command=True)(_top)
+    for command in commands():
+        text = _paragraphs(command.run.__doc__ or "")
+        app.command(command.name, cls=OptionalValues, help=text, epilog=command.examples)(command.run)
+    return app
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -144,4 +130,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    app(args=None if argv is None else list(argv), prog_name="clipseg")
+    build()(args=None if argv is None else list(argv), prog_name="clipseg")

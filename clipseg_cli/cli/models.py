@@ -272,3 +272,6 @@ def _dense(row: dict[str, Any]) -> str:
 def _print(table: Table) -> None:
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
     RichConsole(width=width, highlight=False, emoji=False).print(table)
+
+
+COMMAND = opt.Command("models", models, EXAMPLES, order=80)

@@ -45,7 +45,24 @@ def with_values(args: list[str]) -> list[str]:
 
 
 Config = TypeVar("Config")
-Command = Callable[..., None]
+Run = Callable[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command; a file in `cli/` that declares COMMAND is in the app.
+
+    Attributes:
+        name: as it is typed.
+        run: what Typer calls; its docstring is the text of `--help`.
+        examples: shown below that.
+        order: by which `clipseg --help` lists commands.
+    """
+
+    name: str
+    run: Run
+    examples: str
+    order: int
 
 
 def ask(help: str, panel: str, *flags: str, metavar: str | None = None) -> Any:  # noqa: A002  (as Typer calls it)
@@ -66,7 +83,7 @@ QuietOpt = Annotated[bool, ask("Print only errors, and the JSON if asked.", OUTP
 VerboseOpt = Annotated[bool, ask("Say more: a line for each image, every file.", OUTPUT, "--verbose", "-v")]
 
 
-def takes(config: type, *, without: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+def takes(config: type, *, without: tuple[str, ...] = ()) -> Callable[[Run], Run]:
     """Give a command an option for each field of a config that is one; `ctx.params` then holds their values.
 
     They may come from a file, too: see `clipseg_cli.cli.settings`.
@@ -76,7 +93,7 @@ def takes(config: type, *, without: tuple[str, ...] = ()) -> Callable[[Command],
         without: fields that this command has no option for. Parameters that the command itself names win, too.
     """
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Run) -> Run:
         own = inspect.signature(command, eval_str=True).parameters
         hints = get_type_hints(config)
         options = {

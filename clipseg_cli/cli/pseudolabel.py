@@ -186,3 +186,6 @@ def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
         console.say(f"In no image: {listed(absent, NAMED)}")
     if summary.kept:
         console.say(f"{percent(summary.kept)} of all pixels kept their ground truth")
+
+
+COMMAND = opt.Command("pseudolabel", pseudolabel, EXAMPLES, order=20)

@@ -94,3 +94,6 @@ def _document(run: Any, least: list[tuple[float, str]], unknown: int) -> dict[st
         "failures": run.failures,
         "failed": len(run.failures),
     }
+
+
+COMMAND = opt.Command("review", review, EXAMPLES, order=72)

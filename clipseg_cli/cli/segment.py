@@ -315,3 +315,6 @@ def _stream(segmentation: Segmentation) -> None:
     with data_errors():
         sys.stdout.buffer.write(encode_labels(segmentation.labels, segmentation.classes))
         sys.stdout.buffer.flush()
+
+
+COMMAND = opt.Command("segment", segment, EXAMPLES, order=10)

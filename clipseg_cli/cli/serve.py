@@ -81,3 +81,6 @@ def _check_free(config: ServeConfig) -> None:
             f"cannot listen at {config.host}:{config.port}: {error.strerror or error}",
             hint="choose another one with --host and --port",
         ) from error
+
+
+COMMAND = opt.Command("serve", serve, EXAMPLES, order=75)

@@ -190,3 +190,6 @@ def _document(run: TrainingRun, seconds: float) -> dict[str, Any]:
         }
     )
     return data
+
+
+COMMAND = opt.Command("train", train, EXAMPLES, order=40)

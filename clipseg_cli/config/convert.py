@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003  (Typer needs it at run time)
 
 from clipseg_cli.config.inference import InferenceConfig
-from clipseg_cli.config.options import INFERENCE, MAIN, OUTPUT, WORDS, again, folder, option
+from clipseg_cli.config.options import (
+    INFERENCE,
+    MAIN,
+    OUTPUT,
+    WORDS,
+    again,
+    formats_option,
+    option,
+    out_option,
+)
 from clipseg_cli.config.segment import SegmentConfig
 
 
@@ -18,22 +27,12 @@ class ConvertConfig:
     """
 
     labels: str = option("", "A run of pseudolabel, a folder of segment, or any folder of label PNGs.")
-    formats: str = option(
+    formats: str = formats_option(
         "",
         "What is written, by comma: coco, labelme, yolo-seg, ...; clipseg models --formats lists all.",
-        panel=MAIN,
-        metavar="LIST",
-        flags=("--formats", "-f"),
-        kind="format",
+        MAIN,
     )
-    out: Path | None = option(
-        None,
-        "Folder for everything written. Default: beside the labels.",
-        panel=MAIN,
-        metavar="DIR",
-        flags=("--out", "-o"),
-        read=folder,
-    )
+    out: Path | None = out_option(None, "Folder for everything written. Default: beside the labels.")
     images: str = option(
         "",
         "Folder of the images, where nothing else says where they are.",

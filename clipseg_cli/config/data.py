@@ -15,8 +15,9 @@ from clipseg_cli.config.options import (
     OUTPUT,
     WORDS,
     again,
-    folder,
+    formats_option,
     option,
+    out_option,
     run_name,
 )
 from clipseg_cli.errors import UsageError
@@ -124,22 +125,12 @@ class PseudolabelConfig(DataConfig):
         metavar="P",
         within=PROBABILITY,
     )
-    formats: str = option(
+    formats: str = formats_option(
         "",
         "Also write, into the run folder: coco, labelme, yolo-seg, ...; clipseg models --formats lists all.",
-        panel=OUTPUT,
-        metavar="LIST",
-        flags=("--formats", "-f"),
-        kind="format",
+        OUTPUT,
     )
-    out: Path = option(
-        Path("runs/pseudolabel"),
-        "Folder of the runs.",
-        panel=MAIN,
-        metavar="DIR",
-        flags=("--out", "-o"),
-        read=folder,
-    )
+    out: Path = out_option(Path("runs/pseudolabel"), "Folder of the runs.")
     name: str | None = option(
         None,
         "The run's own folder in it. Default: made of data, split and model.",

@@ -100,6 +100,16 @@ def again(config: type, name: str, default: Any = dataclasses.MISSING, **facts: 
     return dataclasses.field(default=default, metadata={KEY: changed})
 
 
+def out_option(default: Path | None, help: str) -> Any:  # noqa: A002
+    """The folder that a command writes into."""
+    return option(default, help, metavar="DIR", flags=("--out", "-o"), read=folder)
+
+
+def formats_option(default: str, help: str, panel: str) -> Any:  # noqa: A002
+    """Names of output formats, by comma."""
+    return option(default, help, panel=panel, metavar="LIST", flags=("--formats", "-f"), kind="format")
+
+
 def options_of(config: type) -> dict[str, Option]:
     """Name of a field -> its option, in the order of the fields."""
     fields = dataclasses.fields(config)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipseg_cli.config.inference import InferenceConfig
-from clipseg_cli.config.options import MAIN, OUTPUT, folder, option
+from clipseg_cli.config.options import OUTPUT, formats_option, option, out_option
 
 
 @dataclass(frozen=True)
@@ -14,22 +14,12 @@ class SegmentConfig(InferenceConfig):
     """All that `clipseg segment` needs to know."""
 
     images: tuple[str, ...] = ()
-    out: Path = option(
-        Path("clipseg-out"),
-        "Folder for everything written.",
-        panel=MAIN,
-        metavar="DIR",
-        flags=("--out", "-o"),
-        read=folder,
-    )
-    formats: str = option(
+    out: Path = out_option(Path("clipseg-out"), "Folder for everything written.")
+    formats: str = formats_option(
         "labels,overlay",
         "What is written, by comma: labels (index PNG), overlay, coco, labelme, ...; clipseg models --formats lists "
         "all.",
-        panel=OUTPUT,
-        metavar="LIST",
-        flags=("--formats", "-f"),
-        kind="format",
+        OUTPUT,
     )
     heatmaps: bool = option(
         False, "Also write a confidence map for each class.", panel=OUTPUT, flags=("--heatmaps",)

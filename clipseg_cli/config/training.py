@@ -171,6 +171,7 @@ class TrainConfig(DataConfig):
         "Learning rate at the start. Default: the preset's.",
         panel=SCHEDULE,
         metavar="LR",
+        flags=("--rate", "--learning-rate"),
         within=(0, 1e6),
     )
     weight_decay: float | None = option(

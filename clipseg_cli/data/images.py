@@ -193,10 +193,10 @@ def _take(stream: IO[bytes], source: ImageSource, max_megapixels: float) -> io.B
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a picture as it is read, upright, from its header alone.
+    """(H, W) of an image as it is read, upright, from its header alone.
 
     Raises:
-        ImageError: unreadable, or not a picture.
+        ImageError: unreadable, or not an image.
     """
     _silence_pillow()
     try:
@@ -204,7 +204,7 @@ def image_size(path: Path) -> tuple[int, int]:
             width, height = image.size
             turned = _orientation(image) >= _FIRST_ON_ITS_SIDE
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not a picture that can be read", hint=_READABLE) from error
+        raise ImageError(f"{path}: not an image that can be read", hint=_READABLE) from error
     except Exception as error:
         raise ImageError(f"{path}: cannot be read: {str(error) or type(error).__name__}") from error
     return (width, height) if turned else (height, width)

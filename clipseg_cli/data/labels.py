@@ -92,7 +92,7 @@ def label_size(path: Path) -> tuple[int, int]:
 
 
 def label_texts(path: Path) -> dict[str, str]:
-    """What a label picture says beside its pixels, by the names of its text chunks.
+    """What a label image says beside its pixels, by the names of its text chunks.
 
     Raises:
         DatasetError: as `read_label`.

@@ -1,6 +1,6 @@
 """ClearCLIP: query-query attention, and nothing around it (arXiv:2407.12442).
 
-The residual stream of CLIP carries a few channels of large values that belong to the whole picture; they are the noise
+The residual stream of CLIP carries a few channels of large values that belong to the whole image; they are the noise
 in other readings. Without residual and MLP the last block hands on what attention says of each patch, alone.
 
 Reference: mc-lan/ClearCLIP@ad68a40, open_clip/transformer.py, VisionTransformer.custom_attn (ignore_residual).

@@ -1,10 +1,10 @@
-"""CLIP-DIY: patches of several sizes, each classified as a picture of its own (arXiv:2309.14289).
+"""CLIP-DIY: patches of several sizes, each classified as an image of its own (arXiv:2309.14289).
 
 Nothing inside CLIP is touched. Half-overlapping squares of three sizes go through the whole tower; the maps of cosines
-of the three scales are stretched over the picture and averaged. Foreground saliency (`--saliency`) then decides what is
+of the three scales are stretched over the image and averaged. Foreground saliency (`--saliency`) then decides what is
 background.
 
-On pictures that are not square the patches cover everything, and each stands where it was cut; `--protocol clip-diy`
+On images that are not square the patches cover everything, and each stands where it was cut; `--protocol clip-diy`
 repeats the published code, which resizes to a square and leaves remainders out.
 
 Reference: wysoczanska/clip-diy@f88932d, src/models/clip_diy.py.

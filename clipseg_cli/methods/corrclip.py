@@ -98,7 +98,7 @@ def read(
 
 def own_features(block: Block, x: Tensor, grid: tuple[int, int]) -> Tensor:
     """What the tower itself finds alike: queries plus keys of the last block, as of DINO, [B, W, h, w]."""
-    q, k, _ = block.qkv(block.normed(x))
+    q, k, _ = block.qkv(block.norm1(x))
     return to_grid(merge_heads(q + k)[:, -grid[0] * grid[1] :], grid)
 
 
@@ -117,10 +117,10 @@ def region_tokens(blocks: Sequence[Block], inputs: Sequence[Tensor], members: Te
     seen = F.pad(members, (prefix, 0), value=True)[:, None]  # [B, 1, R, N]
     tokens = inputs[0][:, :1].expand(-1, members.shape[1], -1)  # [B, R, W]
     for block, x in zip(blocks, inputs, strict=True):
-        _, k, v = block.qkv(block.normed(x))
-        q, _, _ = block.qkv(block.normed(tokens), placed=False)
+        _, k, v = block.qkv(block.norm1(x))
+        q, _, _ = block.qkv(block.norm1(tokens), placed=False)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        tokens = block.feed(tokens + block.scaled(block.project(mixed)))
+        tokens = block.mlp(tokens + block.layer_scale(block.project(mixed)))
     return tokens
 
 
@@ -128,11 +128,11 @@ def _mixed(
     block: Block, x: Tensor, grid: tuple[int, int], size: tuple[int, int], attention: Tensor
 ) -> Tensor:
     """Values of the patches on the grid of the result, mixed in the same way by all heads: [B, n, W]."""
-    _, _, v = block.qkv(block.normed(x))  # [B, Nh, N, Dh]
+    _, _, v = block.qkv(block.norm1(x))  # [B, Nh, N, Dh]
     maps = to_grid(merge_heads(v)[:, -grid[0] * grid[1] :], grid)
     values = F.interpolate(maps, size, mode="bilinear", align_corners=False) if size != grid else maps
     heads = values.flatten(2).unflatten(1, (v.shape[1], -1)).mT  # [B, Nh, n, Dh]
-    return block.scaled(block.project(attention[:, None].to(heads) @ heads))
+    return block.layer_scale(block.project(attention[:, None].to(heads) @ heads))
 
 
 METHOD = Method(

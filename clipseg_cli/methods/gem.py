@@ -43,12 +43,12 @@ def read(
         grid: (h, w), in patches.
         guide: there is none.
         iterations: how often queries, keys and values are smoothed by themselves before they mix the values.
-        temperature: of the softmax; None takes the mean length of the normed tokens of the picture by sqrt(Dh).
+        temperature: of the softmax; None takes the mean length of the normed tokens of the image by sqrt(Dh).
     """
     del guide
     plain, path = x, x
     for block in blocks:
-        normed = block.normed(plain)
+        normed = block.norm1(plain)
         q, k, v = block.qkv(normed)
         if temperature is None:
             sharpness = (
@@ -57,7 +57,7 @@ def read(
         else:
             sharpness = q.new_full((1, 1, 1, 1), temperature)
         mixed = torch.stack([self_self(z, v, sharpness, iterations) for z in (q, k, v)]).mean(dim=0)
-        path = path + block.scaled(block.project(mixed))
+        path = path + block.layer_scale(block.project(mixed))
         plain = block(plain)
     prefix = path.shape[1] - grid[0] * grid[1]
     return Tokens(path[:, prefix:], grid, path[:, :1] if prefix else None)

@@ -1,7 +1,7 @@
 """MaskCLIP: every patch keeps its own value, nothing is mixed (arXiv:2112.01071).
 
 Ordinary attention mixes the patches before the projection into the space of words, and the mixture speaks for
-the whole picture. Without it the last block is a chain of pointwise maps, so that each patch can be compared
+the whole image. Without it the last block is a chain of pointwise maps, so that each patch can be compared
 with the words by itself. Residual and MLP of the block stay.
 
 Reference: chongzhou96/MaskCLIP@245d31f, mmseg/models/backbones/vit.py, TransformerEncoderLayer.forward

@@ -31,7 +31,7 @@ STD = 5.0
 def neighbourhood(grid: tuple[int, int], std: float = STD, prefix: int = 1) -> Tensor:
     """How near patches are: exp(-distance^2 / (2 std^2)), and 0 for whatever concerns tokens in front of them.
 
-    Only the last one is kept: that of a large picture read as a whole takes hundreds of megabytes.
+    Only the last one is kept: that of a large image read as a whole takes hundreds of megabytes.
 
     Args:
         grid: (h, w), in patches.
@@ -78,7 +78,7 @@ def keys_alone(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor
 def neighbours_alone(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], *, std: float = STD) -> Tensor:
     """Ablation without similarity: softmax(m G) v; arguments as for `attention`.
 
-    m is the mean of |q_i| |k_j| / sqrt(Dh) over heads and pairs of tokens of the picture, so that the Gaussian weighs
+    m is the mean of |q_i| |k_j| / sqrt(Dh) over heads and pairs of tokens of the image, so that the Gaussian weighs
     about as much as similarities would.
     """
     near = neighbourhood(grid, std, _prefix(k, grid)).to(q)

@@ -3,7 +3,7 @@
 Self-supervised networks such as DINO know which patches belong together, but no words; CLIP knows the words. The
 attention of the last block is taken from the first, on its finer grid. Residual and MLP are dropped.
 
-The published code exchanges height and width when it arranges the values, which only shows where the picture is not
+The published code exchanges height and width when it arranges the values, which only shows where the image is not
 square; here they are as they should be.
 
 Reference: mc-lan/ProxyCLIP@e7b767f, open_clip/transformer.py, VisionTransformer.custom_attn.
@@ -51,7 +51,7 @@ def read(
     if guide is None:
         raise ModelError("ProxyCLIP needs the features of another network", hint="name one with --guide")
     (block,) = blocks
-    _, _, v = block.qkv(block.normed(x))  # [B, Nh, N, Dh]
+    _, _, v = block.qkv(block.norm1(x))  # [B, Nh, N, Dh]
     heads = v.shape[1]
     prefix = v.shape[2] - grid[0] * grid[1]
     maps = v[:, :, prefix:].mT.flatten(1, 2).unflatten(2, grid)  # [B, W, h, w]
@@ -59,7 +59,7 @@ def read(
     maps = F.interpolate(maps, finer, mode="bilinear", align_corners=False)
     values = maps.flatten(2).unflatten(1, (heads, -1)).mT  # [B, Nh, hg*wg, Dh]
     mixed = proxy_attention(guide, beta=beta, gamma=gamma)[:, None].to(values) @ values
-    return Tokens(block.scaled(block.project(mixed)), finer)
+    return Tokens(block.layer_scale(block.project(mixed)), finer)
 
 
 METHOD = Method(

@@ -73,7 +73,7 @@ def read_twice(
         blocks: all of the tower.
         x: [B, N, W] what goes into the first of them, class token first.
         grid: (h, w), in patches.
-        scene: the picture and the words.
+        scene: the image and the words.
         kind: which scores the last block compares; "resclip" are those of NACLIP.
         whole_block: keep the residual and the MLP.
         layers: first and last block whose attention is mixed in, counted from 1 in a tower of twelve.
@@ -91,12 +91,12 @@ def read_twice(
     earlier: list[Tensor] = []
     for i, block in enumerate(blocks[:-1], start=1):
         if first <= i <= last:
-            q, k, _ = block.qkv(block.normed(x))
+            q, k, _ = block.qkv(block.norm1(x))
             earlier.append((q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1))
         x = block(x)
     residual = torch.stack(earlier).mean(dim=0) if earlier else None  # [B, Nh, N, N]
     final = blocks[-1]
-    q, k, v = final.qkv(final.normed(x))
+    q, k, v = final.qkv(final.norm1(x))
     pairs = {"vanilla": ((q, k),), "clearclip": ((q, q),), "sclip": ((q, q), (k, k))}.get(kind, ((k, k),))
     bias = neighbourhood(grid, std, prefix).to(q) if kind == "resclip" else 0.0
 
@@ -109,8 +109,8 @@ def read_twice(
             mixture = mixture + (scores + bias).softmax(dim=-1)
         if residual is not None:
             mixture = rcs_scale * ((1 - rcs_share) * mixture + rcs_share * residual)
-        mixed = final.scaled(final.project(mixture.to(v) @ v))
-        tokens = final.feed(x + mixed) if whole_block else mixed
+        mixed = final.layer_scale(final.project(mixture.to(v) @ v))
+        tokens = final.mlp(x + mixed) if whole_block else mixed
         return Tokens(tokens[:, prefix:], grid, tokens[:, :1] if prefix else None)
 
     found = read(None)
@@ -123,7 +123,7 @@ def read_twice(
 
 
 def first_segmentation(found: Tokens, scene: Scene, scale: float, pamr_steps: int) -> Tensor:
-    """Probabilities of the words at the size of the picture, refined by its colours: [B, Q, H, W]."""
+    """Probabilities of the words at the size of the image, refined by its colours: [B, Q, H, W]."""
     features = to_grid(scene.embed(found.patches), found.grid)
     with torch.autocast(features.device.type, enabled=False):
         cosines = cosine_logits(features, scene.text_embeds)

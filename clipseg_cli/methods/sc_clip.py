@@ -6,11 +6,11 @@ which patches belong together: they gather the patches before the last block, an
 of an early block gather what comes out. The sum of several blocks goes through the last block as well and is added, for
 detail.
 
-The blocks are those of a tower of twelve; in others they are taken at the same share of the depth. Each picture of a
+The blocks are those of a tower of twelve; in others they are taken at the same share of the depth. Each image of a
 batch is calibrated by itself.
 
 Reference: SuleBai/SC-CLIP@0417ba9, clip/model.py, VisionTransformer.forward and lof_pytorch. The published code finds
-the row of an outlier by the number of rows, which repairs other patches where a picture is not square; here it is found
+the row of an outlier by the number of rows, which repairs other patches where an image is not square; here it is found
 by the number of columns.
 """
 
@@ -129,9 +129,9 @@ def last_block(
     Returns:
         [B, n, W], with a share of the class token where there is one.
     """
-    _, k, v = (z[:, :, prefix:] for z in block.qkv(block.normed(tokens)))  # [B, Nh, n, Dh]
+    _, k, v = (z[:, :, prefix:] for z in block.qkv(block.norm1(tokens)))  # [B, Nh, n, Dh]
     mixed = (near[:, None].to(v) @ v + self_attention(k, v)) / 2
-    out = block.scaled(block.project(mixed))
+    out = block.layer_scale(block.project(mixed))
     return out + cls_share * tokens[:, :1] if prefix else out
 
 
@@ -158,7 +158,7 @@ def outlier_factors(features: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
 
     Args:
         features: [B, W, h, w].
-        neighbours: how many near patches the factor looks at; fewer in a small picture.
+        neighbours: how many near patches the factor looks at; fewer in a small image.
 
     Returns:
         [B, h*w]; about 1 for what is no outlier, and 1 where there is one patch only.

@@ -57,7 +57,7 @@ class Runs:
     """Pixels of equal index that follow each other, the runs of one region side by side.
 
     Attributes:
-        starts, lengths: [n] in pixels, counted along rows or along columns of the whole picture.
+        starts, lengths: [n] in pixels, counted along rows or along columns of the whole image.
         offsets: [R + 1]; the runs of region i are those from offsets[i] to offsets[i + 1], ascending.
     """
 

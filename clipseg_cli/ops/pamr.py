@@ -46,7 +46,7 @@ def pamr(maps: Tensor, affinity: Tensor, dilations: Sequence[int], steps: int) -
     """Let every score be the weighted mean of its neighbours', so many times.
 
     What a pixel becomes depends on pixels up to `steps * max(dilations)` away, and on nothing behind them: a tile
-    with such a margin gives what the whole picture gives.
+    with such a margin gives what the whole image gives.
 
     Args:
         maps: [Q, H, W] scores.

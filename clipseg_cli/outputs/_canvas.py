@@ -1,4 +1,4 @@
-"""What pictures share: a size worth looking at, class colours over them, and JPEG bytes."""
+"""What images share: a size worth looking at, class colours over them, and JPEG bytes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 MAX_SIDE = 2048
-"""Larger pictures are shown smaller: nobody sees the difference and 12 megapixels take seconds."""
+"""Larger images are shown smaller: nobody sees the difference and 12 megapixels take seconds."""
 
 MIN_SIDE = 640
-"""Smaller pictures are enlarged by a whole factor, so that the words beside them do not dwarf them."""
+"""Smaller images are enlarged by a whole factor, so that the words beside them do not dwarf them."""
 
 OPACITY = 140 / 256
-"""Of class colours over the picture."""
+"""Of class colours over the image."""
 
 _BACKGROUND = 30 / 140  # of that
 
@@ -31,7 +31,7 @@ Pixels = TypeVar("Pixels", np.uint8, np.float32)
 
 
 def show_size(height: int, width: int) -> tuple[int, int]:
-    """(H, W) at which a picture is shown: between MIN_SIDE and MAX_SIDE, aspect kept."""
+    """(H, W) at which an image is shown: between MIN_SIDE and MAX_SIDE, aspect kept."""
     long = max(height, width)
     if long < MIN_SIDE:
         factor = -(-MIN_SIDE // long)
@@ -64,7 +64,7 @@ def tint(
     background: int | None,
     opacity: float = OPACITY,
 ) -> NDArray[np.uint8]:
-    """Blend class colours into a picture, with contours in the full colour of the class inside them.
+    """Blend class colours into an image, with contours in the full colour of the class inside them.
 
     Args:
         pixels: uint8 [H, W, 3].
@@ -94,7 +94,7 @@ def _blend(under: NDArray[np.uint8], over: NDArray[np.uint8], share: float) -> N
 
 
 def font_size(height: int, width: int) -> int:
-    """Height of letters, in pixels, that reads well beside a picture of this size."""
+    """Height of letters, in pixels, that reads well beside an image of this size."""
     return min(34, max(16, max(height, width) // 45))
 
 

@@ -48,7 +48,7 @@ def write_chart(figure: Figure, path: Path, *, tight: bool = False) -> Path:
     Args:
         figure: all of it is drawn, and nothing of any other.
         path: of the file.
-        tight: the picture grows to what lies outside the figure.
+        tight: the image grows to what lies outside the figure.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Colours: the PASCAL VOC palette of index pictures, and class colours for colour-blind people too."""
+"""Colours: the PASCAL VOC palette of index images, and class colours for colour-blind people too."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CANDIDATES = 24  # for each generated colour; more spread it better and take lo
 
 
 def voc_palette() -> NDArray[np.uint8]:
-    """The palette of PASCAL VOC label pictures: uint8 RGB [256, 3].
+    """The palette of PASCAL VOC label images: uint8 RGB [256, 3].
 
     Bits 0, 1, 2 of the id go to the highest bit of red, green, blue, bits 3, 4, 5 to the next, and so on
     (VOCdevkit, VOCcode/VOClabelcolormap.m). 0 is black, 255 (ignore) is (224, 224, 192).

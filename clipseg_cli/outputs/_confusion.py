@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList
 
 MOST = 300
-"""More classes make a picture that no viewer opens; those with the most labelled pixels are shown."""
+"""More classes make an image that no viewer opens; those with the most labelled pixels are shown."""
 
 SMALLEST, LARGEST, _WISHED = 14, 112, 1080  # pixels: a cell, a cell, the whole matrix
 _NUMBERS, _DECIMALS = 25, 44  # cells that hold a number, and one with a decimal

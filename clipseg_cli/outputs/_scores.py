@@ -50,7 +50,7 @@ def write_scores(
 
     Args:
         record: what the run was and what it scored. "unseen", names of classes, is read from it, and for the
-            title of the picture "dataset", "split", "method" and "model": each a text, or a mapping with a
+            title of the image "dataset", "split", "method" and "model": each a text, or a mapping with a
             "title" or "name", or missing.
         confusion: [C, C + 1] pixels, row = truth, last column = predicted as no class.
         classes: what the ids mean.

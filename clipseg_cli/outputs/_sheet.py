@@ -1,4 +1,4 @@
-"""Sheets of small pictures in rows, with names, lines below them, and a legend of the classes."""
+"""Sheets of small images in rows, with names, lines below them, and a legend of the classes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList
 
 WIDTH, MAX_HEIGHT = 160, 200
-"""Of a small picture, in pixels; a narrow one becomes narrower than WIDTH."""
+"""Of a small image, in pixels; a narrow one becomes narrower than WIDTH."""
 
-_GAP, _MARGIN = 6, 20  # between the pictures, around the sheet
+_GAP, _MARGIN = 6, 20  # between the images, around the sheet
 _TITLE, _NAME, _CAPTION = 22, 16, 13  # sizes of letters
 _SIDE, _LEAST = 180, 850  # width of the names at the side at most, and of a sheet with a title at least
 _GREY = np.full((1, 3), 176, np.uint8)  # stripes on white: no label, and no colour of any class
@@ -37,10 +37,10 @@ _SPECK = 1e-4  # a share that nobody sees, such as one pixel of many
 
 
 class LabelRow(NamedTuple):
-    """A picture and label maps of it.
+    """An image and label maps of it.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         image: uint8 [H, W, 3].
         maps: [H, W] each, or None; a label below 0 or beyond the classes is none.
     """
@@ -53,7 +53,7 @@ class LabelRow(NamedTuple):
 def write_label_sheet(
     rows: Sequence[LabelRow], columns: Sequence[str], classes: ClassList, path: Path
 ) -> Path:
-    """Write a sheet as PNG: a row for each picture, with a legend of the classes that occur.
+    """Write a sheet as PNG: a row for each image, with a legend of the classes that occur.
 
     Labels have the colours of label files, which are those of PASCAL VOC up to 255 classes; where there is none the
     sheet is striped. A column that is empty in all rows is left out.
@@ -66,7 +66,7 @@ def write_label_sheet(
 
     Raises:
         OutputError: the file cannot be written.
-        ShapeError: labels are not of the size of their picture.
+        ShapeError: labels are not of the size of their image.
     """
     total = len(classes)
     colors = voc_palette()[:total] if total <= IGNORE_INDEX else class_colors(total, classes.background)
@@ -105,11 +105,11 @@ def write_contact_sheet(
     title: str,
     ignored: float = 0.0,
 ) -> Path:
-    """Write a sheet of a labelled data set as PNG: pictures beside their labels, and the share that each class took.
+    """Write a sheet of a labelled data set as PNG: images beside their labels, and the share that each class took.
 
     Args:
         path: of the file.
-        pictures: name, uint8 [H, W, 3] and labels [H, W] with -1 where there is none, which is striped.
+        images: name, uint8 [H, W, 3] and labels [H, W] with -1 where there is none, which is striped.
         classes: what the labels mean.
         shares: of the whole data set, for the legend.
         title: first line.
@@ -138,7 +138,7 @@ def write_contact_sheet(
 
 
 def thumbnail(pixels: NDArray[np.uint8], width: int = WIDTH) -> NDArray[np.uint8]:
-    """The picture [H, W, 3] as a sheet shows it: as large as fits in `width` x MAX_HEIGHT, aspect kept."""
+    """The image [H, W, 3] as a sheet shows it: as large as fits in `width` x MAX_HEIGHT, aspect kept."""
     scale = min(width / pixels.shape[1], MAX_HEIGHT / pixels.shape[0])
     size = max(1, round(pixels.shape[0] * scale)), max(1, round(pixels.shape[1] * scale))
     return canvas.resize_smooth(pixels, size)
@@ -154,14 +154,14 @@ def write_sheet(
     title: str = "",
     legend: Legend | None = None,
 ) -> Path:
-    """Write pictures as they are, each in the middle of its column and at the foot of its row, as one PNG.
+    """Write images as they are, each in the middle of its column and at the foot of its row, as one PNG.
 
     Args:
         path: of the file.
-        rows: of pictures, uint8 [H, W, 3] of any sizes; a row may be shorter than the others.
+        rows: of images, uint8 [H, W, 3] of any sizes; a row may be shorter than the others.
         names: a word at the left of each row, or none.
         columns: a word above each column, or none.
-        captions: like `rows`, a line below each picture, or none.
+        captions: like `rows`, a line below each image, or none.
         title: of the sheet.
         legend: below all.
 
@@ -277,7 +277,7 @@ class Legend:
 def _small_ids(
     labels: NDArray[np.integer], total: int, small: NDArray[np.uint8]
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Labels at the size of a small picture, with `total` for each that is no class."""
+    """Labels at the size of a small image, with `total` for each that is no class."""
     ids = np.where((labels < 0) | (labels >= total), total, labels).astype(np.uint16)
     return canvas.resize_labels(ids, (small.shape[0], small.shape[1]))
 

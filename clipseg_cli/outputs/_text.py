@@ -1,4 +1,4 @@
-"""One line of text on a picture or a chart, in the first font that has all of its characters."""
+"""One line of text on an image or a chart, in the first font that has all of its characters."""
 
 from __future__ import annotations
 

@@ -99,5 +99,5 @@ FORMAT = Format(
     ENDING,
     class_scores=True,
     needs=("pixels", "scores"),
-    summary="a confidence picture for each class",
+    summary="a confidence image for each class",
 )

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 
 from clipseg_cli.errors import ShapeError
 from clipseg_cli.ops.purify import LEVEL, affinity, consistency, refined_maps, settled
-from clipseg_cli.ops.similarity import merge_aliases, remove_classes
+from clipseg_cli.ops.similarity import merge_aliases
+from clipseg_cli.refinements._absent import without_absent
 from clipseg_cli.types import Refinement
 
 if TYPE_CHECKING:
@@ -106,13 +107,7 @@ def _on_grid(attention: Tensor, grid: tuple[int, int]) -> Tensor:
 def refine(maps: LogitMaps, context: Context, value: str) -> LogitMaps:
     """The maps without the classes that no window keeps; the one with most evidence always stays."""
     del value
-    classes = context.words.classes
-    best = context.observed["freecp"].amax(dim=0)
-    absent = best < 1
-    absent[best.argmax()] = False
-    if classes.background is not None:
-        absent[classes.background] = False
-    return maps.each(lambda one: remove_classes(one, absent, classes.query_to_class))
+    return without_absent(maps, context, "freecp")
 
 
 REFINEMENT = Refinement(

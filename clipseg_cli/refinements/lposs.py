@@ -3,7 +3,7 @@
 The patches of all windows of an image are one graph; the same place in two windows is two patches without a distance.
 What looks alike is said by the network of `--guide` (its values, as published with DINO), or, without one, by the
 values of the tower's own last block. Cosines of those are all large, so that they are sharpened more: `gamma` is 3 with
-a guide and 10 without. With the bundled model, on the 60 training pictures of samples/emoji-voc, that gives 71.5 mIoU
+a guide and 10 without. With the bundled model, on the 60 training images of samples/emoji-voc, that gives 71.5 mIoU
 instead of 69.0, and the output of the block before gives the same; queries, keys, the block's own output and embeddings
 did worse at the same numbers, and so did less sharpening (gamma 3), fewer neighbours (100) and centred features.
 

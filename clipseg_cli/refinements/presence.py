@@ -1,10 +1,10 @@
-"""Which classes are in a picture at all; the others are dropped before the argmax.
+"""Which classes are in an image at all; the others are dropped before the argmax.
 
-Most words of a long list are not in the picture, and each of them wins somewhere by chance. Two signs speak for a
+Most words of a long list are not in the image, and each of them wins somewhere by chance. Two signs speak for a
 class, and one is enough to keep it:
 
 - spatial: some patches are sure of it, and its map hardly changes when each patch takes over what patches like it say.
-  What is there covers whole things; what is not lights up in scattered patches. (Patches that tag pictures: TagCLIP,
+  What is there covers whole things; what is not lights up in scattered patches. (Patches that tag images: TagCLIP,
   arXiv:2312.12828. Consistency: after FreeCP, arXiv:2508.00557. The product of both, and its limit, are ours.)
 - global: CLIP finds the whole window more probably of this class than of all others together.
 """
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.ops.similarity import merge_aliases, remove_classes
+from clipseg_cli.ops.similarity import merge_aliases
+from clipseg_cli.refinements._absent import without_absent
 from clipseg_cli.types import Refinement
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import Context, LogitMaps, WindowBatch, Words
 
 PRESENT = 0.15
-"""Spatial evidence from which a class counts as present. On the 60 training pictures of samples/emoji-voc anything from
+"""Spatial evidence from which a class counts as present. On the 60 training images of samples/emoji-voc anything from
 0.15 to 0.3 scores about the same, and the least of these loses the fewest classes that are there."""
 
 CERTAIN = 0.5
@@ -110,24 +111,6 @@ def spatial_consistency(prob: Tensor, tokens: Tensor, threshold: float = ALIKE) 
     return shared / union.clamp(min=LEAST)
 
 
-def absent_by(evidence: Tensor, keep: int | None = None) -> Tensor:
-    """Which classes no window speaks for.
-
-    Args:
-        evidence: [P, C] of all windows of one picture, by `presence`.
-        keep: id of a class that always stays (the background), or None.
-
-    Returns:
-        [C] bool, True where the class is to be removed; the class with the most evidence always stays.
-    """
-    best = evidence.amax(dim=0)  # [C]
-    absent = best < 1
-    absent[best.argmax()] = False
-    if keep is not None:
-        absent[keep] = False
-    return absent
-
-
 def observe(
     windows: WindowBatch,
     words: Words,
@@ -154,9 +137,7 @@ def observe(
 def refine(maps: LogitMaps, context: Context, value: str) -> LogitMaps:
     """The maps without the classes that no window of the image speaks for."""
     del value
-    classes = context.words.classes
-    absent = absent_by(context.observed["presence"], classes.background)
-    return maps.each(lambda one: remove_classes(one, absent, classes.query_to_class))
+    return without_absent(maps, context, "presence")
 
 
 REFINEMENT = Refinement(

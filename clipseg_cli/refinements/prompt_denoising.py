@@ -25,7 +25,7 @@ def absent_classes(
     query_to_class: Sequence[int] | None = None,
     keep: int | None = None,
 ) -> Tensor:
-    """Which classes are nowhere in the picture more probable than `threshold`.
+    """Which classes are nowhere in the image more probable than `threshold`.
 
     Args:
         logits: [Q, h, w] cosines of one image.

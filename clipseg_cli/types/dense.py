@@ -33,11 +33,11 @@ class Block(Protocol):
     def __call__(self, x: Tensor) -> Tensor:
         """The block as it was trained."""
 
-    def normed(self, x: Tensor) -> Tensor:
+    def norm1(self, x: Tensor) -> Tensor:
         """What the attention sees: the first LayerNorm."""
 
     def qkv(self, x: Tensor, *, placed: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `normed`.
+        """Queries, keys and values [B, Nh, N, Dh] of tokens that went through `norm1`.
 
         Args:
             x: all tokens of an image, or others.
@@ -48,13 +48,13 @@ class Block(Protocol):
     def project(self, mixed: Tensor) -> Tensor:
         """Output projection of the attention: [B, Nh, N, Dh] -> [B, N, W]."""
 
-    def scaled(self, x: Tensor) -> Tensor:
+    def layer_scale(self, x: Tensor) -> Tensor:
         """Layer scale of the attention, where the tower has one."""
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """MLP with its LayerNorm and residual."""
 
-    def inner(self, x: Tensor) -> Tensor:
+    def pre_mlp(self, x: Tensor) -> Tensor:
         """What the MLP of the block sees: the second LayerNorm, behind the attention."""
 
 
@@ -178,7 +178,7 @@ class Method:
         residual, mlp: keep the residual around the attention, and the MLP of the last block with its own.
         read: replaces the last blocks altogether.
         read_twice: the same with the words in sight.
-        read_regions: the same, by regions of the picture, which the user has to name a source for.
+        read_regions: the same, by regions of the image, which the user has to name a source for.
         blocks: how many of them these get, as far as the tower has them.
         pool: what becomes of the features after the projection.
         pointwise: towers without attention are read in this way too, position by position.
@@ -189,7 +189,7 @@ class Method:
         positions: how position embeddings are brought to another grid; see `ops.positions`.
         padding: what happens to sides that are no multiple of the patch: zeros (after normalisation) at the "corner",
             right and bottom; "black" there; the rest "drop"ped; zeros "around". The result is stretched over the
-            picture, but cut to it where the padding is "around".
+            image, but cut to it where the padding is "around".
         ranges: hyper-parameter -> (least, most). They are keyword arguments of these functions with
             defaults, the fields of a pyramid, or "blocks".
         cost: time of an image relative to plain CLIP, other networks included (`python -m benchmarks.methods`,

@@ -21,12 +21,12 @@ class DenseFeatures(NamedTuple):
         cls: [B, D] the class token, read like the patches; None where there is none.
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
-        whole: [B, D] embedding of the picture as CLIP was trained to give it; None unless asked for.
+        whole: [B, D] embedding of the image as CLIP was trained to give it; None unless asked for.
         levels: [B, F, h, w] features of several depths on top of each other, of mean square 1 each; None unless asked
             for.
         values: [B, W, h, w] values of the last block as it was trained, of a tower without attention its last map;
             None unless asked for.
-        guide: [B, Dg, hg, wg] what a guide says of the picture; None without one.
+        guide: [B, Dg, hg, wg] what a guide says of the image; None without one.
         attention: [B, Nh, n, n] of patches, the mean of all blocks but the last as trained; None unless asked for.
     """
 
@@ -97,9 +97,9 @@ class DenseModel(Protocol):
         name: architecture, for people and for records.
         pretrained: which weights.
         fingerprint: equal for equal weights.
-        mean, std: of pictures in [0, 1].
-        image_size: side of the windows by default; 0 for the whole picture.
-        short_side: side to which pictures are resized by default; 0 keeps their own size.
+        mean, std: of images in [0, 1].
+        image_size: side of the windows by default; 0 for the whole image.
+        short_side: side to which images are resized by default; 0 keeps their own size.
         logit_scale: factor on scores before the softmax.
         words: what it was taught, where it knows nothing else; else None.
     """

@@ -62,7 +62,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How much of one picture one class took: pixel count, share in [0, 1], mean confidence or None if unknown."""
+    """How much of one image one class took: pixel count, share in [0, 1], mean confidence or None if unknown."""
 
     id: int
     name: str

@@ -134,8 +134,8 @@ class TinyClip(nn.Module):
         x = self.tokens[self.row[ids]].to(compute) + clip.positional_embedding[:length].to(compute)
         mask = torch.full((length, length), float("-inf"), device=ids.device, dtype=compute).triu(1)
         for block in (FastBlock(self, block) for block in clip.transformer.resblocks):
-            q, k, v = block.qkv(block.normed(x))
-            x = block.feed(x + block.project(_plain_products(q, k, v, mask)))
+            q, k, v = block.qkv(block.norm1(x))
+            x = block.mlp(x + block.project(_plain_products(q, k, v, mask)))
         x = x[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
         text: Tensor = self._norm(clip.ln_final, x) @ clip.text_projection.to(compute)
         return text.float()
@@ -180,12 +180,12 @@ class FastBlock:
         """As it was trained."""
 
         def whole(x: Tensor) -> Tensor:
-            q, k, v = self.qkv(self.normed(x))
-            return self.feed(x + self.project(F.scaled_dot_product_attention(q, k, v)))
+            q, k, v = self.qkv(self.norm1(x))
+            return self.mlp(x + self.project(F.scaled_dot_product_attention(q, k, v)))
 
         return self._once("block", x, whole)  # type: ignore[no-any-return]
 
-    def normed(self, x: Tensor) -> Tensor:
+    def norm1(self, x: Tensor) -> Tensor:
         """Before the attention."""
         return self._once("normed", x, lambda x: self._norm(0, x))  # type: ignore[no-any-return]
 
@@ -201,17 +201,17 @@ class FastBlock:
         """Output projection."""
         return F.linear(merge_heads(mixed), *self.out)
 
-    def scaled(self, x: Tensor) -> Tensor:
+    def layer_scale(self, x: Tensor) -> Tensor:
         """There is no layer scale."""
         return x
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """MLP and its residual."""
         return x + F.linear(F.gelu(F.linear(self._norm(1, x), *self.up)), *self.down)
 
-    def inner(self, x: Tensor) -> Tensor:
+    def pre_mlp(self, x: Tensor) -> Tensor:
         """Between attention and MLP."""
-        q, k, v = self.qkv(self.normed(x))
+        q, k, v = self.qkv(self.norm1(x))
         return self._norm(1, x + self.project(F.scaled_dot_product_attention(q, k, v)))
 
 
@@ -264,14 +264,14 @@ class FastTower:
         del grid
         return self.all
 
-    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def head(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The last LayerNorm, and the projection behind it."""
         tokens = self._norm(self.visual.ln_post, tokens)
         return tokens, tokens @ self.visual.proj.to(self.compute)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The class token in the space of the words: [B, D]."""
-        return self.ending(x[:, :1])[1][:, 0]
+        return self.head(x[:, :1])[1][:, 0]
 
     def pooled_embedding(self) -> Tensor:
         """The embedding of each picture [B, D]; of the last block only the class token is computed."""
@@ -279,9 +279,9 @@ class FastTower:
         for block in self.all[:-1]:
             x = block(x)
         last = self.all[-1]
-        q, k, v = last.qkv(last.normed(x))
+        q, k, v = last.qkv(last.norm1(x))
         return self.pooled(
-            last.feed(x[:, :1] + last.project(F.scaled_dot_product_attention(q[:, :, :1], k, v)))
+            last.mlp(x[:, :1] + last.project(F.scaled_dot_product_attention(q[:, :, :1], k, v)))
         )
 
 

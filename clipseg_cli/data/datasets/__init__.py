@@ -38,7 +38,7 @@ def open_dataset(
     """Recognise the data set in a folder and list one split of it.
 
     Args:
-        root: the folder that has the layout, one or two levels above it, or a part of it (`voc/JPEGImages`).
+        root: the folder that has the layout, or the one that it lies in (`VOCdevkit`).
         benchmark: a class list; also decides between data sets that share a folder. None: the first of
             `prefer` that the data set has, else its default.
         split: a name of the layout, "all" for every image, or a text file with one image name a line.
@@ -60,7 +60,7 @@ def open_dataset(
     layouts, given = _layouts(), Path(root)
     choice = choose(given, layouts, benchmark=benchmark, classes=classes, prefer=prefer)
     choice = choice or Choice(FOLDER, given, None)
-    layout, split = layouts[choice.name], split or choice.split
+    layout = layouts[choice.name]
     if background.strip().lower() != "none" and not classes:
         choice = choice._replace(notes=(*choice.notes, "the classes are fixed: --background is not used"))
     if choice.benchmark is None:
@@ -79,7 +79,7 @@ def open_dataset(
 
 
 def recognise(root: str | Path) -> list[Found]:
-    """What a folder, its surroundings below and then above it look like: name, root, complete; nearest first."""
+    """What a folder and those in it look like: name, root, complete; the folder itself first."""
     return recognise_in(Path(root), _layouts())
 
 

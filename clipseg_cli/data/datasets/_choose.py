@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.classes import benchmark_names
@@ -13,6 +11,7 @@ from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from clipseg_cli.data.datasets._layout import Layout
 
@@ -24,14 +23,12 @@ class Choice(NamedTuple):
         name: of the layout.
         root: the folder that has it.
         benchmark: None for a folder of the user's own.
-        split: that the user's path leads into (`images/val2017`).
         notes: what else it could have been.
     """
 
     name: str
     root: Path
     benchmark: str | None
-    split: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -50,8 +47,7 @@ def choose(
             f"unknown benchmark '{benchmark}'",
             hint=did_you_mean(benchmark, benchmark_names()) or "known: " + ", ".join(benchmark_names()),
         )
-    # Whoever names classes for a part of a benchmark, such as its image folder, means the images in it.
-    found = [f for f in recognise_in(given, layouts) if not classes or f.depth >= 0 or benchmark]
+    found = recognise_in(given, layouts)
     if any(layouts[f.name].benchmarks for f in found):
         # Nothing but a stray classes.txt says that the folder around it is a data set of its own.
         found = [f for f in found if layouts[f.name].benchmarks or f.complete]
@@ -64,7 +60,7 @@ def choose(
     best, notes = _one_root(given, nearest, layouts)
     if classes and layouts[best.name].benchmarks:
         raise _classes_are_fixed(best, layouts[best.name])
-    return _with_benchmark(given, best, found, layouts, benchmark, prefer, notes)
+    return _with_benchmark(best, found, layouts, benchmark, prefer, notes)
 
 
 def known_layouts(layouts: Mapping[str, Layout]) -> str:
@@ -110,7 +106,6 @@ def _one_root(
 
 
 def _with_benchmark(
-    given: Path,
     best: Found,
     found: list[Found],
     layouts: Mapping[str, Layout],
@@ -133,14 +128,7 @@ def _with_benchmark(
                 f"{chosen.root} also holds {layouts[other.name].title}: "
                 f"--benchmark {layouts[other.name].benchmarks[0]}",
             )
-    return Choice(chosen.name, chosen.root, name, _split_of(given, chosen, layouts[chosen.name]), notes)
-
-
-def _split_of(given: Path, chosen: Found, layout: Layout) -> str | None:
-    """The split in whose folder the given one lies."""
-    parts = Path(os.path.abspath(given)).parts[chosen.depth :] if chosen.depth < 0 else ()  # noqa: PTH100
-    folders = layout.splits.items() if "{split}/" in layout.images else ()
-    return next((name for name, folder in folders if folder in parts), None)
+    return Choice(chosen.name, chosen.root, name, notes)
 
 
 def _another_data_set(

@@ -102,7 +102,8 @@ def _classes(root: Path, classes: str, background: str, *, masks: bool) -> tuple
     if not classes and not file.exists():
         raise DatasetError(
             f"{root} is a folder of images, and nothing names its classes",
-            hint=f"add --classes cat,dog or a file {file}, one class a line",
+            hint=f"add --classes cat,dog or a file {file}, one class a line; if it is a part of a data set, name "
+            "that one's own folder",
         )
     given = load_classes(classes, background=background) if classes else None
     own = load_classes(str(file)) if file.exists() else None

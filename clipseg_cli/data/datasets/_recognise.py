@@ -1,4 +1,4 @@
-"""Which data set a folder is: the folder itself, one a level or two below, or the one that it is a part of."""
+"""Which data set a folder is: the folder itself, or one a level below it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from clipseg_cli.data.datasets._layout import Layout
 
-_LEVELS_UP = 3  # leftImg8bit/val/frankfurt
 _PROBED = 50  # images; one of them must have a label file
 
 
@@ -25,9 +24,9 @@ class Found(NamedTuple):
 
     Attributes:
         name: of the layout.
-        root: as the user wrote it, with what had to be added or left out.
+        root: as the user wrote it, or the folder below that.
         complete: of one split at least it has images, their list and ground truth.
-        depth: levels below the folder that was given; negative above it.
+        depth: levels below the folder that was given.
     """
 
     name: str
@@ -44,26 +43,18 @@ class Missing(NamedTuple):
 
 
 def recognise_in(root: Path, layouts: Mapping[str, Layout]) -> list[Found]:
-    """What the folder, its surroundings below and then above it look like, nearest first.
+    """What the folder itself looks like, then what the folders in it look like.
 
     At the same distance the complete ones come first, then those that others give way to.
 
     Raises:
         DatasetError: a folder cannot be listed.
     """
-    below = _subfolders([root])
-    levels = {0: [root], 1: below, 2: _subfolders(below)}
-    found = []
-    for depth, folders in levels.items():
-        # A folder of one's own has no names that could not mean something else: it is not searched for.
-        known = {name: layout for name, layout in layouts.items() if layout.benchmarks or not depth}
-        found += _ranked([f for folder in folders for f in _look(folder, known, depth)], layouts)
-    for up in range(1, _LEVELS_UP + 1):
-        if (above := _above(root, up)) is not None:
-            part = Path(os.path.abspath(root)).parts[-up]  # noqa: PTH100  (a linked folder keeps its name)
-            known = {name: layout for name, layout in layouts.items() if part in _top_folders(layout)}
-            found += _ranked(_look(above, known, -up), layouts)
-    return found
+    here = _look(root, layouts, 0)
+    # A folder of one's own has no names that could not mean something else: it is not searched for.
+    known = {name: layout for name, layout in layouts.items() if layout.benchmarks}
+    below = [found for folder in _subfolders(root) for found in _look(folder, known, 1)]
+    return [*_ranked(here, layouts), *_ranked(below, layouts)]
 
 
 def missing_parts(root: Path, layout: Layout, split: Split, *, labels: bool) -> list[Missing]:
@@ -153,26 +144,10 @@ def _any_label(root: Path, layout: Layout, split: Split, names: Iterable[str]) -
     return any(pattern.path(root, name).exists() for pattern in patterns for name in names)
 
 
-def _subfolders(folders: Iterable[Path]) -> list[Path]:
-    """The visible folders in these, sorted; those that may not be listed are passed over."""
-    found = []
-    for folder in folders:
-        try:
-            with os.scandir(folder) as entries:
-                found += sorted(folder / e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-        except OSError:
-            continue
-    return found
-
-
-def _above(root: Path, levels: int) -> Path | None:
-    """The folder so many levels up; relative where the user's path allows it."""
-    if len(root.parts) <= levels or ".." in root.parts:
-        root = Path(os.path.abspath(root))  # noqa: PTH100  (a linked folder keeps its own parents)
-    return root.parents[levels - 1] if len(root.parents) >= levels else None
-
-
-def _top_folders(layout: Layout) -> set[str]:
-    """The first folders of everything that a layout has."""
-    paths = (layout.images, *(form.path for form in layout.labels), layout.split_file)
-    return {path.split("/")[0] for path in paths if "/" in path}
+def _subfolders(folder: Path) -> list[Path]:
+    """The visible folders in this one, sorted; none where it may not be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError:
+        return []

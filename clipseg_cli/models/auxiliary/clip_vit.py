@@ -57,7 +57,7 @@ class ClipViT:
         *before, last = self.tower.blocks(grid)
         for block in before:
             x = block(x)
-        qkv = last.qkv(last.normed(x))
+        qkv = last.qkv(last.norm1(x))
         q, k, v = (to_grid(merge_heads(part)[:, prefix:], grid) for part in qkv)  # [B, W, h, w]
         first, keys = qkv[0][:, :, :1], torch.cat([qkv[1][:, :, :1], qkv[1][:, :, prefix:]], dim=2)
         attention = (first @ keys.mT * keys.shape[-1] ** -0.5).softmax(dim=-1)[:, :, 0]

@@ -24,7 +24,7 @@ class OpenClipBlock:
         """As it was trained."""
         return self.block(x)  # type: ignore[no-any-return]
 
-    def normed(self, x: Tensor) -> Tensor:
+    def norm1(self, x: Tensor) -> Tensor:
         """Before the attention."""
         return self.block.ln_1(x)  # type: ignore[no-any-return]
 
@@ -39,18 +39,18 @@ class OpenClipBlock:
         """Output projection."""
         return self.attn.out_proj(merge_heads(mixed))  # type: ignore[no-any-return]
 
-    def scaled(self, x: Tensor) -> Tensor:
+    def layer_scale(self, x: Tensor) -> Tensor:
         """Layer scale."""
         return self.block.ls_1(x)  # type: ignore[no-any-return]
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """MLP and its residual."""
         return x + self.block.ls_2(self.block.mlp(self.block.ln_2(x)))  # type: ignore[no-any-return]
 
-    def inner(self, x: Tensor) -> Tensor:
+    def pre_mlp(self, x: Tensor) -> Tensor:
         """Between attention and MLP."""
-        q, k, v = self.qkv(self.normed(x))
-        mixed = self.scaled(self.project(F.scaled_dot_product_attention(q, k, v)))
+        q, k, v = self.qkv(self.norm1(x))
+        mixed = self.layer_scale(self.project(F.scaled_dot_product_attention(q, k, v)))
         return self.block.ln_2(x + mixed)  # type: ignore[no-any-return]
 
 
@@ -72,7 +72,7 @@ class TimmBlock:
         found: Tensor = self.block(x) if self.rope is None else self.block(x, rope=self.rope)
         return found
 
-    def normed(self, x: Tensor) -> Tensor:
+    def norm1(self, x: Tensor) -> Tensor:
         """Before the attention."""
         return x if self.post_norm else self.block.norm1(x)
 
@@ -103,7 +103,7 @@ class TimmBlock:
         """Norm of the attention, where the tower has one, and output projection."""
         return self.attn.proj(self.attn.norm(merge_heads(mixed)))  # type: ignore[no-any-return]
 
-    def scaled(self, x: Tensor) -> Tensor:
+    def layer_scale(self, x: Tensor) -> Tensor:
         """Layer scale, or the norm behind the attention."""
         if self.post_norm:
             return self.block.norm1(x)  # type: ignore[no-any-return]
@@ -111,7 +111,7 @@ class TimmBlock:
             return self.block.ls1(x)  # type: ignore[no-any-return]
         return x if self.block.gamma_1 is None else self.block.gamma_1 * x
 
-    def feed(self, x: Tensor) -> Tensor:
+    def mlp(self, x: Tensor) -> Tensor:
         """MLP and its residual."""
         block = self.block
         if self.post_norm:
@@ -122,8 +122,8 @@ class TimmBlock:
         gamma = getattr(block, "gamma_2", None)
         return x + (mixed if gamma is None else gamma * mixed)  # type: ignore[no-any-return]
 
-    def inner(self, x: Tensor) -> Tensor:
+    def pre_mlp(self, x: Tensor) -> Tensor:
         """Between attention and MLP."""
-        q, k, v = self.qkv(self.normed(x))
-        behind = x + self.scaled(self.project(F.scaled_dot_product_attention(q, k, v)))
+        q, k, v = self.qkv(self.norm1(x))
+        behind = x + self.layer_scale(self.project(F.scaled_dot_product_attention(q, k, v)))
         return behind if self.post_norm else self.block.norm2(behind)

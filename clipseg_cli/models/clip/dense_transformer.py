@@ -78,7 +78,7 @@ class DenseTransformer:
         inner, inputs = None, []
         for i, block in enumerate(blocks[:behind]):
             if i == self.tap:
-                inner = to_grid(block.inner(x)[:, prefix:], grid)
+                inner = to_grid(block.pre_mlp(x)[:, prefix:], grid)
             if i in self.depths:
                 inputs.append(to_grid(x[:, prefix:], grid))
             x = block(x)
@@ -88,7 +88,7 @@ class DenseTransformer:
         guide = None if self.guide is None else self.guide(seen)
         if self.method.read_twice is not None:
             assert self.text_embeds is not None  # or else this was not made
-            scene = Scene(picture, self.text_embeds, lambda patches: self.tower.ending(patches)[1])
+            scene = Scene(picture, self.text_embeds, lambda patches: self.tower.head(patches)[1])
             found = self.method.read_twice(blocks[behind:], x, grid, scene)
         elif self.method.read_regions is not None:
             assert regions is not None  # or else nobody asked for its source
@@ -107,7 +107,7 @@ class DenseTransformer:
             features,
             None if keys is None else upsample(keys, (features.shape[2], features.shape[3])),
             to_grid(tokens, found.grid),
-            None if found.cls is None else self.tower.ending(found.cls)[1][:, 0],
+            None if found.cls is None else self.tower.head(found.cls)[1][:, 0],
             overhang,
             None if self.guide is None else self.guide.objectness(seen),
             whole,
@@ -121,11 +121,11 @@ class DenseTransformer:
 
     def _ended(self, found: Tokens) -> tuple[Tensor, Tensor]:
         """Patches behind the last norm, and in the space of the words; with other readings of them added."""
-        tokens, projected = self.tower.ending(found.patches)
+        tokens, projected = self.tower.head(found.patches)
         if found.added:
             tokens, projected = found.weight * tokens, found.weight * projected
         for patches, weight in found.added:
-            more = self.tower.ending(patches)
+            more = self.tower.head(patches)
             tokens, projected = tokens + weight * more[0], projected + weight * more[1]
         return tokens, projected
 
@@ -135,15 +135,15 @@ class DenseTransformer:
         with computing_as_held(self.tower.visual):
             x = self.tower.embed(image, grid, self.method.positions)
             for block in self.tower.blocks(grid):
-                q, k, v = block.qkv(block.normed(x))
-                x = block.feed(x + block.scaled(block.project(F.scaled_dot_product_attention(q, k, v))))
+                q, k, v = block.qkv(block.norm1(x))
+                x = block.mlp(x + block.layer_scale(block.project(F.scaled_dot_product_attention(q, k, v))))
             return self.tower.pooled(x)
 
     def _attention(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """What patches attend to, in the mean of all blocks but the last, as they were trained: [B, Nh, n, n]."""
         prefix, total, blocks = self.tower.prefix, None, self.tower.blocks(grid)[:-1]
         for block in blocks:
-            q, k, _ = block.qkv(block.normed(x))
+            q, k, _ = block.qkv(block.norm1(x))
             weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)[:, :, prefix:, prefix:]
             total = weights if total is None else total + weights
             x = block(x)
@@ -162,7 +162,7 @@ class DenseTransformer:
             x = block(x)
         last, keys, values, prefix = blocks[-1], None, None, self.tower.prefix
         if self.keys or self.values:
-            _, k, v = last.qkv(last.normed(x))
+            _, k, v = last.qkv(last.norm1(x))
             if self.keys:  # as published, keys pass the output projection like values do
                 keys = to_grid(last.project(k)[:, prefix:], grid)
             if self.values:
@@ -189,11 +189,11 @@ class DenseTransformer:
     def _last_block(self, block: Block, x: Tensor, grid: tuple[int, int]) -> Tokens:
         assert self.method.attention is not None  # or else it has `read`
         prefix = self.tower.prefix
-        q, k, v = block.qkv(block.normed(x))
-        mixed = block.scaled(block.project(self.method.attention(q, k, v, grid)))  # [B, N, W]
+        q, k, v = block.qkv(block.norm1(x))
+        mixed = block.layer_scale(block.project(self.method.attention(q, k, v, grid)))  # [B, N, W]
         x = x + mixed if self.method.residual else mixed
         if self.method.mlp:
-            x = block.feed(x)
+            x = block.mlp(x)
         return Tokens(x[:, prefix:], grid, x[:, :1] if prefix else None)
 
 

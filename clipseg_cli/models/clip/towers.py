@@ -49,7 +49,7 @@ class Tower(Protocol):
     def blocks(self, grid: Grid) -> Sequence[Block]:
         """All blocks, ready for a grid."""
 
-    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def head(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Each of [B, n, W] by itself: behind the last norm [B, n, W], and in the space of the words [B, n, D]."""
 
     def pooled(self, x: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class OpenClipTower:
         del grid
         return [OpenClipBlock(block) for block in self.visual.transformer.resblocks]
 
-    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def head(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The last LayerNorm, behind the value path of the pooling where there is one; and the projection."""
         pool = self.visual.attn_pool
         if pool is not None:
@@ -140,7 +140,7 @@ class TimmTower:
         turned = self._rotation(grid)
         return [TimmBlock(block, turned, self.prefix) for block in self.trunk.blocks]
 
-    def ending(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def head(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The last norm; and the value path of the pooling, and the heads of timm and of open_clip."""
         trunk = self.trunk
         tokens = trunk.norm(tokens)
