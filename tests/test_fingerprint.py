@@ -8,7 +8,7 @@ import json
 import pytest
 from eval_trees import make_scored_voc, results_below
 
-from clipseg_cli.config import PROTOCOLS, EvalConfig, Protocol
+from clipseg_cli.config import PROTOCOLS, Brings, EvalConfig, Protocol
 from clipseg_cli.evaluation.protocol_sheet import describe_protocol
 
 OTHER = {
@@ -33,6 +33,7 @@ OTHER = {
     "score_short_side": 448,
 }
 FREE = {"name", "method", "source", "benchmarks", "from_benchmark", "exceptions"}
+FREE |= {field.name for field in dataclasses.fields(Brings)}  # steps of the method
 
 
 def fingerprint_of(**options):

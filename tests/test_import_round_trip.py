@@ -14,7 +14,7 @@ from clipseg_cli.data.annotations import FORMATS as READ
 from clipseg_cli.data.annotations import choose, shown_name
 from clipseg_cli.outputs import FORMATS as WRITTEN
 
-WITHOUT_SHAPES = {"confidence", "csv", "heatmaps", "overlay", "shares", "video"}
+WITHOUT_SHAPES = {"confidence", "csv", "heatmaps", "overlay", "probabilities", "shares", "video"}
 """Formats that are written and hold no label map."""
 
 HOLD_IGNORED = {"labels", "npz", "voc"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +15,9 @@ from PIL import Image
 
 from clipseg_cli.data import video
 from clipseg_cli.data.video import Video
-from clipseg_cli.errors import ImageError
+from clipseg_cli.errors import ImageError, OutputError
+from clipseg_cli.outputs import Outputs
+from clipseg_cli.types import ClassList, DecodedImage, RunInfo, Segmentation
 
 WORDS = ("-c", "cat,dog", "--background", "none", "--templates", "single")
 FRAMES, HEIGHT, WIDTH = 12, 48, 64
@@ -127,3 +131,29 @@ def test_frames_of_too_many_pixels(cli, tiny_clip, clip, tmp_path):
     options = (*WORDS, *tiny_clip.options, "--out", tmp_path / "out", "--every", 100)
     done = cli("segment", clip, *options, "--max-megapixels", 0.001)
     assert done.code == 1 and "frames of 64x48 pixels are more than 0.001 megapixels" in done.err
+
+
+def test_a_full_disk_leaves_the_film_before(clip, tmp_path, monkeypatch):
+    source = Video(clip, 6).sources(PurePosixPath("clip"))[0]
+    classes = ClassList(("cat", "dog"), (("cat",), ("dog",)))
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    result = Segmentation(labels, labels.astype(np.float32), classes, DecodedImage(source, source.read(0)))
+
+    def make() -> list[Path]:
+        outputs = Outputs(("video",), RunInfo(classes, {}, {}), tmp_path / "out", {})
+        outputs.begin()
+        outputs.write(result, tmp_path / "out" / "clip" / "000000")
+        return list(outputs.end()["video"])
+
+    (film,) = make()
+    before = film.read_bytes()
+
+    def full(handle, mode):
+        os.close(handle)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(OutputError, match="no space left"):
+        make()
+    assert film.read_bytes() == before
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {film.name}

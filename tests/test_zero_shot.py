@@ -88,6 +88,7 @@ def test_filling_agrees_with_the_published_order(tiny_clip, voc, tmp_path, monke
 
     monkeypatch.setattr(Predictor, "_segmentation", keep)
     with open_run(config) as opened:
+        opened.predictor.class_scores = True  # so that the maps are kept
         assert all(not record.error for record in opened)
         truth = {str(s.source.relative): read_label(s, opened.dataset) for s in opened.dataset.samples}
         # A map for each word, the classes in label order.

@@ -82,10 +82,10 @@ def recipe_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("--quality", no_wrap=True)
     table.add_column("with", no_wrap=True)
-    table.add_column("what it is", ratio=3)
-    table.add_column("needs", ratio=2)
+    table.add_column("what it is", ratio=3, overflow="fold")
+    table.add_column("needs", ratio=2, overflow="fold")
     table.add_column("cost", justify="right", no_wrap=True)
-    table.add_column("published, or measured", ratio=2)
+    table.add_column("published, or measured", ratio=2, overflow="fold")
     for row in rows:
         needs = "; ".join(row["needs"]).replace("[", "\\[") or "nothing"
         cost = f"{row['cost']:.1f}" + ("+" if row["options"].count("--") > 1 else "")

@@ -148,7 +148,7 @@ def options_of_run(manifest: Manifest) -> dict[str, Any]:
         "dataset": data["root"],
         "benchmark": data["benchmark"],
         "method": identity["method"],
-        "split": data["split"] if data["benchmark"] is None else None,
+        "split": (data["split"] or None) if data["benchmark"] is None else None,
     }
 
 
