@@ -1,6 +1,6 @@
 """Every picture of the README, made again: `python -m benchmarks.figures`, when the bundled weights have changed.
 
-    clipseg pseudolabel samples/emoji-voc --model emoji && clipseg train && clipseg eval
+    clipseg pseudolabel samples/emoji-voc --model emoji --saliency found && clipseg train && clipseg eval
     python -m benchmarks.figures --student runs/train/emoji-voc-voc21-annotation-free-resnet10t
 
 Everything is what the commands write themselves, but for the sheet of the ways to read one picture, which is drawn
