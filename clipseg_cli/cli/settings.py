@@ -83,9 +83,9 @@ def config_values(path: Path, ctx: typer.Context, config: type) -> dict[str, Any
     Raises:
         UsageError: no such file, no TOML, an option that the command does not have, or a value of another type.
     """
-    try:
-        import tomllib  # type: ignore[import-not-found,unused-ignore]
-    except ModuleNotFoundError:  # Python 3.10
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
         import tomli as tomllib
     try:
         tables = tomllib.loads(_text(path, "--config"))
