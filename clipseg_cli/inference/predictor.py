@@ -206,11 +206,9 @@ class Predictor:
             merged = self.tiling.merge(maps, picture.windows, [part.overhang for part in own], size)
             for step in after:
                 merged = step(merged, context)
-            threshold = self.settings.background_threshold
-            decision = decide(merged, context, threshold, totals=class_scores)
-            class_maps = None
-            if decision.log_total is not None:
-                class_maps = ClassMaps(merged, context, decision.log_total)
+            decision = decide(merged, context, self.settings.background_threshold, totals=class_scores)
+            total = decision.log_total
+            class_maps = None if total is None else ClassMaps(merged, context, total)
             for step in self.steps.labels:
                 labels, confidence = step.relabel(decision.labels, decision.confidence, context)
                 decision = decision._replace(labels=labels, confidence=confidence)
