@@ -341,6 +341,18 @@ def test_a_name_twice_in_an_archive(cli, run, out):
 PANOPTIC = "annotations/panoptic_default.json"
 
 
+def test_an_archive_packed_in_an_unknown_way(cli, run, out):
+    (path,) = made("voc", out)
+    data = bytearray(path.read_bytes())
+    for head, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # before each member, and in the directory
+        start = data.find(head)
+        while start >= 0:
+            data[start + place : start + place + 2] = (97).to_bytes(2, "little")  # WavPack
+            start = data.find(head, start + 4)
+    path.write_bytes(data)
+    refused(cli, run, path, "--format", "voc", said=("packed in a way that Python cannot read", "voc.zip"))
+
+
 def panoptic(change: Callable[[Any], Any]) -> Callable[[dict[str, bytes]], None]:
     def edit(members: dict[str, bytes]) -> None:
         data = json.loads(members[PANOPTIC])
@@ -470,7 +482,7 @@ HOSTILE = {
     "deep": ("[" * 200_000, ("nested too deeply", "not JSON", "cut short")),
     "deep objects": ('{"a":' * 100_000, ("nested too deeply", "not JSON", "cut short")),
     "twice": ('{"images": [], "images": []}', ("'images' stands twice",)),
-    "nan": ('{"images": NaN}', ("NaN is no number",)),
+    "nan": ('{"images": NaN}', ("NaN is not allowed in JSON",)),
     "half": ('{"images": [{"id": 1', ("cut short",)),
     "no text": (b"\xff\xfe\x00", ("no text in UTF-8",)),
     "empty": ("", ("cut short",)),

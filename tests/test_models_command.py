@@ -165,5 +165,5 @@ def test_a_tower_that_cannot_be_read_is_refused_before_its_weights_are_fetched(c
         "segment", make_image(tmp_path / "x.png"), "-c", "cat", "--model", "swin_base_patch4_window7_224"
     )
     assert done.code == 1
-    assert "swin_base_patch4_window7_224 cannot be read densely yet: attention bound to one grid" in done.err
+    assert "swin_base_patch4_window7_224 gives no dense features: attention bound to one grid" in done.err
     assert "clipseg models" in done.err

@@ -390,7 +390,7 @@ def test_a_damaged_checkpoint_is_a_sentence(half, name, how):
     folder = half.out / "run/checkpoints/last-0000002"
     damage(folder / name, how)
     message, hint = refused(half)
-    assert message.startswith(f"{folder} cannot be gone on with: ") and "\n" not in message
+    assert message.startswith(f"{folder} cannot be resumed: ") and "\n" not in message
     assert hint == "start anew with another --name"
     assert (folder / "student.safetensors").exists() == (how != "gone" or name != "student.safetensors")
 
@@ -420,7 +420,7 @@ def test_a_checkpoint_of_another_class_list_is_refused(half, changes, what):
     if what is None:  # facts for people
         train(half)
     else:
-        assert refused(half)[0] == f"{folder} cannot be gone on with: it is a checkpoint {what}"
+        assert refused(half)[0] == f"{folder} cannot be resumed: it is a checkpoint {what}"
 
 
 def test_a_damaged_manifest_or_log_is_a_sentence(half):

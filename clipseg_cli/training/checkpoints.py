@@ -116,7 +116,7 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
             optimiser.state[parameters[name]][kind] = buffer.to(parameters[name]) if buffer.ndim else buffer
     except (OSError, ValueError, TypeError, SafetensorError, ModelError) as error:
         raise RunError(
-            f"{folder} cannot be gone on with: {error}", hint="start anew with another --name"
+            f"{folder} cannot be resumed: {error}", hint="start anew with another --name"
         ) from error
     return state
 

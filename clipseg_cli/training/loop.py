@@ -112,7 +112,7 @@ class TrainingRun:
         """Train until the iterations are over, and write what belongs to the run.
 
         Raises:
-            RunError: loss or weights are no numbers any more, memory ran out, or no image can be read.
+            RunError: loss or weights are no longer finite, memory ran out, or no image can be read.
             OutputError: a file of the run cannot be written.
         """
         if self.finished:
@@ -176,7 +176,7 @@ class TrainingRun:
         """One iteration: forward and backward of all parts, then the optimiser.
 
         Raises:
-            RunError: the loss is no number; the weights are still those before this iteration.
+            RunError: the loss is not finite; the weights are still those before this iteration.
         """
         iteration, parts = self.state.iteration, self.hparams.accumulate
         rate = self.hparams.rate_at(iteration)
@@ -190,7 +190,7 @@ class TrainingRun:
                     sums += self._backward(part, iteration) / parts
             found = (sum_over_ranks(sums, self.share) / self.share.count).tolist()
             if not math.isfinite(found[0] + found[1]):
-                raise self._diverged("the loss is no number")
+                raise self._diverged("the loss is no longer finite")
             self.optimiser.step()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -271,10 +271,10 @@ class TrainingRun:
         """Before they are used or replace others: the loss notices only an iteration later.
 
         Raises:
-            RunError: a weight is no number any more.
+            RunError: a weight is no longer finite.
         """
         if not all(bool(tensor.isfinite().all()) for tensor in self.student.state_dict().values()):
-            raise self._diverged("some weights are no numbers")
+            raise self._diverged("some weights are no longer finite")
 
     def _finish(self, log: TrainingLog | None) -> None:
         """The last checkpoint, and the manifest that says that the run is complete."""
@@ -305,11 +305,11 @@ class TrainingRun:
         return dataclasses.replace(self.card, training=facts)
 
     def _diverged(self, what: str) -> RunError:
-        """The error of a loss or of weights that are no numbers, as in "the loss is no number"."""
+        """The error of a loss or of weights that are not finite, as in "the loss is no longer finite"."""
         kept, rate = latest(self.folder, LAST), self.optimiser.param_groups[0]["lr"]
         where = f"the last good checkpoint is kept in {kept}" if kept else "there was no checkpoint yet"
         return RunError(
-            f"{what} any more after {self.state.iteration} iterations, at a learning rate of {rate:.2g}; {where}",
+            f"{what} after {self.state.iteration} iterations, at a learning rate of {rate:.2g}; {where}",
             hint=f"try a smaller one in a run of another name, as in --rate {self.hparams.rate / 4:.2g}",
         )
 

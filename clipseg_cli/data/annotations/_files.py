@@ -73,14 +73,12 @@ class Archive:
                 too_large = len(data) > most
                 while not too_large and file.read(1 << 16):  # to the end, where its checksum is compared
                     too_large = True
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            NotImplementedError,
-            RuntimeError,
-        ) as error:
+        except NotImplementedError as error:  # zipfile's, of a compression that it does not know
+            raise AnnotationError(
+                f"{name} in {self._path} is packed in a way that Python cannot read: {error}",
+                hint="export it again as a plain zip",
+            ) from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise AnnotationError(
                 f"{name} in {self._path} is damaged: {error}", hint="export it again"
             ) from error
@@ -100,7 +98,12 @@ def open_archive(path: Path) -> Iterator[Archive]:
         archive = zipfile.ZipFile(path)
     except OSError as error:
         raise AnnotationError(f"cannot read {path}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except NotImplementedError as error:  # zipfile's, of a newer format than it knows
+        raise AnnotationError(
+            f"{path} is packed in a way that Python cannot read: {error}",
+            hint="export it again as a plain zip",
+        ) from error
+    except (zipfile.BadZipFile, ValueError) as error:
         raise AnnotationError(f"{path} is cut short, or no zip: {error}", hint="export it again") from error
     with archive:
         names = archive.namelist()

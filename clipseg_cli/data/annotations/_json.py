@@ -33,7 +33,7 @@ def parse_json(data: bytes, where: str) -> Any:
         AnnotationError: no JSON, nested too deeply, a key twice in one object, NaN or infinity.
     """
     try:
-        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_no_number)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_not_json)
     except AnnotationError as error:
         raise AnnotationError(f"{where}: {error.message}", hint=error.hint) from error
     except UnicodeDecodeError as error:
@@ -54,8 +54,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_number(text: str) -> NoReturn:
-    raise AnnotationError(f"{text} is no number")
+def _not_json(text: str) -> NoReturn:
+    raise AnnotationError(f"{text} is not allowed in JSON")
 
 
 def objects(data: Any, key: str) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ class DinoiserHead(nn.Module):
         """The head with the weights of a checkpoint, under the names of the published one.
 
         Raises:
-            ModelError: some are missing, of another shape or no numbers.
+            ModelError: some are missing, of another shape or not finite.
         """
         weight = tensors.get("obj_proj.weight")
         if weight is None or weight.ndim != 4:

@@ -114,7 +114,7 @@ def require_readable(model: str) -> None:
     reason = unreadable_config(architectures.architecture_config(name))
     if reason:
         raise ModelError(
-            f"{name} cannot be read densely yet: {reason}",
+            f"{name} gives no dense features: {reason}",
             hint="'clipseg models' shows which can, for example ViT-B-16, ViT-L-14 or RN50",
         )
 
