@@ -17,12 +17,10 @@ from small_backbone import SMALL, small  # noqa: F401
 from training_trees import (  # noqa: F401
     copy_run,
     free_run,
-    label,
     session_tree,
     short_config,
     teacher_options,
     train,
-    zero_shot_run,
 )
 
 from clipseg_cli.commands.train import open_training

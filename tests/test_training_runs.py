@@ -13,26 +13,13 @@ from training_runs import (  # noqa: F401
     task,
 )
 from training_trees import (  # noqa: F401
-    BACKGROUND,
-    DOG,
-    SHEEP,
-    SIZE,
     TRAIN,
-    TV,
     UNSEEN,
-    UNSEEN_NAMES,
     VAL,
-    copy_run,
-    copy_tree,
     finished_training,
     free_run,
     label,
-    read_truth,
     session_tree,
-    short_config,
-    short_training,
-    teacher_options,
-    truth_path,
     zero_shot_run,
 )
 

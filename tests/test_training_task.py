@@ -24,17 +24,12 @@ from training_trees import (  # noqa: F401
     UNSEEN,
     UNSEEN_NAMES,
     VAL,
-    copy_run,
-    copy_tree,
-    finished_training,
     free_run,
     label,
     read_truth,
     session_tree,
-    short_config,
     short_training,
     teacher_options,
-    truth_path,
     zero_shot_run,
 )
 

@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import pytest
 from training_trees import (  # noqa: F401
-    BACKGROUND,
-    DOG,
-    SHEEP,
-    SIZE,
-    TRAIN,
-    TV,
-    UNSEEN,
-    UNSEEN_NAMES,
-    VAL,
     copy_run,
     copy_tree,
-    finished_training,
     free_run,
-    label,
-    read_truth,
     session_tree,
     short_config,
-    short_training,
-    teacher_options,
-    truth_path,
-    zero_shot_run,
 )
 
 from clipseg_cli.errors import ClipsegError
