@@ -310,3 +310,20 @@ def test_whoever_sends_slowly_is_given_up(impatient, address):
         answer = slow.recv(1000)
         assert b" 503 " in answer.splitlines()[0], answer
     assert httpx.get(f"http://{address}/health").status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_not_waited_for(impatient, address, service, monkeypatch):
+    """The model cannot be stopped, but whoever asks is told."""
+    goes_on = threading.Event()
+    real = service.png
+
+    def slow(data: bytes) -> bytes:
+        goes_on.wait(30)
+        return real(data)
+
+    monkeypatch.setattr(service, "png", slow)
+    try:
+        answer = httpx.post(f"http://{address}/segment", content=png(), timeout=15)
+    finally:
+        goes_on.set()
+    assert answer.status_code == 503 and "not answered within 0.5 seconds" in answer.json()["error"]

@@ -198,3 +198,20 @@ def test_what_cannot_be_watched(cli, tiny_clip, photos, tmp_path):
     assert done.code == 2 and "--watch looks at folders" in done.err
     done = cli("segment", photos, *options, "--json")
     assert done.code == 2 and "--json-lines" in done.err
+
+
+def test_a_folder_that_is_still_empty_gets_results_of_its_own(cli, tiny_clip, tmp_path, monkeypatch):
+    """The default folder that holds other classes gives way at once, and not when the first image comes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(png())
+    other = ("-c", "cow,pig", "--background", "none", "--templates", "single")
+    assert cli("segment", "photos", *other, *tiny_clip.options).code == 0
+
+    def nothing(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.Arrivals, "__iter__", nothing)
+    done = cli("segment", "empty", *WORDS, *tiny_clip.options, "--watch")
+    assert done.code == 130 and "everything is in clipseg-out-2" in done.err, done.err

@@ -88,7 +88,7 @@ def prepare_segmentation(
     elif not sources:
         raise nothing_left(failures)
     out, more, human = config.out, list[str](), frozenset[str]()
-    if any(source.path for source in sources):
+    if config.watch or any(source.path for source in sources):
         if out == SegmentConfig.out:  # the default belongs to nobody: another list of words gets its own
             out = folder_for(out, classes)
             if out != config.out:
