@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import tomli_w
 from PIL import Image
+from training_trees import finished_training, free_run  # noqa: F401
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -124,6 +125,17 @@ def test_a_run_over_a_data_set_is_repeated_from_its_manifest(cli, of_tiny, make_
     for name in ("0.png", "1.png"):
         labels = [(tmp_path / "runs" / n / "labels" / name).read_bytes() for n in ("first", "second")]
         assert labels[0] == labels[1]
+
+
+def test_a_training_is_repeated_from_its_manifest(cli, taught):
+    numbers = taught.run.config
+    table = printed(cli("train", "--like", taught.run.folder, "--print-config"))
+    assert table["labels"] == str(numbers.labels) and "dataset" not in table and "benchmark" not in table
+    assert (table["iterations"], table["backbone"], table["crop"]) == (
+        numbers.iterations,
+        numbers.backbone,
+        numbers.crop,
+    )
 
 
 def test_words_of_a_list_that_is_not_here_come_from_the_table(cli, of_tiny, photo, tmp_path):

@@ -18,7 +18,7 @@ from clipseg_cli.config import SETTINGS, options_of
 from clipseg_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 OWN = ("config_file", "like", "print_config")
 RESULTS = ("manifest.json", "classes.json")
@@ -130,7 +130,7 @@ def like_values(path: Path, ctx: typer.Context, config: type) -> dict[str, Any]:
         path = file
     try:
         data = json.loads(_text(path, "--like"))
-        recorded = dict(_recorded(data))
+        recorded = _recorded(data)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path} does not say with what a run was made",
@@ -219,22 +219,23 @@ def _is_simple(value: Any) -> bool:
     return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
-def _recorded(data: Any) -> Iterator[tuple[str, Any]]:
+def _recorded(data: Any) -> dict[str, Any]:
     """Options as a manifest or a `classes.json` holds them; KeyError or TypeError where it is neither."""
+    from clipseg_cli.runs.find import options_of_run  # brings numpy, which --help does without
+    from clipseg_cli.runs.manifest import Manifest
+
     options = dict(data["options"])
-    if "kind" in data:  # a manifest
-        options["unseen"] = ",".join(data.get("unseen") or options.get("unseen") or ())
-        options["method"] = data.get("method", options.get("method"))
-        source = data["dataset"]
-        options["dataset"], options["split"] = source["root"], source["split"] or None
-        options["benchmark"] = source["benchmark"]
-        if source["benchmark"] is not None:
-            options["classes"], options["background"] = "", "auto"
-        if labels := data.get("labels"):
-            options["labels"] = labels["run"]
-            for name in ("dataset", "split", "benchmark", "classes", "background"):
-                options.pop(name, None)
-    yield from options.items()
+    if "kind" not in data:
+        return options
+    source = data["dataset"]
+    if data["kind"] == "pseudolabel":
+        return {**options_of_run(Manifest(data)), "split": source["split"] or None}
+    options["unseen"] = ",".join(data["unseen"])
+    if data["labels"]:  # they bring their own data
+        for name in ("benchmark", "classes", "background", "split"):
+            options.pop(name, None)
+        return {**options, "labels": data["labels"]["run"]}
+    return {**options, "dataset": source["root"], "split": source["split"] or None}
 
 
 def _with_words(recorded: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
