@@ -434,3 +434,26 @@ def test_the_command_says_what_was_chosen_and_nothing_else():
     plain = dataclasses.asdict(SegmentConfig(classes="cat", model="emoji", method="vanilla", saliency="none"))
     line = command_of_folder(RunInfo(class_list(), json_safe(plain), {}), "")
     assert line == "clipseg segment IMAGES --classes cat --model emoji"
+
+
+def test_what_a_human_answers_for_comes_last(cli, run, tmp_path):
+    """Also where the folder keeps no record of each label, and whether pixels were changed or only looked at."""
+    folder, photos = run
+    assert cli("review", folder, "--images", photos).code == 0
+    first, second = (image["image"] for image in listed(folder)["images"][:2])
+    with Image.open(folder / f"{first}.png") as labels:
+        changed = np.asarray(labels).copy()
+    changed[:5, :5] = (changed[:5, :5] + 1) % 2
+    path = tmp_path / "by hand" / f"{first}.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(changed).save(path)
+    assert cli("import", folder, path.parent, "--by", "anna").code == 0
+    marks = {"format": "clipseg-review", "version": 1, "run": folder.name, "marks": {second: "good"}}
+    (tmp_path / "marks.json").write_text(json.dumps(marks), "utf-8")
+    done = cli("import", folder, tmp_path / "marks.json", "--by", "anna")
+    assert done.code == 0, done.err
+    assert cli("review", folder, "--images", photos).code == 0
+    images = listed(folder)["images"]
+    assert {image["image"] for image in images[-2:]} == {first, second}
+    assert all(image["corrected"] and image["trust"] is None for image in images[-2:])
+    assert not any(image["corrected"] for image in images[:-2])

@@ -58,7 +58,7 @@ class ReviewedImage:
         confidence, agreement, accuracy: mean confidence of the foreground; share of it that a second run labels in the
             same way; share of pixels with the true label.
         foreground, ignored: shares of all pixels.
-        corrected: somebody has corrected its labels since they were made.
+        corrected: somebody has corrected its labels since they were made, or answers for them as they are.
         classes: in label order.
         regions: all of them; R.
         region_trust, region_agreement: [R].

@@ -88,7 +88,7 @@ class Trust:
         classes, shape = result.classes, result.labels.shape
         ignore = ignore_value(len(classes))
         record = self.records.get(str(name))
-        corrected = record is not None and self._is_corrected(name, record)
+        corrected = str(name) in self.labels.human or self._is_corrected(name, record)
         if corrected:  # the confidence that is there was about other labels
             result = _with(result, scores=np.broadcast_to(np.float32(np.nan), shape))
         result = _with(result, labels=absorb_small(result.labels, self.min_area, keep=ignore))
@@ -126,8 +126,10 @@ class Trust:
         payload = self._payload(result, image.outlined(), regions, other, true)
         return review_entry(image, classes.names, payload)
 
-    def _is_corrected(self, name: PurePosixPath, record: ImageRecord) -> bool:
-        return bool(record.label) and fingerprint(self.labels.files[name].read_bytes()) != record.label
+    def _is_corrected(self, name: PurePosixPath, record: ImageRecord | None) -> bool:
+        if record is None or not record.label:
+            return False
+        return fingerprint(self.labels.files[name].read_bytes()) != record.label
 
     def _link(self, name: PurePosixPath) -> str:
         """Where the image lies, as seen from the page; quoted, so that no name is taken for another address."""
