@@ -1,10 +1,14 @@
 """Pretrain students: `python -m recipes.emoji.backbone --backbone resnet10t --minutes 60`.
 
-What ImageNet is to the students of the papers: first weights that know what pictures are made of. The bundled CLIP
-looks at composed scenes, and a ResNet with the head of DeepLabv2, at the output stride that students have, learns to
-say of every patch what the CLIP says: the same probabilities over the words of the step. A second, linear head that is
-thrown away keeps the ResNet's own features near those of the CLIP. No mask and no label is read. The teacher was
-trained on such scenes with their masks, and the classes that a zero-shot experiment calls unseen are among its words.
+What ImageNet is to the students of the papers: first weights that know what images are made of. A ResNet with the head
+of DeepLabv2, at the output stride that students have, looks at composed scenes and learns in one of two lessons:
+
+- `--lesson clip`: to say of every patch what the bundled CLIP says, the same probabilities over the words of the step.
+  A second, linear head that is thrown away keeps the ResNet's own features near those of the CLIP. No mask is read.
+- `--lesson masks`: to say of every patch what the scene shows there, as the bundled CLIP itself was taught. The CLIP
+  gives only its words. This lesson goes on from the first (`--start`), and what the package ships has had both.
+
+The classes that a zero-shot experiment calls unseen are among the words of both.
 
 `--out FILE` receives the weights of ResNet and head, in fp32, every few minutes and at the end; beside it lie a log
 (.csv) and what `--resume` continues from (.checkpoint.pt). The learning rate follows the clock: it falls to zero when
@@ -56,6 +60,9 @@ COSINE_WEIGHT = 2.0
 LINEAR_WEIGHT = 0.4
 """Of what the linear head says."""
 
+THING_WEIGHT = 1.5
+"""How much more a patch of a thing counts than one of a surface, in the lesson of masks."""
+
 CLIP_NORM = 5.0
 KEPT = 0.98
 """Of the averages in the log, from one step to the next."""
@@ -98,6 +105,43 @@ class Network(nn.Module):
         return features, normalise(self.linear(stages[-1]).float().flatten(2).mT)
 
 
+class Shown:
+    """What the patches of a batch show, among the texts of a step.
+
+    A patch on a border shows several things by their shares, so that a student's scores, resized, cross where the
+    things meet. Other names of what is shown are no wrong answers; what else the scene shows is one.
+    """
+
+    def __init__(self, batch: Batch, concepts: Tensor, related: Tensor, *, mirrored: bool) -> None:
+        place = torch.zeros(len(related), dtype=torch.long)
+        place[concepts] = torch.arange(len(concepts))
+        cover, winner = torch.from_numpy(batch.cover), torch.from_numpy(batch.patch_labels)
+        if mirrored:
+            grid = round(winner.shape[1] ** 0.5)
+            cover = cover.unflatten(2, (grid, grid)).flip(3).flatten(2)
+            winner = winner.unflatten(1, (grid, grid)).flip(2).flatten(1)
+        instances = torch.from_numpy(batch.labels)  # [B, K]
+        things = torch.from_numpy(batch.thing_instances)
+        self.winner = place[winner]  # [B, N]
+        self.at = place[instances.clamp(min=0)]  # [B, K]
+        self.share = (
+            cover * torch.where(things, THING_WEIGHT, 1.0)[..., None] * (instances >= 0)[..., None]
+        ).mT
+        seen = torch.zeros(len(cover), len(concepts), dtype=torch.bool).scatter_(1, self.at, instances >= 0)
+        self.blocked = related[winner][..., concepts] & ~seen[:, None]  # [B, N, T]
+
+    def entropy(self, scores: Tensor) -> Tensor:
+        """Cross entropy of scores [B, N, T] to the shares of the patches, a mean over weighted patches."""
+        said = scores.masked_fill(self.blocked, float("-inf")).log_softmax(-1)
+        said = said.gather(2, self.at[:, None].expand(-1, said.shape[1], -1))  # [B, N, K]
+        return -(said * self.share).sum() / self.share.sum()
+
+    def right(self, scores: Tensor) -> Tensor:
+        """The share of patches whose best text is that of what covers most of them."""
+        best = scores.masked_fill(self.blocked, float("-inf")).argmax(-1)
+        return (best == self.winner).float().mean()
+
+
 class Run:
     """One pretraining: network, teacher, optimisers and clock; saved and loaded as a whole."""
 
@@ -119,7 +163,8 @@ class Run:
             Filters([p for p in parameters if p.ndim == 4]),
             torch.optim.AdamW(rest, lr=RATE, weight_decay=0.0),
         ]
-        self.rates = [FILTER_RATE, RATE]
+        self.rates = [args.rate * FILTER_RATE, args.rate * RATE]
+        self.related = torch.from_numpy(self.vocabulary.related)  # [C, C]
         self.mean, self.std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
         self.step, self.seconds, self.scenes = 0, 0.0, 0
         self.recent = [0.0, 0.0, 0.0]  # divergence, cosine and agreement, averaged over the last steps
@@ -130,13 +175,20 @@ class Run:
         return min(self.seconds / (60.0 * float(self.args.minutes)), 1.0)
 
     @torch.no_grad()
-    def lesson(self, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """What the teacher says: unit features [B, N, D], and the texts of the step [T, D]."""
+    def read(self, pixels: Tensor) -> Tensor:
+        """What the teacher sees: unit features [B, N, D]."""
         offset = window(GRID, pixels.shape[2] // PATCH, self.texts.rng)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             features, _ = self.teacher.readings(pixels, (METHOD,), offset)
-        tokens = self.texts.tokens(self.texts.candidates(batch.labels))
-        return normalise(features[METHOD].float()), normalise(self.teacher.encode_text(tokens))
+        return normalise(features[METHOD].float())
+
+    @torch.no_grad()
+    def words(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The concepts of a step, and their unit texts: [T] and [T, D]."""
+        candidates = self.texts.candidates(batch.labels)
+        return torch.from_numpy(candidates), normalise(
+            self.teacher.encode_text(self.texts.tokens(candidates))
+        )
 
     def train_step(self, batch: Batch, *, mirrored: bool) -> None:
         """One batch of scenes; composing them takes longer than learning from them, so each is also seen mirrored."""
@@ -147,18 +199,25 @@ class Run:
         pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
         if mirrored:
             pixels = pixels.flip(3)
-        taught, text = self.lesson(batch, pixels)
+        concepts, text = self.words(batch)
+        centred = normalise(text - text.mean(dim=0))  # as students classify
         image = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             found, linear = self.net(image)
-        target = (INFERENCE_SCALE * taught @ text.T).log_softmax(-1).flatten(0, 1)
-        centred = normalise(text - text.mean(dim=0))  # as students classify
-        guess = (found @ centred.T).log_softmax(-1).flatten(0, 1)
-        plain = (INFERENCE_SCALE * linear @ text.T).log_softmax(-1).flatten(0, 1)
-        divergence, beside = (
-            F.kl_div(one, target, reduction="batchmean", log_target=True) for one in (guess, plain)
-        )
-        distance = 1 - (linear * taught).sum(-1).mean()
+        guess, plain = found @ centred.T, INFERENCE_SCALE * linear @ text.T  # [B, N, T]
+        if self.args.lesson == "masks":
+            shown = Shown(batch, concepts, self.related, mirrored=mirrored)
+            divergence, beside = shown.entropy(guess), shown.entropy(plain)
+            distance, right = divergence.new_zeros(()), shown.right(guess)
+        else:
+            taught = self.read(pixels)
+            target = (INFERENCE_SCALE * taught @ text.T).log_softmax(-1).flatten(0, 1)
+            divergence, beside = (
+                F.kl_div(one.log_softmax(-1).flatten(0, 1), target, reduction="batchmean", log_target=True)
+                for one in (guess, plain)
+            )
+            distance = 1 - (linear * taught).sum(-1).mean()
+            right = (guess.flatten(0, 1).argmax(-1) == target.argmax(-1)).float().mean()
         self.net.zero_grad()
         (divergence + LINEAR_WEIGHT * (beside + COSINE_WEIGHT * distance)).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), CLIP_NORM)
@@ -166,8 +225,7 @@ class Run:
             optimiser.step()
         self.step += 1
         self.scenes += len(pixels)
-        agreement = (guess.argmax(-1) == target.argmax(-1)).float().mean()
-        for i, value in enumerate((divergence.detach(), 1 - distance.detach(), agreement)):
+        for i, value in enumerate((divergence.detach(), 1 - distance.detach(), right)):
             self.recent[i] = KEPT * self.recent[i] + (1 - KEPT) * float(value)
 
     def row(self) -> tuple[str | int, ...]:
@@ -215,6 +273,7 @@ def train(run: Run) -> None:
     loader = Loader(
         args.workers, args.seed * 100 + 7919 * run.step
     )  # other scenes than before an interruption
+    loader.progress.value = 1.0 if args.lesson == "masks" else 0.0
     batch = loader.next()
     try:
         with args.out.with_suffix(".csv").open(
@@ -272,6 +331,13 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="weights of an earlier run to begin with")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint beside --out")
     parser.add_argument("--save-every", type=float, default=4, help="minutes between checkpoints")
+    parser.add_argument(
+        "--lesson",
+        choices=("clip", "masks"),
+        default="clip",
+        help="what is learnt: the CLIP's word, or masks",
+    )
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that compose pictures")
