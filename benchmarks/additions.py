@@ -3,9 +3,9 @@
     python -m benchmarks.additions --dataset samples/emoji-voc --learn train --split val --out runs/additions/emoji-voc
 
 Every row is a run of `clipseg eval` in a process of its own. Memories of corrected images are made of the images of
-`--learn` that `clipseg index --suggest` names first, with their ground truth. Cost is CPU time per image behind the
-start, which a run over two images measures, relative to the plain row; memory is the peak of the process. What is
-finished is kept in `--out`: the same command goes on with the rest.
+`--learn` that `clipseg index --suggest` names first, or else of those that `--order` lists, with their ground truth.
+Cost is CPU time per image behind the start, which a run over two images measures, relative to the plain row; memory is
+the peak of the process. What is finished is kept in `--out`: the same command goes on with the rest.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ def main() -> None:
     parser.add_argument("--learn-from", type=Path, help="the data set of the banks; left out: --dataset")
     parser.add_argument("--learn", default="train", help="split that the banks may know, or a file of names")
     parser.add_argument("--split", default="val", help="split that is scored, or a file of names")
+    parser.add_argument(
+        "--order", type=Path, help="a file of names to correct in this order, not as suggested"
+    )
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--size", default="", help="options of index and eval alike, as one text")
     parser.add_argument(
@@ -134,7 +137,7 @@ class Bench:
 
     def suggested(self) -> list[str]:
         """The twenty images to correct first."""
-        file = self.out / "suggested.txt"
+        file = self.args.order or self.out / "suggested.txt"
         if not file.exists():
             line = ("index", str(self.source), "--split", self.args.learn, "--suggest", "20", *self.common)
             done = subprocess.run(command(*line), stdout=subprocess.PIPE, text=True, check=True)
