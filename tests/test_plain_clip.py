@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from clipseg_cli.config import BUNDLED_MODEL
+from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.models.clip import architectures, text_classifier
 from clipseg_cli.models.clip.backbones import load_backbone
-from clipseg_cli.models.clip.text_classifier import compute_embeds, embed_words
+from clipseg_cli.models.clip.text_classifier import embed_prompts, embed_words
 from clipseg_cli.models.clip.vit import Clip, is_plain
 from clipseg_cli.models.weights.precision import hold_weights_in
 
@@ -61,7 +62,11 @@ def test_the_numbers_are_open_clips_to_the_last_bit(tiny_clip, dtype, quick_gelu
         hold_weights_in(net, dtype)
     with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         assert torch.equal(mine.encode_image(image), theirs.encode_image(image))
-        torch.testing.assert_close(mine.encode_text(tokens), theirs.encode_text(tokens), atol=0, rtol=0)
+        both = mine.encode_text(tokens).float(), theirs.encode_text(tokens).float()
+    if dtype == torch.float32:
+        assert torch.equal(*both)
+    else:  # between the blocks ours keeps its tokens in float32, as autocast leaves them
+        assert torch.nn.functional.cosine_similarity(*both).min() > 0.999
 
 
 def test_the_text_tower_waits_until_words_are_read(tiny_clip, tmp_path, monkeypatch):
@@ -99,25 +104,26 @@ def test_another_precision_is_another_entry_of_the_cache(tiny_clip, tmp_path, mo
     assert len(list((tmp_path / "text").iterdir())) == 2
 
 
-def test_short_prompts_are_not_padded_to_the_longest(tiny_clip, monkeypatch):
-    """Tokens that go through the text tower, of 1,000 words in 80 sentences: before, all 77 positions of each."""
-    words = [
-        f"thing {i}" if i % 10 else f"thing {i} of a long name with many words in it" for i in range(100)
+def test_a_thousand_words_in_eighty_sentences_are_read_without_padding(monkeypatch):
+    """Tokens that go through the text tower: hardly more than the prompts have, a sixth of 77 positions for each."""
+    names = [
+        f"thing {i}" if i % 10 else f"thing {i} of a long name with many words in it" for i in range(1000)
     ]
-    prompts = [[f"a photo of {'the ' * (i % 8)}{word}." for i in range(8)] for word in words]
-    backbone = load_backbone(tiny_clip.name, str(tiny_clip.weights), CPU)
-    seen = []
-    real = text_classifier.encode_text
+    prompts = build_prompts(names, load_templates("imagenet"))
+    lengths = torch.tensor([2 + len(prompt.split()) for word in prompts for prompt in word])
+    tokens = (torch.arange(77) < lengths[:, None]).int()  # ids do not matter here
+    model, seen = architectures.build_model(architectures.architecture_config(BUNDLED_MODEL)), []
 
-    def count(model, tokens):
-        seen.append(len(tokens) * int((tokens != 0).sum(dim=1).max()))
-        return real(model, tokens)
+    def count(_, batch):
+        seen.append(len(batch) * int((batch != 0).sum(dim=1).max()))
+        return torch.zeros(len(batch), 4)
 
     monkeypatch.setattr(text_classifier, "encode_text", count)
-    compute_embeds(backbone.model, backbone.tokenizer, prompts, device=CPU)
-    own = int((backbone.tokenizer([p for word in prompts for p in word]) != 0).sum())
-    assert own <= sum(seen) <= 1.15 * own
-    assert sum(seen) < 0.25 * 77 * 8 * len(words)
+    found = embed_prompts(model, lambda _: tokens, prompts, device=CPU)
+    assert found.shape == (1000, 80, 4)
+    own = int(lengths.sum())
+    assert own <= sum(seen) <= 1.02 * own
+    assert sum(seen) < 77 * len(lengths) / 6
 
 
 def test_names_and_configurations_are_those_of_open_clip_without_importing_it(monkeypatch):
