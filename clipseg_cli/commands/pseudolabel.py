@@ -68,7 +68,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
     if keeps:  # the same images, but now all of them must have their ground truth
         same = dataclasses.replace(config, split=dataset.split or "all")
         dataset, protocol = open_data(same, "score")
-    unseen = _unseen_to_fill(config, dataset)
+    unseen = unseen_to_fill(config, dataset)
     plan = plan_model(config, protocol)
     check_formats_of_a_run(config)
     folder = config.out / (config.name or default_name(config, dataset))
@@ -266,7 +266,7 @@ class PseudolabelRun:
             narrow,
             classes,
             image=name,
-            file=sample.source.path.name if sample.source.path else "",
+            file=sample.source.file or (sample.source.path.name if sample.source.path else ""),
             made_by=self._made_by,
         )
         if self._keeps_confidence:  # ground truth that is kept is sure
@@ -294,7 +294,7 @@ class PseudolabelRun:
         )
 
 
-def _unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:
+def unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:
     """Ids of the classes to fill, where the others keep their ground truth; none where all is labelled.
 
     Raises:

@@ -1,0 +1,214 @@
+"""`clipseg pseudolabel --engine ray` on a local cluster of two workers: same bytes, lost workers, bad input."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import shutil
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+from run_folders import contents, labels_in, make_photos
+from shard_sources import write_tar
+
+from clipseg_cli.commands.pseudolabel_shards import open_sharded_run
+from clipseg_cli.config import PseudolabelConfig
+
+ray = pytest.importorskip("ray", reason="needs the library ray, of the extra [ray]")
+pytest.importorskip("ray.data", reason="needs the libraries of ray[data], of the extra [ray]")
+
+WORDS = ("--classes", "cat,dog")
+OPTIONS = (
+    "--model",
+    "emoji",
+    "--templates",
+    "single",
+    "--short-side",
+    "64",
+    "--batch-size",
+    "4",
+    "--name",
+    "run",
+)
+"""The bundled model, since workers know nothing of what a test registers; groups of two images."""
+
+RAY = ("--engine", "ray", "--shard-size", "2", "--actors", "2")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two cores and nothing else; the command joins it, since this process has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "RAY_worker_niceness", "0"
+        )  # workers of Ray give way to all others, and so to other tests
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Twelve photos in six groups; one of them is none."""
+    root = make_photos(tmp_path_factory.mktemp("ray") / "photos", 12)
+    (root / "05.png").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture
+def run(cli, tmp_path):
+    return lambda source, *args: cli("pseudolabel", source, *WORDS, *OPTIONS, "--out", tmp_path, *args)
+
+
+def test_a_worker_that_is_killed_costs_its_shard_and_no_byte(run, cluster, photos, tmp_path):
+    """The plain command, and Ray with a worker killed after its first shard: the same run folder, byte by byte."""
+    plain = run(photos, "--name", "plain")
+    assert plain.code == 1 and plain.err.count("Error: ") == 2
+    config = PseudolabelConfig(
+        dataset=str(photos),
+        classes="cat,dog",
+        model="emoji",
+        templates="single",
+        short_side=64,
+        batch_size=4,
+        engine="ray",
+        shard_size=2,
+        actors=2,
+        out=tmp_path,
+        name="run",
+    )
+    seen: list[str] = []
+    killed = set()
+    with open_sharded_run(config) as sharded:
+        assert len(sharded.output.shards) == 6
+        for result, records in sharded:
+            assert not result.error
+            assert len(records) == 2
+            if not seen:
+                os.kill(result.pid, signal.SIGKILL)
+                killed.add(result.pid)
+            seen.append(result.shard)
+            last = result.pid
+        assert sorted(seen) == [f"shard {i} of 6" for i in range(1, 7)]  # each once
+        assert last not in killed
+        assert sharded.finish() is not None
+        assert list(sharded.failures) == ["05"]
+    assert contents(tmp_path / "run") == contents(tmp_path / "plain")
+
+
+def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path, capfd):
+    good = tmp_path / "photos"
+    shutil.copytree(photos, good)
+    shutil.copy(good / "04.png", good / "05.png")
+    assert run(good, "--name", "plain").code == 0
+    whole = contents(tmp_path / "plain")
+    shutil.copytree(tmp_path / "plain", tmp_path / "run")
+    for name in ("00", "07"):
+        (tmp_path / "run" / "labels" / f"{name}.png").unlink()
+    done = run(good, *RAY, "--verbose")
+    assert done.code == 0, done.err
+    assert "8 images were done before" in done.err
+    assert "shard 1 of 2: 2 images by process" in done.err
+    assert contents(tmp_path / "run") == whole
+    said = done.err.splitlines()
+    assert not any(
+        "ray" in line.lower() and "process" not in line and "results in" not in line for line in said
+    )
+    assert done.out.splitlines()[0] == "12 images, share of all pixels"
+    done = run(good, *RAY, "--templates", "clip")
+    assert done.code == 1 and "was made with other options: --templates" in done.err
+
+
+def test_tars_and_images_in_an_archive_reach_the_workers(run, cluster, photos, tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+        for path in sorted(photos.glob("0[0-3].png")):
+            file.write(path, path.name)
+    files = {path.name: path.read_bytes() for path in sorted(photos.glob("*.png"))}
+    whole = write_tar(tmp_path / "0.tar", files).read_bytes()
+    (tmp_path / "1.tar").write_bytes(whole[: len(whole) // 2])
+    source = f"zip://::{tmp_path}/photos.zip"
+    assert run(source, *RAY, "--name", "zip").code == 0
+    assert run(source, "--name", "zip-here").code == 0
+    assert contents(tmp_path / "zip") == contents(tmp_path / "zip-here")
+    for name, engine in (("tars", RAY), ("tars-here", ())):
+        done = run(f"{tmp_path}/{{0,1}}.tar", *engine, "--name", name)
+        assert done.code == 1
+        assert f"Error: {tmp_path}/1.tar is no whole tar" in done.err
+        assert f"Error: {tmp_path}/0.tar: 05.png: not an image that can be read" in done.err
+        assert "Traceback" not in done.err
+    assert contents(tmp_path / "tars") == contents(tmp_path / "tars-here")
+    assert (tmp_path / "tars" / "0.tar").is_file() and not (tmp_path / "tars" / "1.tar").exists()
+
+
+def test_more_workers_than_shards(run, cluster, photos, tmp_path):
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(photos / "00.png", one)
+    done = run(one, "--engine", "ray", "--actors", "2")
+    assert done.code == 0, done.err
+    assert set(labels_in(tmp_path / "run")) == {"00"}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--device", "cuda:1"], "--device cuda:1: Ray gives each worker a GPU"),
+        (["--device", "cuda"], "no machine of the Ray cluster has a GPU"),
+        (["--shard", "1/2"], "--engine ray shares out the work itself"),
+        (["--actors", "0"], "--actors: 0 is not between 1 and"),
+        (["--engine", "rya"], "Hint: did you mean 'ray'"),
+        (["--model", "nothing"], "unknown model 'nothing'"),
+    ],
+)
+def test_usage_mistakes_make_no_folder(run, cluster, photos, tmp_path, args, said):
+    done = run(photos, *RAY, *args)
+    assert done.code == 2, done.err
+    assert said in done.err and "Traceback" not in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_is_no_place_for_workers(run):
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/ray/a.png", b"x")
+    done = run("memory://ray", *RAY)
+    fsspec.filesystem("memory").store.clear()
+    assert done.code == 2
+    assert "memory:// is this process's own, and no worker of Ray can read it" in done.err
+
+
+def test_without_ray_the_extra_is_named(run, photos, monkeypatch):
+    found = builtins.__import__
+
+    def without_ray(name, *args):
+        if name.split(".")[0] == "ray":
+            raise ImportError("No module named 'ray'")
+        return found(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without_ray)
+    done = run(photos, *RAY)
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        "Error: --engine ray needs the library ray (No module named 'ray')",
+        'Hint: pip install "clipseg-cli[ray]"',
+    ]
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence(run, photos, monkeypatch):
+    def refuse(**_):
+        raise ConnectionError("ray client connection timeout\n")
+
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    done = run(photos, *RAY)
+    assert done.code == 1
+    assert done.err.startswith(
+        "Error: a Ray cluster at 192.0.2.1:6379 cannot be reached: ray client connection"
+    )
