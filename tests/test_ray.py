@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import builtins
 import os
+import pickle
 import shutil
 import signal
-import zipfile
-from pathlib import Path
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import pytest
 from run_folders import contents, labels_in, make_photos
 from shard_sources import write_tar
 
 from clipseg_cli.commands.pseudolabel_shards import open_sharded_run
+from clipseg_cli.commands.shards.shard import Shard
 from clipseg_cli.config import PseudolabelConfig
+from clipseg_cli.data.tars import Tar
+from clipseg_cli.types import RemoteSource, Sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ray = pytest.importorskip("ray", reason="needs the library ray, of the extra [ray]")
 pytest.importorskip("ray.data", reason="needs the libraries of ray[data], of the extra [ray]")
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray reads its own old settings
 WORDS = ("--classes", "cat,dog")
 OPTIONS = (
     "--model",
@@ -39,13 +47,12 @@ RAY = ("--engine", "ray", "--shard-size", "2", "--actors", "2")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two cores and nothing else; the command joins it, since this process has."""
+    """Two cores and nothing else; the command joins it, since this process has joined it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
             "RAY_worker_niceness", "0"
         )  # workers of Ray give way to all others, and so to other tests
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         yield
@@ -101,7 +108,7 @@ def test_a_worker_that_is_killed_costs_its_shard_and_no_byte(run, cluster, photo
     assert contents(tmp_path / "run") == contents(tmp_path / "plain")
 
 
-def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path, capfd):
+def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path):
     good = tmp_path / "photos"
     shutil.copytree(photos, good)
     shutil.copy(good / "04.png", good / "05.png")
@@ -110,32 +117,21 @@ def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path, capfd):
     shutil.copytree(tmp_path / "plain", tmp_path / "run")
     for name in ("00", "07"):
         (tmp_path / "run" / "labels" / f"{name}.png").unlink()
-    done = run(good, *RAY, "--verbose")
+    done = run(good, *RAY, "--actors", "1", "--verbose")
     assert done.code == 0, done.err
     assert "8 images were done before" in done.err
     assert "shard 1 of 2: 2 images by process" in done.err
     assert contents(tmp_path / "run") == whole
-    said = done.err.splitlines()
-    assert not any(
-        "ray" in line.lower() and "process" not in line and "results in" not in line for line in said
-    )
     assert done.out.splitlines()[0] == "12 images, share of all pixels"
     done = run(good, *RAY, "--templates", "clip")
     assert done.code == 1 and "was made with other options: --templates" in done.err
 
 
-def test_tars_and_images_in_an_archive_reach_the_workers(run, cluster, photos, tmp_path):
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
-        for path in sorted(photos.glob("0[0-3].png")):
-            file.write(path, path.name)
+def test_tars_come_out_as_in_one_process(run, cluster, photos, tmp_path):
     files = {path.name: path.read_bytes() for path in sorted(photos.glob("*.png"))}
     whole = write_tar(tmp_path / "0.tar", files).read_bytes()
     (tmp_path / "1.tar").write_bytes(whole[: len(whole) // 2])
-    source = f"zip://::{tmp_path}/photos.zip"
-    assert run(source, *RAY, "--name", "zip").code == 0
-    assert run(source, "--name", "zip-here").code == 0
-    assert contents(tmp_path / "zip") == contents(tmp_path / "zip-here")
-    for name, engine in (("tars", RAY), ("tars-here", ())):
+    for name, engine in (("tars", (*RAY, "--actors", "1")), ("tars-here", ())):
         done = run(f"{tmp_path}/{{0,1}}.tar", *engine, "--name", name)
         assert done.code == 1
         assert f"Error: {tmp_path}/1.tar is no whole tar" in done.err
@@ -145,13 +141,27 @@ def test_tars_and_images_in_an_archive_reach_the_workers(run, cluster, photos, t
     assert (tmp_path / "tars" / "0.tar").is_file() and not (tmp_path / "tars" / "1.tar").exists()
 
 
-def test_more_workers_than_shards(run, cluster, photos, tmp_path):
-    one = tmp_path / "one"
-    one.mkdir()
-    shutil.copy(photos / "00.png", one)
-    done = run(one, "--engine", "ray", "--actors", "2")
-    assert done.code == 0, done.err
-    assert set(labels_in(tmp_path / "run")) == {"00"}
+def test_ray_itself_says_nothing(run_cli, photos, tmp_path):
+    """In a process of its own, which begins the cluster; parts of Ray write past Python's streams.
+
+    Of its two workers one has nothing to do: there is one shard.
+    """
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("00.png", "01.png"):
+        shutil.copy(photos / name, two)
+    done = run_cli(
+        "pseudolabel", two, *WORDS, *OPTIONS, *RAY, "--quiet", "--out", tmp_path / "out", timeout=500
+    )
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert set(labels_in(tmp_path / "out" / "run")) == {"00", "01"}
+
+
+def test_what_goes_to_workers_can_be_pickled():
+    source = RemoteSource(None, PurePosixPath("a"), "a.png", address="s3://bucket/a.png")
+    shard = Shard("one", (Sample(source),), (3,), Tar("s3://bucket/0.tar", PurePosixPath("0.tar")))
+    back = pickle.loads(pickle.dumps(shard))
+    assert back == shard and str(back.samples[0].source) == "s3://bucket/a.png"
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.commands.shards.shard import Engine, ShardResult
 from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.utils.device import pick_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import ModuleType
 
+    from clipseg_cli.commands.shards.labeller import ShardLabeller
     from clipseg_cli.commands.shards.shard import Description, Shard, ShardJob
 
 TRIES = 3
@@ -64,16 +67,19 @@ def ray_engine(job: ShardJob, actors: int | None) -> Iterator[Engine]:
 class _Pool:
     def __init__(self, ray: ModuleType, job: ShardJob, count: int, resources: dict[str, float]) -> None:
         self.ray, self.count, self.resources = ray, count, resources
+        self.device = "auto" if job.config.device == "cuda" else job.config.device
         self.work = pickle.dumps((job, str(Path.cwd())))
         self.notes: tuple[str, ...] = ()
 
     def describe(self) -> Description:
-        """What a worker says of itself, with its model loaded.
+        """What a worker says of itself, with its model loaded; this process says it where it has the same device.
 
         Raises:
             ClusterError: none could begin.
             ClipsegError: options or model are wrong.
         """
+        if ("num_gpus" in self.resources) == (pick_device(self.device).type == "cuda"):
+            return _labeller(self.work).describe()
         task = self.ray.remote(max_retries=TRIES, **self.resources)(_describe)
         try:
             found: Description | ClipsegError = pickle.loads(self.ray.get(task.remote(self.work)))
@@ -134,7 +140,7 @@ class _Worker:
         return {"result": pickle.dumps(result)}
 
 
-def _labeller(work: bytes) -> Any:
+def _labeller(work: bytes) -> ShardLabeller:
     from clipseg_cli.commands.shards.labeller import ShardLabeller  # torch loads here, in the worker
 
     job, folder = pickle.loads(work)
@@ -176,13 +182,28 @@ def _connect(ray: ModuleType) -> None:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     try:
-        ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
+        with _muted():
+            ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"at {address} cannot be reached" if address else "cannot be begun on this machine"
         raise ClusterError(
             f"a Ray cluster {where}: {_reason(error)}",
             hint="is RAY_ADDRESS right, and does 'ray status' answer there?" if address else "",
         ) from error
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Nothing reaches stderr, not even from C++: it says there that it says nothing. What is wrong is raised."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _resources(ray: ModuleType, job: ShardJob, actors: int | None) -> tuple[int, dict[str, float]]:
