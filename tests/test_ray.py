@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import os
 import pickle
 import shutil
 import signal
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
 
 import pytest
 from run_folders import contents, labels_in, make_photos
 from shard_sources import write_tar
 
 from clipseg_cli.commands.pseudolabel_shards import open_sharded_run
-from clipseg_cli.commands.shards.shard import Shard
+from clipseg_cli.commands.shards.ray import _describe
+from clipseg_cli.commands.shards.shard import Shard, ShardJob
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.data.tars import Tar
+from clipseg_cli.errors import UsageError
+from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.types import RemoteSource, Sample
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ray = pytest.importorskip("ray", reason="needs the library ray, of the extra [ray]")
 pytest.importorskip("ray.data", reason="needs the libraries of ray[data], of the extra [ray]")
@@ -155,6 +155,17 @@ def test_ray_itself_says_nothing(run_cli, photos, tmp_path):
     )
     assert (done.code, done.out, done.err) == (0, "", "")
     assert set(labels_in(tmp_path / "out" / "run")) == {"00", "01"}
+
+
+def test_a_worker_says_what_it_labels_with_or_what_is_wrong(photos, tmp_path):
+    """What this process asks a worker where that one has a GPU and it has none."""
+    config = PseudolabelConfig(dataset=str(photos), classes="cat", model="emoji", templates="single")
+    dataset = dataclasses.replace(open_data(config, "label")[0], samples=())
+    said = pickle.loads(_describe(pickle.dumps((ShardJob(config, dataset), str(Path.cwd())))))
+    assert said.model == "emoji / bundled" and said.identity["classes"][1]["name"] == "cat"
+    wrong = dataclasses.replace(config, method="nothing")
+    error = pickle.loads(_describe(pickle.dumps((ShardJob(wrong, dataset), str(tmp_path / "gone")))))
+    assert isinstance(error, UsageError) and "unknown method 'nothing'" in error.message
 
 
 def test_what_goes_to_workers_can_be_pickled():

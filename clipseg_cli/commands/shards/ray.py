@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.commands.shards.shard import Engine, ShardResult
-from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.errors import ClipsegError, ClusterError, UsageError
 from clipseg_cli.utils.device import pick_device
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ parts write to stderr whatever Python's logging says
 }
-
-
-class ClusterError(ClipsegError):
-    """The Ray cluster cannot be reached, or its workers cannot begin."""
 
 
 @contextmanager
