@@ -60,6 +60,10 @@ class RunError(ClipsegError):
     """A run folder cannot be used: in use, made with other options or by another version, or damaged."""
 
 
+class ClusterError(ClipsegError):
+    """A cluster cannot be reached, its workers cannot begin, or it was lost."""
+
+
 class ModelError(ClipsegError):
     """Weights cannot be downloaded, read or loaded into the network, or a tower gives no dense features."""
 

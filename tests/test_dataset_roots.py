@@ -143,8 +143,9 @@ def test_trainaug_takes_the_augmented_labels(tmp_path):
 )
 def test_what_is_no_data_set_at_all(what, tmp_path):
     (tmp_path / "f.txt").write_text("x")
+    (tmp_path / "f.md").write_text("x")
     (tmp_path / "empty").mkdir()
-    given = {"nothing": "empty", "a text file": ".", "no such folder": "empt", "a file": "f.txt"}
+    given = {"nothing": "empty", "a text file": ".", "no such folder": "empt", "a file": "f.md"}
     message, hint = refused(tmp_path / given.get(what, "f.txt/x" if what == "under a file" else "x" * 5000))
     if what in ("nothing", "a text file"):
         assert "no images" in message and "PASCAL VOC 2012 (" in hint and "Cityscapes (" in hint

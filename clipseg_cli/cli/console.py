@@ -236,7 +236,7 @@ def dataset_line(dataset: Dataset, *, labels: bool = False) -> str:
     split = f", {dataset.split} split" if dataset.split else ""
     kind = f" ({dataset.labels_are})" if labels and dataset.labels_are else ""
     amount = f"{count(len(dataset.samples), 'image')}, {count(len(dataset.classes), 'class')}"
-    return f"{dataset.root}: {dataset.title}{split}, {amount}{kind}"
+    return f"{dataset.address or dataset.root}: {dataset.title}{split}, {amount}{kind}"
 
 
 def printable(text: str) -> str:

@@ -11,12 +11,14 @@ import typer
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
 from clipseg_cli.cli.qualities import say_needs
+from clipseg_cli.cli.sharded import label_shards
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.utils.text import listed, percent
 
 if TYPE_CHECKING:
     from clipseg_cli.commands.pseudolabel import PseudolabelRun
+    from clipseg_cli.commands.pseudolabel_shards import ShardedRun
     from clipseg_cli.runs.summary import Summary
 
 EXAMPLES = """
@@ -26,12 +28,14 @@ EXAMPLES = """
   clipseg pseudolabel voc/ --benchmark voc20 --keep-labels seen --unseen preset
   clipseg pseudolabel photos/ --classes "cat,dog,couch|sofa"
   torchrun --nproc-per-node 4 -m clipseg_cli pseudolabel voc/
+  clipseg pseudolabel "s3://bucket/train-{000..127}.tar" --classes "cat,dog" --engine ray
 """
 DatasetArg = Annotated[
     str,
     typer.Argument(
         metavar="DATASET",
-        help="Root of VOC, PASCAL Context, COCO-Stuff, ADE20K, Cityscapes, or a folder of images.",
+        help="Root of VOC, PASCAL Context, COCO-Stuff, ADE20K, Cityscapes, or a folder of images; a text file that "
+        "lists images; tars of WebDataset (train-{000..127}.tar). Also as an address: s3://bucket/photos.",
         show_default=False,
     ),
 ]
@@ -57,10 +61,18 @@ def pseudolabel(
     with ExitStack() as stack:
         say_needs(config, console)
         with console.waiting("loading the model"):
-            from clipseg_cli.commands.pseudolabel import open_run  # torch loads here, not for --help
+            # torch loads here, not for --help
+            from clipseg_cli.commands.pseudolabel import open_run
+            from clipseg_cli.commands.pseudolabel_shards import is_sharded, open_sharded_run
 
-            run = stack.enter_context(open_run(config))
-        _label(run, console)
+            if not is_sharded(config):
+                run = stack.enter_context(open_run(config))
+            else:
+                sharded = stack.enter_context(open_sharded_run(config))
+        if is_sharded(config):
+            _label_shards(sharded, console)
+        else:
+            _label(run, console)
 
 
 def _label(run: PseudolabelRun, console: Console) -> None:
@@ -123,7 +135,43 @@ def _label(run: PseudolabelRun, console: Console) -> None:
         raise typer.Exit(1)
 
 
-def _convert(run: PseudolabelRun, console: Console) -> int:
+def _label_shards(run: ShardedRun, console: Console) -> None:
+    """Have the shards labelled, name what failed, and show the run once it is complete.
+
+    Raises:
+        KeyboardInterrupt: with a sentence about how to go on.
+        typer.Exit: with code 1 where something failed.
+    """
+    watch = Stopwatch()
+    label_shards(run, console)
+    summary = run.finish()
+    failed = bool(run.failures)
+    for sentence in run.doubles():
+        failed = True
+        console.error(ClipsegError(sentence, hint="both are labelled, each in its own tar"))
+    if summary is not None:
+        _show(summary, run, console)
+        failed = bool(_convert(run, console)) or failed
+    elif console.as_json:
+        console.document({**_head(run, complete=False), "failures": run.failures})
+    if run.done:
+        console.say(f"{count(run.done, 'image')} in {format_seconds(watch.seconds)}, results in {run.folder}")
+    elif summary is not None:
+        console.say(f"nothing was left to do, results in {run.folder}")
+    without = summary.failures if summary is not None else run.failures
+    if without:
+        have = "has" if len(without) == 1 else "have"
+        what = count(len(without), "image" if summary is not None else "image or shard")
+        console.error(
+            ClipsegError(
+                f"{what} {have} no label", hint="once they are mended, the same command labels them too"
+            )
+        )
+    if without or failed:
+        raise typer.Exit(1)
+
+
+def _convert(run: PseudolabelRun | ShardedRun, console: Console) -> int:
     """Write the label maps in the formats that were asked for; how many of them could not be."""
     conversion = run.conversion()
     if conversion is None:
@@ -155,12 +203,12 @@ def _show_part(run: PseudolabelRun, console: Console) -> None:
     console.say(f"Part {run.share} is done; the run is complete when all {run.share.count} parts are")
 
 
-def _head(run: PseudolabelRun, *, complete: bool) -> dict[str, Any]:
+def _head(run: PseudolabelRun | ShardedRun, *, complete: bool) -> dict[str, Any]:
     part = str(run.share) if run.share.count > 1 else None
     return {"folder": str(run.folder), "complete": complete, "part": part, "model": run.model}
 
 
-def _show(summary: Summary, run: PseudolabelRun, console: Console) -> None:
+def _show(summary: Summary, run: PseudolabelRun | ShardedRun, console: Console) -> None:
     """The class histogram: how often each class was given, and how sure the model was."""
     if console.as_json:
         console.document({**_head(run, complete=True), **asdict(summary), "folder": str(summary.folder)})

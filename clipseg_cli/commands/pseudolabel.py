@@ -291,7 +291,7 @@ class PseudolabelRun:
             narrow,
             classes,
             image=name,
-            file=sample.source.path.name if sample.source.path else "",
+            file=sample.source.file or (sample.source.path.name if sample.source.path else ""),
             made_by=self._made_by,
         )
         if self._keeps_confidence:  # ground truth that is kept is sure

@@ -118,6 +118,27 @@ class PseudolabelConfig(DataConfig):
         read=shard,
         shown="1/1",
     )
+    engine: Literal["local", "ray"] = option(
+        "local",
+        "local: this process. ray: a Ray cluster, or this machine as one; goes on by shards.",
+        panel=DATA,
+        metavar="NAME",
+        choices=("local", "ray"),
+    )
+    shard_size: int = option(
+        256,
+        "Images of a shard with --engine ray, rounded up to whole batches; a tar is one shard.",
+        panel=DATA,
+        metavar="N",
+        within=(1, 100_000),
+    )
+    actors: int | None = option(
+        None,
+        "Most workers of Ray, each with its own copy of the model. Default: one on each GPU, or machine.",
+        panel=DATA,
+        metavar="N",
+        within=(1, 100_000),
+    )
     min_confidence: float = option(
         0.0,
         "Mark pixels with confidence below P as ignore (255).",

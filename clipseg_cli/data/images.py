@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tiff
 
+from clipseg_cli.data.addresses import open_address
 from clipseg_cli.data.opening import open_image
 from clipseg_cli.errors import ImageError
-from clipseg_cli.types import DecodedImage, FrameSource, ImageSource
+from clipseg_cli.types import DecodedImage, FrameSource, ImageSource, RemoteSource
 from clipseg_cli.utils.files import open_input
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
     taken, which a note says too.
 
     Args:
-        source: a file, or standard input, which is read to its end.
+        source: a file, an address, or standard input, which is read to its end.
         max_megapixels: larger images are refused before a pixel is decoded.
 
     Raises:
@@ -67,6 +68,10 @@ def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> Decoded
     if isinstance(source, FrameSource):
         return _decode_frame(source, max_megapixels)
     _silence_pillow()
+    if isinstance(source, RemoteSource):
+        with open_address(source.address, ImageError) as file:
+            data = _take(file, source, max_megapixels)
+        return decode_image(data, source, max_megapixels)
     try:
         if source.path is None:
             return decode_image(_take(sys.stdin.buffer, source, max_megapixels), source, max_megapixels)

@@ -68,9 +68,8 @@ class Keeper:
         single = {name: value.float() for name, value in kept.items() if name != OVERHANG}
         top, bottom, left, right = (int(pixels) for pixels in kept[OVERHANG][0])
         nothing = kept["features"].new_zeros(0)  # nobody who takes part asks for tokens, unless they are kept
-        dense = DenseFeatures(
-            **{"keys": None, "tokens": nothing, **single}, overhang=(top, bottom, left, right)
-        )
+        fields: dict[str, Any] = {"keys": None, "tokens": nothing, **single}
+        dense = DenseFeatures(**fields, overhang=(top, bottom, left, right))
         rows = range(len(stored))
         return dense, [{name: value[row] for name, value in kept.items()} if fresh else None for row in rows]
 

@@ -32,6 +32,9 @@ _ELSEWHERE = {
     "name",
     "shard",
     "formats",
+    "engine",
+    "shard_size",
+    "actors",
 }
 """Options that change no label, or that stand elsewhere in the manifest."""
 
@@ -80,7 +83,7 @@ def dataset_identity(dataset: Dataset, samples: Sequence[Sample]) -> dict[str, A
     return {
         "layout": dataset.name,
         "title": dataset.title,
-        "root": str(dataset.root.resolve()),
+        "root": dataset.where,
         "benchmark": dataset.benchmark,
         "split": dataset.split,
         "images": len(samples),

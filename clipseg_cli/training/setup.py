@@ -124,7 +124,7 @@ def describe_student(
             "setting": config.setting,
             "unseen": [data.classes.names[i] for i in task.unseen],
             "data": {
-                "root": str(data.root.resolve()),
+                "root": data.where,
                 "benchmark": data.benchmark,
                 "split": data.split,
                 "classes": "" if data.benchmark else config.classes,

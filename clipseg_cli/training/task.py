@@ -239,7 +239,8 @@ def _without_truth(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
 
 def _validation(config: TrainConfig, dataset: Dataset) -> tuple[Dataset | None, tuple[str, ...]]:
     """The split to score on, under the same classes; or None. And what should be said about it."""
-    same = dataclasses.replace(config, dataset=str(dataset.root), benchmark=dataset.benchmark, split=None)
+    where = dataset.address or str(dataset.root)
+    same = dataclasses.replace(config, dataset=where, benchmark=dataset.benchmark, split=None)
     try:
         scored, _ = open_data(same, "score")
     except ClipsegError as error:

@@ -26,7 +26,14 @@ from clipseg_cli.types.dense import (
     Scene,
     Tokens,
 )
-from clipseg_cli.types.images import DecodedImage, FrameSource, ImageSource, MemorySource
+from clipseg_cli.types.images import (
+    DecodedImage,
+    FrameSource,
+    ImageSource,
+    MemberSource,
+    MemorySource,
+    RemoteSource,
+)
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.memory import Recall, RegionBank
 from clipseg_cli.types.reading import DenseFeatures, DenseModel, Reader, Reading

@@ -45,6 +45,7 @@ class Dataset:
         labels_are: how the label files count, for people ("train ids", "raw ids 0 to 181").
         unseen: names of the classes of the published zero-shot split; may be empty.
         notes: what a user should be told once ("also holds the labels of context60").
+        address: where it lies, if no path leads there; then `root` only gives it a name.
     """
 
     name: str
@@ -58,3 +59,9 @@ class Dataset:
     labels_are: str = ""
     unseen: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    address: str = ""
+
+    @property
+    def where(self) -> str:
+        """Where it can be opened again: the whole path, or the address."""
+        return self.address or str(self.root.resolve())

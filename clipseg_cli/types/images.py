@@ -45,6 +45,34 @@ class MemorySource(ImageSource):
 
 
 @dataclass(frozen=True)
+class RemoteSource(ImageSource):
+    """An image that no path leads to: it is fetched when it is read.
+
+    Attributes:
+        address: of it, as fsspec takes it ("s3://bucket/photos/a.jpg").
+    """
+
+    address: str = field(kw_only=True)
+
+    def __str__(self) -> str:
+        return self.address
+
+
+@dataclass(frozen=True)
+class MemberSource(ImageSource):
+    """An image of an archive; `path` is where it was unpacked to.
+
+    Attributes:
+        member: what messages call it: the archive, and its name in there.
+    """
+
+    member: str = field(kw_only=True)
+
+    def __str__(self) -> str:
+        return self.member
+
+
+@dataclass(frozen=True)
 class FrameSource(ImageSource):
     """One frame of a video; `path` is the video.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipseg_cli.data.addresses import without_scheme
 from clipseg_cli.data.datasets._benchmark import Purpose, open_benchmark
 from clipseg_cli.data.datasets._choose import Choice, choose, known_layouts
+from clipseg_cli.data.datasets._elsewhere import is_elsewhere, open_elsewhere
 from clipseg_cli.data.datasets._own import open_folder, own_label_ids
 from clipseg_cli.data.datasets._recognise import Found, recognise_in
 from clipseg_cli.data.labels import read_label, read_values
@@ -38,7 +40,8 @@ def open_dataset(
     """Recognise the data set in a folder and list one split of it.
 
     Args:
-        root: the folder that has the layout, or the one that it lies in (`VOCdevkit`).
+        root: the folder that has the layout, or the one that it lies in (`VOCdevkit`); or a text file that lists
+            images, or the address of a folder of images, for labelling.
         benchmark: a class list; also decides between data sets that share a folder. None: the first of
             `prefer` that the data set has, else its default.
         split: a name of the layout, "all" for every image, or a text file with one image name a line.
@@ -57,7 +60,12 @@ def open_dataset(
         UsageError: an unknown benchmark or split, or classes where the benchmark names them.
         ClassListError: as `load_classes`.
     """
-    layouts, given = _layouts(), Path(root)
+    text = without_scheme(str(root))
+    if is_elsewhere(text):
+        return open_elsewhere(
+            text, benchmark=benchmark, split=split, classes=classes, background=background, purpose=purpose
+        )
+    layouts, given = _layouts(), Path(text)
     choice = choose(given, layouts, benchmark=benchmark, classes=classes, prefer=prefer)
     choice = choice or Choice(FOLDER, given, None)
     layout = layouts[choice.name]

@@ -1,0 +1,118 @@
+"""One worker: the model, loaded once, and a shard at a time through the loop of `clipseg pseudolabel`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from clipseg_cli.commands.pseudolabel import PseudolabelRun
+from clipseg_cli.commands.shards.shard import Description, ShardResult, digest
+from clipseg_cli.data.tars import unpack_images
+from clipseg_cli.errors import ClipsegError, DatasetError
+from clipseg_cli.inference.dataset import subset_classes
+from clipseg_cli.inference.load import plan_model
+from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.runs.identity import run_identity
+from clipseg_cli.runs.provenance import choice_notes, model_notes
+from clipseg_cli.runs.summary import LABELS
+from clipseg_cli.types import Sample
+from clipseg_cli.utils.device import describe_device
+from clipseg_cli.utils.distributed import Share
+
+if TYPE_CHECKING:
+    from clipseg_cli.commands.shards.shard import Shard, ShardJob
+    from clipseg_cli.types import DenseModel
+
+
+class ShardLabeller:
+    """Labels shards as one process labels a whole run: the same groups, the same files, byte by byte.
+
+    Args:
+        job: what all shards have in common.
+
+    Raises:
+        ClipsegError: anything wrong with options or model.
+    """
+
+    def __init__(self, job: ShardJob) -> None:
+        self.config, self.dataset, self.unseen = job.config, job.dataset, job.unseen
+        plan = plan_model(job.config, find_protocol(job.config.protocol, job.dataset.benchmark))
+        classes = job.dataset.classes
+        words = subset_classes(classes, self.unseen) if self.unseen else classes
+        self.backbone: DenseModel
+        self.backbone, self.predictor = plan.load(words)
+        self.identity = run_identity(
+            job.config, job.dataset, self.backbone, self.predictor, plan.templates, self.unseen
+        )
+        self._made_by = digest(self.identity)
+
+    def describe(self) -> Description:
+        """With what it labels."""
+        predictor, backbone = self.predictor, self.backbone
+        return Description(
+            self.identity,
+            (
+                *predictor.notes,
+                *model_notes(backbone, predictor.classes),
+                *choice_notes(self.config, predictor.classes),
+            ),
+            f"{backbone.name} / {backbone.pretrained}",
+            describe_device(predictor.device, predictor.dtype),
+        )
+
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Label a shard; what it wrote comes back as bytes, and nothing stays on the disk."""
+        result = ShardResult(
+            shard.name, made_by=self._made_by, place=f"process {os.getpid()} on {_HOST}", pid=os.getpid()
+        )
+        try:
+            with TemporaryDirectory(prefix="clipseg-") as folder:
+                return self._label(shard, result, Path(folder))
+        except ClipsegError as error:
+            return dataclasses.replace(result, error=error.message, hint=error.hint)
+        except OSError as error:
+            return dataclasses.replace(result, error=f"{shard.name}: {error.strerror or error}")
+
+    def _label(self, shard: Shard, result: ShardResult, folder: Path) -> ShardResult:
+        """Through a run of its own, in a folder that goes again.
+
+        Raises:
+            ClipsegError: the tar is damaged or holds no image, or the disk is full.
+        """
+        samples, size = shard.samples, 0
+        if shard.tar is not None:
+            images = folder / "images"
+            images.mkdir()
+            sources, size = unpack_images(shard.tar, images)
+            samples = tuple(map(Sample, sources))
+            if not samples:
+                raise DatasetError(f"{shard.tar.address}: no images in this tar")
+        labels = folder / LABELS
+        labels.mkdir()
+        run = PseudolabelRun(
+            dataclasses.replace(self.config, shard=(1, 1)),
+            dataclasses.replace(self.dataset, samples=samples),
+            self.unseen,
+            self.backbone,
+            self.predictor,
+            folder,
+            Share(),
+            {},
+            (),
+        )
+        records = tuple(run)
+        if shard.groups:  # a shard counts its own groups, the run all of them
+            records = tuple(dataclasses.replace(r, group=shard.groups[r.group]) for r in records)
+        files = {
+            path.relative_to(labels).as_posix(): path.read_bytes()
+            for path in sorted(labels.rglob("*"))
+            if path.is_file()
+        }
+        return dataclasses.replace(result, records=records, files=files, source=size)
+
+
+_HOST = socket.gethostname()
