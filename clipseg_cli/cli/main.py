@@ -31,7 +31,7 @@ class _Boundary(TyperGroup):
     """Turns what a command raises into a sentence and an exit code; a bug keeps its traceback."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _sentences():
+        with _sentences(), data_errors():  # --help and --version print
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
@@ -82,7 +82,8 @@ def _top(
     ] = False,
 ) -> None:
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        with data_errors():
+            typer.echo(ctx.get_help())
         return
     try:
         Path.cwd()

@@ -10,6 +10,7 @@ import io
 import sys
 import threading
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import cv2
@@ -46,6 +47,11 @@ _UPRIGHT = {
 }
 _FIRST_ON_ITS_SIDE = 5
 _FILTER_LOCK = threading.Lock()
+
+LARGE_PIXELS = 16_000_000
+"""From here on images are decoded one at a time: each takes its pixels twice or three times over meanwhile."""
+
+_LARGE_LOCK = threading.Lock()
 
 
 def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> DecodedImage:
@@ -222,8 +228,10 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
     try:
         with open_image(file, _FORMATS) as image:
             check_size(image, source, max_megapixels)
-            image.load()
-            pixels, notes = to_rgb(image)
+            is_large = image.width * image.height > LARGE_PIXELS
+            with _LARGE_LOCK if is_large else nullcontext():
+                image.load()
+                pixels, notes = to_rgb(image)
             return DecodedImage(source, pixels, (*_frame_notes(image), *notes))
     except ImageError:
         raise
