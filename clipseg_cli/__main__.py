@@ -12,11 +12,24 @@ from typing import Any, NoReturn
 def main() -> NoReturn:
     """Run the command line of this process and end it.
 
-    Ctrl-C at any moment, a second one too, is one line and exit code 130; a request to end (SIGTERM, SIGHUP)
+    Ctrl-C at any moment, and any number of them, is one line and exit code 130; a request to end (SIGTERM, SIGHUP)
     finishes the files that are being written, as Ctrl-C does, and leaves with 128 + its number.
 
     Raises:
         SystemExit: always.
+    """
+    with suppress(KeyboardInterrupt):  # of the line that says so
+        _run()
+    while True:
+        with suppress(KeyboardInterrupt):
+            _end_at_once(130)
+
+
+def _run() -> None:
+    """The command line; returns when it was interrupted.
+
+    Raises:
+        SystemExit: it has ended in any other way.
     """
     if sys.stdout is None:  # closed by whoever started the process
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
@@ -32,11 +45,12 @@ def main() -> NoReturn:
         run()
     except SystemExit as error:
         if error.code != 130:
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from the interpreter's own end
             raise
     except KeyboardInterrupt:  # before the command line could catch it, or once more while it was ending
         with suppress(AttributeError, OSError):
             sys.stderr.write("Error: interrupted\n")
-    _end_at_once(130)
 
 
 def _end(number: int, frame: Any) -> NoReturn:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from warm_server import warm_script
 
 from clipseg_cli.cli.console import Console
 from clipseg_cli.data.image_files import ROOM_FOR_ENDINGS
@@ -171,6 +172,35 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_line(process_env):
     assert (done.returncode, done.stderr, done.stdout) == (130, b"Error: interrupted\n", b"")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_any_number_of_ctrl_c_in_the_last_clean_up_is_one_line(warm):
+    """Each step of the end is interrupted twice; `os._exit` is reached all the same."""
+    code = (
+        "import contextlib, signal, sys\n"
+        "import clipseg_cli.__main__ as process\n"
+        "import clipseg_cli.cli.main, clipseg_cli.utils.files as files\n"
+        "def stormy(do):\n"
+        "    left = [1, 2]\n"
+        "    def step(*args):\n"
+        "        if left and left.pop(): raise KeyboardInterrupt\n"
+        "        return do(*args)\n"
+        "    return step\n"
+        "clipseg_cli.cli.main.main = stormy(lambda: None)\n"
+        "files.discard_unfinished = stormy(files.discard_unfinished)\n"
+        "process.signal.signal = stormy(lambda *_: None)\n"
+        "sys.stdout.flush = stormy(lambda: None)\n"
+        "write = sys.stderr.write\n"
+        "def interrupted(text):\n"
+        "    write(text)\n"
+        "    raise KeyboardInterrupt\n"
+        "sys.stderr.write = interrupted\n"
+        "process.main()\n"
+    )
+    process = warm("-c", code)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"Error: interrupted\n")
+
+
 def test_ctrl_c_while_the_options_are_parsed_is_one_line(cli, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -308,12 +338,24 @@ def test_a_megapixel_limit_below_one_is_spelt_out(segment, make_image, tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("shell", ["--json > /dev/full", "> /dev/full"])
-def test_a_full_standard_output_is_one_sentence(process_env, shell):
-    command = f'"{sys.executable}" -m clipseg_cli models --methods {shell}'
-    done = subprocess.run(["bash", "-c", command], env=process_env, capture_output=True, check=False)
+@pytest.mark.parametrize("words", ["models --methods --json", "models --methods", "segment --help", ""])
+def test_a_full_standard_output_is_one_sentence(warm_server, process_env, tmp_path, words):
+    script = tmp_path / "clipseg"
+    script.write_text(warm_script(warm_server, "-m clipseg_cli"))
+    is_full_for(["sh", str(script), *words.split()], process_env)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_nobody_hears_the_version_on_a_full_standard_output(process_env):
+    is_full_for([sys.executable, "-m", "clipseg_cli", "--version"], process_env)
+
+
+def is_full_for(command, env):
+    """A command whose standard output takes nothing says so in one sentence."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, env=env, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
-    assert done.stderr + done.stdout == b"Error: cannot write to standard output: No space left on device\n"
+    assert done.stderr == b"Error: cannot write to standard output: No space left on device\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="shell")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipseg_cli.outputs.labels import read_facts
+from clipseg_cli.outputs.labels import MARK, facts_in, read_facts
 
 
 @pytest.fixture
@@ -78,6 +78,16 @@ def test_files_of_strangers_are_not_replaced(segment, make_image, tmp_path):
     done = segment("photo.jpg", "-c", "cat", "--out", "own")
     assert done.code == 1 and "classes.json was not made by clipseg" in done.err
     assert content(tmp_path / "own") == {"classes.json": b'{"classes": ["mine"]}'}
+
+
+def test_a_class_list_that_is_nested_without_end_is_a_stranger_s(segment, make_image, tmp_path):
+    make_image(tmp_path / "a.png", 40, 50)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/classes.json").write_text("[" * 200_000)
+    done = segment("a.png", "-c", "cat", "--out", "out")
+    assert done.code == 1 and "classes.json was not made by clipseg" in done.err, done.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["classes.json"]
+    assert facts_in({MARK: "[" * 200_000}) is None
 
 
 def test_own_files_are_written_again(segment, make_image, tmp_path):

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
 from threading import Thread
@@ -21,8 +22,10 @@ from PIL import Image
 
 from clipseg_cli import Segmenter
 from clipseg_cli.commands.segment import SegmentRun
+from clipseg_cli.data import images
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ImageError
+from clipseg_cli.inference import stream
 from clipseg_cli.outputs import Outputs
 from clipseg_cli.types import ImageSource
 
@@ -155,6 +158,51 @@ def test_only_what_a_killed_clipseg_left_is_swept(segment, make_image, tmp_path)
     assert segment("in", "--out", ".").code == 0
     assert not own.exists()
     assert deeper.exists() and strangers.exists() and young.exists()
+
+
+@pytest.mark.parametrize("threads", [1, 2], ids=["in batches", "beside each other"])
+def test_large_images_are_few_at_a_time(segment, make_image, tmp_path, monkeypatch, threads):
+    """A PNG of some kilobytes may be 100 megapixels: from reading until they are written, bytes bound how many wait."""
+    for name in ("IMAGES_AHEAD_BYTES", "RESULTS_BYTES", "GROUPS_BYTES"):
+        monkeypatch.setattr(stream, name, 1)
+    monkeypatch.setattr(stream, "pool_size", lambda device: threads)
+    for i in range(10):
+        make_image(tmp_path / f"in/{i}.png", 40, 50)
+    read, write, held, most = SegmentRun._read, SegmentRun._write, set(), []
+
+    def noted(self, source):
+        held.add(source)
+        most.append(len(held))
+        return read(self, source)
+
+    def slowly(self, source, result):
+        time.sleep(0.02)
+        done = write(self, source, result)
+        held.discard(source)
+        return done
+
+    monkeypatch.setattr(SegmentRun, "_read", noted)
+    monkeypatch.setattr(SegmentRun, "_write", slowly)
+    assert segment("in").code == 0
+    assert len(most) == 10 and max(most) <= 3
+
+
+def test_large_images_are_decoded_one_at_a_time(make_image, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "LARGE_PIXELS", 1)
+    convert, inside, most = images.to_rgb, [], []
+
+    def slowly(image):
+        inside.append(image)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return convert(image)
+
+    monkeypatch.setattr(images, "to_rgb", slowly)
+    path = make_image(tmp_path / "a.png")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_image, [ImageSource(path, PurePosixPath("a"))] * 4))
+    assert most == [1] * 4
 
 
 def test_no_thread_is_started_while_there_is_work(segment, make_image, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from clipseg_cli import Segmenter
+from clipseg_cli.api.keywords import ClipKeywords, StudentKeywords
 from clipseg_cli.config import (
     OF_A_CLIP,
     PANELS,
@@ -67,6 +68,20 @@ def test_the_python_api_takes_the_options_of_the_command():
             assert f"{field.name}: " in Segmenter.from_pretrained.__doc__, field.name
     of_a_student = set(inspect.signature(Segmenter.from_run).parameters)
     assert {"path", "device", "window"} <= of_a_student <= {"path", *wanted} - set(OF_A_CLIP)
+
+
+@pytest.mark.parametrize(
+    ("load", "keywords"), [(Segmenter.from_pretrained, ClipKeywords), (Segmenter.from_run, StudentKeywords)]
+)
+def test_editors_know_the_keywords_and_their_types(load, keywords):
+    own = {"model", "pretrained", "hyperparameters", "path"}  # in the signature itself
+    parameters = {
+        name: one.annotation for name, one in inspect.signature(load).parameters.items() if name not in own
+    }
+    told = {name: kind.__forward_arg__ for name, kind in keywords.__annotations__.items()}
+    assert told.keys() == parameters.keys()
+    for name, kind in parameters.items():  # the API may take more kinds than a command line can say
+        assert told[name] == kind or told[name].startswith(f"{kind} | "), name
 
 
 def test_an_argument_that_does_not_exist_is_a_type_error():

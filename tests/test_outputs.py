@@ -360,7 +360,8 @@ def test_long_text_is_cut_to_its_width(width):
 def test_pictures_with_words_do_not_load_matplotlib():
     """It takes long, and labelling pictures needs none of it."""
     code = (
-        "import sys; from clipseg_cli.cli.main import build; build(); from clipseg_cli.outputs import FORMATS\n"
+        "import sys; from clipseg_cli.cli.main import build, commands; build(commands())\n"
+        "from clipseg_cli.outputs import FORMATS\n"
         "from clipseg_cli.outputs import *; [FORMATS.get(name) for name in FORMATS.names()]\n"
         "from clipseg_cli.outputs._text import Line; Line.of('κ', 16)\n"
         "sys.exit('matplotlib' in sys.modules)"

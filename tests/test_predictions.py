@@ -107,7 +107,9 @@ def test_other_classes_altogether_are_refused(evaluate, voc, maps):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"classes": 3}', '{"classes": [{"id": 1e9, "name": "cat"}]}']
+    "content",
+    ["{", "[]", '{"classes": 3}', '{"classes": [{"id": 1e9, "name": "cat"}]}', "[" * 200_000],
+    ids=["cut short", "a list", "a number", "no id", "deep"],
 )
 def test_a_table_of_another_tool_is_left_alone(evaluate, voc, maps, content):
     (maps / "classes.json").write_text(content)
@@ -233,12 +235,12 @@ def test_labels_of_nobody_need_a_data_set(evaluate, maps):
 def test_a_map_that_is_far_too_large_is_not_decoded(evaluate, voc, maps, monkeypatch):
     """A few hundred kilobytes may claim gigabytes of pixels."""
     path = maps / f"{NAMES[0]}.png"
-    Image.new("P", (9_000, 9_000)).save(path)
+    Image.new("P", (2_000, 2_000)).save(path)
     decoded = []
     monkeypatch.setattr(
         "clipseg_cli.evaluation.predictions.read_values",
         lambda path: decoded.append(path) or read_values(path),
     )
     done = evaluate("--dataset", voc, "--predictions", maps)
-    assert done.code == 1 and f"{path} is 9000x9000, but its ground truth" in done.err
+    assert done.code == 1 and f"{path} is 2000x2000, but its ground truth" in done.err
     assert decoded and path not in decoded

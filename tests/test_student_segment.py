@@ -322,6 +322,14 @@ def test_files_that_are_not_right_are_one_sentence(segment, run, tmp_path, what,
         Segmenter.from_run(folder, device="cpu")
 
 
+@pytest.mark.parametrize("training", [{}, {"data": None}, {"data": {"root": "x"}, "unseen": []}])
+def test_a_card_without_its_data_set_asks_for_one(cli, tmp_path, teacher, training):
+    folder = write(tmp_path / "student", teacher, training=training)
+    done = cli("eval", "--student", folder)
+    assert done.code == 1
+    assert "does not say on which data set it was trained" in done.err and "--dataset ROOT" in done.err
+
+
 # Options that go with it
 
 

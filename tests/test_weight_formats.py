@@ -196,6 +196,26 @@ def test_a_file_that_is_cut_short_is_said_so(layout, share, state, tmp_path):
     assert "is damaged or cut short" in message(load_backbone, "tiny", str(path), CPU)
 
 
+def test_an_old_file_that_is_cut_short_anywhere_is_said_so(tmp_path):
+    path = tmp_path / "old.pth"
+    weights = {"weight": torch.zeros(3), "bias": torch.ones(2)}
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert read_checkpoint(path).tensors.keys() == weights.keys()
+    for length in range(1, len(content), 7):
+        path.write_bytes(content[:length])
+        said = message(read_checkpoint, path)
+        assert "is damaged or cut short" in said or "wants to run code" in said, length  # half a known name
+
+
+def test_a_zip_whose_names_are_no_text_is_said_to_be_damaged(tmp_path):
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("é/data.pkl", b"")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    assert "is damaged or cut short" in message(read_checkpoint, path)
+
+
 def test_a_folder_a_missing_file_and_a_zip_are_named(tmp_path):
     assert "is a folder" in message(load_backbone, "tiny", str(tmp_path), CPU)
     assert "no such weight file" in message(load_backbone, "tiny", str(tmp_path / "none.pt"), CPU)

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clipseg_cli.api.arguments import (
     checked_config,
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     import torch
+    from typing_extensions import Unpack
 
     from clipseg_cli.api.arguments import Words
     from clipseg_cli.api.inputs import ImageLike
+    from clipseg_cli.api.keywords import ClipKeywords, StudentKeywords
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.types import ClassList, DecodedImage, DenseModel, RunInfo
@@ -104,7 +106,7 @@ class Segmenter:
         pretrained: str | os.PathLike[str] | None = None,
         *,
         hyperparameters: Mapping[str, object] | None = None,
-        **options: Any,
+        **options: Unpack[ClipKeywords],
     ) -> Segmenter:
         """Load a frozen CLIP; every argument is the option of `clipseg segment` with its name.
 
@@ -142,7 +144,7 @@ class Segmenter:
 
     @classmethod
     @takes_options(INFERENCE)
-    def from_run(cls, path: str | os.PathLike[str], **options: Any) -> Segmenter:
+    def from_run(cls, path: str | os.PathLike[str], **options: Unpack[StudentKeywords]) -> Segmenter:
         """Load a student; it sees images as in training, whole, where no sizes are given.
 
         Args:

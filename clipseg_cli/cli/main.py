@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -23,14 +24,14 @@ from clipseg_cli.cli.options import Command, OptionalValues
 from clipseg_cli.errors import ClipsegError, is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class _Boundary(TyperGroup):
     """Turns what a command raises into a sentence and an exit code; a bug keeps its traceback."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _sentences():
+        with _sentences(), data_errors():  # --help and --version print
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
@@ -81,7 +82,8 @@ def _top(
     ] = False,
 ) -> None:
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        with data_errors():
+            typer.echo(ctx.get_help())
         return
     try:
         Path.cwd()
@@ -99,8 +101,8 @@ def commands() -> list[Command]:
     return sorted(found, key=lambda command: command.order)
 
 
-def build() -> typer.Typer:
-    """The app with all its commands."""
+def build(declared: Iterable[Command]) -> typer.Typer:
+    """The app with these commands."""
     app = typer.Typer(
         name="clipseg",
         cls=_Boundary,
@@ -111,10 +113,16 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback(invoke_without_command=True)(_top)
-    for command in commands():
+    for command in declared:
         text = _paragraphs(command.run.__doc__ or "")
         app.command(command.name, cls=OptionalValues, help=text, epilog=command.examples)(command.run)
     return app
+
+
+@functools.cache
+def _ready(declared: tuple[Command, ...]) -> Any:
+    """What `build` makes, ready to be called: for that, Typer reads the signatures of all commands."""
+    return typer.main.get_command(build(declared))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -130,4 +138,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    build()(args=None if argv is None else list(argv), prog_name="clipseg")
+    _ready(tuple(commands()))(args=None if argv is None else list(argv), prog_name="clipseg")

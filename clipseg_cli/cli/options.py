@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from clipseg_cli.cli.completion import COMPLETIONS
+from clipseg_cli.cli.console import data_errors
 from clipseg_cli.cli.settings import print_settings, settings_options
 from clipseg_cli.config import OF_A_CLIP, OUTPUT, PANELS, InferenceConfig, Option, options_of
 from clipseg_cli.errors import UsageError
@@ -25,7 +26,8 @@ class OptionalValues(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer does, once every such option has its value."""
-        return super().parse_args(ctx, with_values(args))
+        with data_errors():  # --help prints
+            return super().parse_args(ctx, with_values(args))
 
 
 def with_values(args: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import io
 import sys
 import threading
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import cv2
@@ -49,6 +50,11 @@ _FIRST_ON_ITS_SIDE = 5
 _GEO_TAGS = (33550, 33922, 34264, 34735)
 """Of a GeoTIFF (OGC 19-008r4): pixel scale, tie points, transformation, keys of the coordinate system."""
 _FILTER_LOCK = threading.Lock()
+
+LARGE_PIXELS = 16_000_000
+"""From here on images are decoded one at a time: each takes its pixels twice or three times over meanwhile."""
+
+_LARGE_LOCK = threading.Lock()
 
 
 def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> DecodedImage:
@@ -229,8 +235,10 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
     try:
         with open_image(file, _FORMATS) as image:
             check_size(image, source, max_megapixels)
-            image.load()
-            pixels, notes = to_rgb(image)
+            is_large = image.width * image.height > LARGE_PIXELS
+            with _LARGE_LOCK if is_large else nullcontext():
+                image.load()
+                pixels, notes = to_rgb(image)
             return DecodedImage(source, pixels, (*_frame_notes(image), *_place_notes(image), *notes))
     except ImageError:
         raise

@@ -233,7 +233,7 @@ def _class_entries(path: Path) -> list[dict[str, Any]]:
         data = json.loads(path.read_text(encoding="utf-8"))
         entries = [{"id": int(entry["id"]), "name": str(entry["name"])} for entry in data["classes"]]
         return entries if all(entry["id"] in range(LABEL_VALUES) for entry in entries) else []
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
 
 

@@ -108,5 +108,5 @@ def _names_in(path: Path) -> str:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["classes"]
         return ",".join("|".join(row["words"] or [row["name"]]) for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} does not say what the labels mean", hint="add --classes") from error

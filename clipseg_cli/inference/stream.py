@@ -27,7 +27,10 @@ IMAGES_AHEAD_BYTES = 256 << 20
 """Decoded images that may wait for the model; at least a few do, however large."""
 
 GROUPS_BYTES = 1 << 30
-"""Decoded images of all groups that are read, labelled or written at once; at least one group, however large."""
+"""Images and label maps of all groups that are read, labelled or written at once; at least one group, however large."""
+
+RESULTS_BYTES = 512 << 20
+"""Images and label maps that may wait to be written; at least one, however large."""
 
 
 @dataclass(eq=False)
@@ -78,20 +81,23 @@ class Stream(Generic[T, R]):
         """
         with ExitStack() as stack:
             readers, writers = self._pools(stack)
-            pending: deque[Future[R]] = deque()
+            pending: deque[tuple[Future[R], int]] = deque()
             for chunk in self._gather(iter(items), readers):
                 segmentations = self._predict(chunk)
                 for item, picture in chunk:
                     if isinstance(picture, Prepared):
-                        pending.append(writers.submit(self._finish, item, next(segmentations)))
+                        future = writers.submit(self._finish, item, next(segmentations))
+                        pending.append((future, _bytes(picture)))
                     else:
-                        pending.append(_done(picture))
+                        pending.append((_done(picture), 0))
+                    while len(pending) > 1 and sum(size for _, size in pending) > RESULTS_BYTES:
+                        yield pending.popleft()[0].result()
                 # A bounded queue, since images wait in memory: this batch is written while the next computes.
                 most = max(len(chunk), 2 * self.workers)
-                while len(pending) > most or (pending and pending[0].done()):
-                    yield pending.popleft().result()
+                while len(pending) > most or (pending and pending[0][0].done()):
+                    yield pending.popleft()[0].result()
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[0].result()
 
     def reproducible(self, groups: Iterable[Sequence[T]]) -> Generator[R, None, None]:
         """Results that depend on nothing but the group an item is in: not on threads, time or other groups.
@@ -103,7 +109,8 @@ class Stream(Generic[T, R]):
         """
         device = self.predictor.device
         threads = pool_size(device)
-        waiting, more, size = iter(groups), True, 0
+        waiting, more = iter(groups), True
+        size: int | None = None  # of a group; the first is read alone
         with ExitStack() as stack:
             readers, writers = self._pools(stack)
             pool = stack.enter_context(single_thread_pool(device))
@@ -117,11 +124,12 @@ class Stream(Generic[T, R]):
                         reading.append([(item, readers.submit(self._read, item)) for item in items])
                 if reading and len(running) <= threads:
                     group = [(item, future.result()) for item, future in reading.popleft()]
-                    size = sum(p.image.pixels.nbytes for _, p in group if isinstance(p, Prepared))
+                    size = sum(_bytes(p) for _, p in group if isinstance(p, Prepared))
                     running.append(pool.submit(self._label_group, group, writers))
                 elif not running:
                     return
-                while running and (running[0].done() or len(running) > threads or not reading):
+                ahead = reading or (more and _fits(len(running), size))
+                while running and (running[0].done() or len(running) > threads or not ahead):
                     yield from (future.result() for future in running.popleft().result())
 
     def fastest(self, items: Sequence[T]) -> Generator[R, None, None]:
@@ -144,6 +152,7 @@ class Stream(Generic[T, R]):
         _start(writers, self.workers)
         readers = ThreadPoolExecutor(self.workers, thread_name_prefix="read")
         stack.callback(readers.shutdown, wait=False, cancel_futures=True)
+        _start(readers, self.workers)
         return readers, writers
 
     def _predict(self, items: Sequence[tuple[T, Prepared | R]]) -> Iterator[Segmentation]:
@@ -171,7 +180,7 @@ class Stream(Generic[T, R]):
         ahead: deque[tuple[T, Future[Prepared | R]]] = deque()
         chunk: list[tuple[T, Prepared | R]] = []
         windows = held = 0
-        least = depth = 2 * self.workers
+        least, depth = 2 * self.workers, 1  # the first image is read alone: it says how large they are
         exhausted = False
         while True:
             while len(ahead) < depth and not exhausted:
@@ -191,7 +200,7 @@ class Stream(Generic[T, R]):
                 # The next batch is read while this one computes: as many images as it will need, unless
                 # they are so large that waiting for a full batch would fill the memory.
                 wanted = -(-self.batch_size // len(picture.windows))
-                depth = max(least, min(wanted, IMAGES_AHEAD_BYTES // picture.image.pixels.nbytes))
+                depth = max(1, min(max(least, wanted), IMAGES_AHEAD_BYTES // picture.image.pixels.nbytes))
             if windows >= self.batch_size or windows == 0 or held >= IMAGES_AHEAD_BYTES:
                 yield chunk
                 chunk, windows, held = [], 0, 0
@@ -210,9 +219,14 @@ def _start(pool: ThreadPoolExecutor, workers: int) -> None:
         waiting.result()
 
 
-def _fits(groups: int, size: int) -> bool:
-    """Whether one more group of about so many bytes may be read beside so many others."""
-    return groups == 0 or (groups + 1) * size <= GROUPS_BYTES
+def _fits(groups: int, size: int | None) -> bool:
+    """Whether one more group of about so many bytes may be read beside so many others; None: nobody knows yet."""
+    return groups == 0 or (size is not None and (groups + 1) * size <= GROUPS_BYTES)
+
+
+def _bytes(image: Prepared) -> int:
+    """Memory of an image and its label map: its pixels, a label of one byte and a float32 score for each."""
+    return image.image.pixels.nbytes + 5 * image.size[0] * image.size[1]
 
 
 def _done(result: R) -> Future[R]:

@@ -212,19 +212,32 @@ def evaluation_of_student(text: str, given: Mapping[str, Any]) -> EvalConfig:
     Raises:
         ClipsegError: no such student, or its data set is gone.
     """
-    training = read_card(find_student(text)).training
-    data = training["data"]
-    own = {"dataset": data["root"], **{key: data[key] for key in ("benchmark", "classes", "background")}}
-    if "dataset" in given:  # another one: of the student's own only the words remain
-        own = {}
-    elif not Path(own["dataset"]).is_dir():
-        raise RunError(
-            f"the data set of {text} is no longer at {own['dataset']}",
-            hint="put it back, or name it with --dataset ROOT",
-        )
-    else:
-        own["unseen"] = ",".join(training["unseen"])
+    card = read_card(find_student(text))
+    # Of a student that is scored on another data set only the words remain.
+    own = {} if "dataset" in given else _own_data(text, card.training)
     return EvalConfig(**{**own, **given, "student": text})
+
+
+def _own_data(text: str, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that name the data set a student was trained on.
+
+    Raises:
+        RunError: its card does not say, or the data set is gone.
+    """
+    another = "name it with --dataset ROOT"
+    try:
+        data, unseen = training["data"], ",".join(training["unseen"])
+        own = {"dataset": data["root"], **{key: data[key] for key in ("benchmark", "classes", "background")}}
+        is_there = Path(own["dataset"]).is_dir()
+    except (LookupError, TypeError) as error:
+        raise RunError(
+            f"the card of {text} does not say on which data set it was trained", hint=another
+        ) from error
+    if not is_there:
+        raise RunError(
+            f"the data set of {text} is no longer at {own['dataset']}", hint=f"put it back, or {another}"
+        )
+    return {**own, "unseen": unseen}
 
 
 def evaluation_of_teacher(config: EvalConfig) -> EvalConfig | None:
@@ -235,7 +248,7 @@ def evaluation_of_teacher(config: EvalConfig) -> EvalConfig | None:
     """
     card = read_card(find_student(config.student))
     training, teacher = card.training, card.teacher
-    if training["setting"] == "supervised":
+    if training.get("setting") == "supervised":
         return None
     return dataclasses.replace(
         config,

@@ -155,5 +155,5 @@ def _read_rows(path: Path) -> list[Rows]:
         with safe_open(path, "pt") as file:
             rows = json.loads((file.metadata() or {})["images"])
             return [Rows(str(name), str(content), int(count)) for name, content, count in rows]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -78,7 +78,7 @@ def check_class_list(out: Path, classes: ClassList) -> dict[str, Any] | None:
         data: dict[str, Any] = json.loads(text)
         there = [(entry["name"], tuple(entry["words"])) for entry in data["classes"]]
         own = "clipseg" in data["versions"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         own = False
     if not own:
         raise OutputError(

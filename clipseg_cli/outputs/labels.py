@@ -84,7 +84,7 @@ def facts_in(texts: Mapping[Any, Any]) -> dict[str, Any] | None:
     text = texts.get(MARK)
     try:
         facts = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return facts if isinstance(facts, dict) else None
 

@@ -41,7 +41,7 @@ class Shares:
         refuse_strangers(self._path)
         try:
             self._images = dict(json.loads(self._path.read_text(encoding="utf-8"))["images"])
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             self._images = {}
 
     def write(self, result: Segmentation, stem: Path) -> Sequence[Path]:

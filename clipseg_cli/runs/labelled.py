@@ -227,7 +227,7 @@ def _of_folder(folder: Path, first: Path, classes: str, fallback: ClassList | No
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             return RunInfo(_class_list(data), data["options"] or {}, data["model"] or {}, data["versions"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise RunError(f"{path} is damaged, or was not made by clipseg: {error}") from error
     versions = {"clipseg": __version__}
     facts = facts_in(label_texts(first)) or {}

@@ -114,7 +114,7 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
             kind, _, name = key.partition("/")
             # A count of steps stays on the CPU, where the optimiser keeps it.
             optimiser.state[parameters[name]][kind] = buffer.to(parameters[name]) if buffer.ndim else buffer
-    except (OSError, ValueError, TypeError, SafetensorError, ModelError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError, ModelError) as error:
         raise RunError(
             f"{folder} cannot be resumed: {error}", hint="start anew with another --name"
         ) from error

@@ -161,5 +161,5 @@ def _read_holder(file: int) -> Holder | None:
         os.lseek(file, 0, os.SEEK_SET)
         data = json.loads(os.read(file, 4096))
         return Holder(int(data["pid"]), str(data["host"]))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from typing import Any, Generic, TypeVar
 
 from clipseg_cli.errors import UsageError, did_you_mean
@@ -34,7 +35,11 @@ class Registry(Generic[T]):
         Raises:
             UsageError: there is no such file; the hint names the nearest.
         """
-        if name not in self.names():
-            raise UsageError(f"unknown {self.kind} '{name}'", hint=did_you_mean(name, self.names()))
-        entry: Any = getattr(importlib.import_module(f"{self.package}.{name}"), self.constant)
+        module = sys.modules.get(f"{self.package}.{name}")
+        if module is None or name.startswith("_"):  # not asked for before: the folder tells
+            names = self.names()
+            if name not in names:
+                raise UsageError(f"unknown {self.kind} '{name}'", hint=did_you_mean(name, names))
+            module = importlib.import_module(f"{self.package}.{name}")
+        entry: Any = getattr(module, self.constant)
         return entry  # type: ignore[no-any-return]

@@ -21,7 +21,11 @@ class OpenClipBlock:
 
     def __call__(self, x: Tensor) -> Tensor:
         """As it was trained."""
-        return self.block(x)  # type: ignore[no-any-return]
+        if self.attn.in_proj_weight.dtype == torch.float32:
+            return self.block(x)  # type: ignore[no-any-return]
+        # torch's attention has tokens before the batch: a layout for which oneDNN has no fast product of half floats.
+        q, k, v = self.qkv(self.norm1(x))
+        return self.mlp(x + self.layer_scale(self.project(F.scaled_dot_product_attention(q, k, v))))
 
     def norm1(self, x: Tensor) -> Tensor:
         """Before the attention."""

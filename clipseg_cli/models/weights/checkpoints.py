@@ -131,7 +131,7 @@ def _read_zip(path: Path) -> tuple[dict[str, Tensor], bool | None]:
             root = data[: -len("data.pkl")]
             if is_torchscript(names, root):
                 return _read_torchscript(path, archive, root)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # also of names that are no text
         raise _damaged(path, error) from error
     return _flat_weights(path, _torch_load(path, mmap=True)), None
 
@@ -150,7 +150,9 @@ def _torch_load(path: Path, mmap: bool) -> Any:
         if found is None:
             raise _damaged(path, error) from error
         raise _wants_to_run(path, found[1]) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a file that was cut short or changed may fail anywhere, as with struct.error
         raise _damaged(path, error) from error
 
 
