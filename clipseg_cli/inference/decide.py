@@ -18,7 +18,7 @@ CLASS_MAPS_BYTES = 256 << 20
 
 
 class Decision(NamedTuple):
-    """What came out for an image.
+    """What came out for an image, or for several of one size with [B] in front of each shape.
 
     Attributes:
         labels: [H, W] class ids.
@@ -59,7 +59,8 @@ class ClassMaps:
     Some are made at once, so that steps at full size are taken once for all words and not once for each class.
 
     Args:
-        maps, context: as `decide` had them.
+        maps: of one image, as `decide` had them.
+        context: as `decide` had it.
         log_total: of its decision.
     """
 
