@@ -9,12 +9,17 @@ import torch
 from clipseg_cli.ops.logits import class_probabilities, reduce_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from clipseg_cli.types import Context, LogitMaps
 
 CLASS_MAPS_BYTES = 256 << 20
 """Full-size maps of single classes that are made, and refined, at once; at least one is, however large."""
+
+BAND = 1 << 22
+"""Pixels that are decided at once."""
 
 
 class Decision(NamedTuple):
@@ -44,12 +49,21 @@ def decide(
     """
     words = context.words
     reduced = reduce_logits(maps, context.size, context.softmax_scale, totals=totals)
-    labels, confidence = words.class_of[reduced.winner], reduced.score
-    background = words.classes.background
-    if background_threshold > 0 and background is not None:
-        unsure = (confidence < background_threshold) & (labels != background)
-        labels = labels.masked_fill(unsure, background)
-        confidence = torch.where(unsure, 1 - confidence, confidence)
+    winner, confidence = reduced.winner, reduced.score
+    background, found = words.classes.background, []
+    height = winner.shape[-2]
+    rows = max(1, BAND * height // winner.numel())
+    # An index takes eight bytes a pixel while it is looked up, and a threshold several maps: never of a large image.
+    for top in range(0, height, rows):
+        band = slice(top, top + rows)
+        own = words.class_of[winner[..., band, :].long()]
+        if background_threshold > 0 and background is not None:
+            sure = confidence[..., band, :]
+            unsure = (sure < background_threshold) & (own != background)
+            own = own.masked_fill(unsure, background)
+            sure.copy_(torch.where(unsure, 1 - sure, sure))
+        found.append(own)
+    labels = found[0] if len(found) == 1 else torch.cat(found, dim=-2)
     return Decision(labels, confidence, reduced.log_total)
 
 
@@ -67,6 +81,12 @@ class ClassMaps:
     def __init__(self, maps: LogitMaps, context: Context, log_total: Tensor) -> None:
         self.maps, self.context, self.log_total = maps, context, log_total
         self._kept: dict[int, Tensor] = {}
+
+    @classmethod
+    def of(cls, maps: LogitMaps, context: Context, totals: Sequence[Tensor]) -> list[ClassMaps]:
+        """Those of each of the images that went together, one for each of `totals`."""
+        each = [maps.of_image(i) for i in range(len(totals))] if len(totals) > 1 else [maps]
+        return [cls(one, context, total) for one, total in zip(each, totals, strict=True)]
 
     def __call__(self, class_id: int) -> Tensor:
         """[H, W] float32 in [0, 1]; 0 for a class without words."""

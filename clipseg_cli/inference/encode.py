@@ -13,7 +13,7 @@ from clipseg_cli.errors import is_out_of_memory
 from clipseg_cli.inference.parts import Batch, Parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from clipseg_cli.inference.parts import Crop, Stack
 
@@ -73,32 +73,35 @@ class Batches:
 
 def encode(
     stacks: Sequence[Stack],
-    crops: Mapping[int, Sequence[Crop]],
+    crops: Sequence[Sequence[Sequence[Crop]]],
     batches: Batches,
     read: Callable[[Batch], Parts],
 ) -> list[Parts]:
-    """What the network says of all crops of each stack.
+    """What the network says of all crops of each stack; batches are filled in the order of the images.
 
     Args:
-        stacks: of images.
-        crops: of each image, by its number; those of one image have one shape.
+        stacks: images of one size each.
+        crops: of each image of each stack; those of one image have one shape.
         batches: how many go through the network at once.
         read: one batch of them.
     """
+    of_image = {
+        number: own
+        for stack, each in zip(stacks, crops, strict=True)
+        for number, own in zip(stack.numbers, each, strict=True)
+    }
     of_shape: dict[torch.Size, list[int]] = defaultdict(list)
-    for number in sorted(crops):
-        of_shape[crops[number][0].pixels.shape].append(number)
+    for number in sorted(of_image):
+        of_shape[of_image[number][0].pixels.shape].append(number)
     first: dict[int, int] = {}
     found: dict[int, Parts] = {}
     for numbers in of_shape.values():
         flat: list[Crop] = []
         for number in numbers:
             first[number] = len(flat)
-            flat += crops[number]
+            flat += of_image[number]
         found |= dict.fromkeys(numbers, Parts.joined(list(batches(flat, read))))
     return [
-        found[stack.numbers[0]].of_images(
-            [first[number] for number in stack.numbers], len(crops[stack.numbers[0]])
-        )
+        found[stack.numbers[0]].of_images([first[number] for number in stack.numbers], len(stack.windows))
         for stack in stacks
     ]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from clipseg_cli.inference.kept import on_device
 from clipseg_cli.ops.regions import nearest_ids
 from clipseg_cli.ops.windows import cut_windows
 from clipseg_cli.types import LogitMaps, Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class Picture(NamedTuple):
     crops: NDArray[np.uint8] | None
     auxiliary: Mapping[str, NDArray[np.float32]]
     regions: Tensor | None = None
+    stored: Sequence[Mapping[str, Tensor]] | None = None
 
     @classmethod
     def of(
@@ -54,6 +56,7 @@ class Picture(NamedTuple):
             one.crops,
             one.auxiliary,
             None if ids is None else torch.from_numpy(ids).to(device, non_blocking=True),
+            None if one.stored is None else [on_device(window, device) for window in one.stored],
         )
 
     @property
@@ -115,14 +118,15 @@ def stacks_of(pictures: Sequence[Picture], room: Callable[[Picture], int]) -> li
 
 
 class Crop(NamedTuple):
-    """Normalised pixels [3, h, w], and the regions [h, w] where the method reads them."""
+    """Normalised pixels [3, h, w], the regions [h, w] where the method reads them, and what is stored of it."""
 
     pixels: Tensor
     regions: Tensor | None = None
+    stored: Mapping[str, Tensor] | None = None
 
 
 def cut(stack: Stack, normalise: Callable[[Tensor], Tensor], *, regions: bool) -> list[list[Crop]]:
-    """What the network gets of each image.
+    """What the network gets of each image, with what was stored of each part.
 
     Args:
         stack: with windows, or with crops of its own.
@@ -130,17 +134,18 @@ def cut(stack: Stack, normalise: Callable[[Tensor], Tensor], *, regions: bool) -
         regions: it takes those of each window, too.
     """
     if stack.pictures[0].crops is not None:
-        return [[Crop(crop) for crop in normalise(_own_crops(one))] for one in stack.pictures]
-    images = normalise(stack.joined([one.pixels for one in stack.pictures]))
-    by_window = [stack.split(part) for part in cut_windows(images, stack.windows)]
+        by_image = [normalise(_own_crops(one)).unbind() for one in stack.pictures]
+    else:
+        images = normalise(stack.joined([one.pixels for one in stack.pictures]))
+        by_window = [stack.split(part) for part in cut_windows(images, stack.windows)]
+        by_image = list(zip(*by_window, strict=True))
     found = []
-    for i, picture in enumerate(stack.pictures):
-        pixels = [parts[i] for parts in by_window]
+    for picture, pixels in zip(stack.pictures, by_image, strict=True):
+        ids: Iterable[Tensor | None] = [None] * len(pixels)
         if regions and picture.regions is not None:
             ids = cut_windows(nearest_ids(picture.regions, stack.network_size), stack.windows)
-            found.append([Crop(*both) for both in zip(pixels, ids, strict=True)])
-        else:
-            found.append([Crop(crop) for crop in pixels])
+        stored: Iterable[Mapping[str, Tensor] | None] = picture.stored or [None] * len(pixels)
+        found.append([Crop(*one) for one in zip(pixels, ids, stored, strict=True)])
     return found
 
 
@@ -150,27 +155,36 @@ def _own_crops(picture: Picture) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """Crops of one shape: normalised [B, 3, H, W], and their regions [B, H, W] where the method reads them."""
+    """Crops of one shape on top of each other.
+
+    Attributes:
+        images: normalised [B, 3, H, W].
+        regions: [B, H, W], where the method reads them.
+        stored: [B] what was stored of each, or None.
+    """
 
     images: Tensor
     regions: Tensor | None
+    stored: Sequence[Mapping[str, Tensor] | None]
 
     @classmethod
     def of(cls, crops: Sequence[Crop]) -> Batch:
         """Some crops on top of each other."""
         ids = [crop.regions for crop in crops if crop.regions is not None]
-        return cls(torch.stack([crop.pixels for crop in crops]), torch.stack(ids) if ids else None)
+        pixels = torch.stack([crop.pixels for crop in crops])
+        return cls(pixels, torch.stack(ids) if ids else None, [crop.stored for crop in crops])
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the network says of N windows or crops of one shape, and what refinements noted of them.
+    """What the network says of N windows or crops of one shape, what refinements noted, and what is to be kept.
 
     Attributes:
         logits: [N, Q, h, w].
         overhang: by how much the grid reaches over each: (top, bottom, left, right).
         keys, memory: [N, K, h, w] and [N, M, h, w], as in `LogitMaps`.
         observed: name of a refinement -> [N, ...].
+        kept: of each of them; empty where nothing is.
     """
 
     logits: Tensor
@@ -178,29 +192,14 @@ class Parts:
     keys: Tensor | None = None
     memory: Tensor | None = None
     observed: Mapping[str, Tensor] = field(default_factory=dict)
+    kept: Sequence[Mapping[str, Tensor] | None] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[Parts]) -> Parts:
         """Those of several batches, one after the other."""
         if len(parts) == 1:
             return parts[0]
-        return cls.merged(parts, torch.cat)
-
-    @classmethod
-    def merged(cls, parts: Sequence[Parts], merge: Callable[[list[Tensor]], Tensor]) -> Parts:
-        """Each of the tensors of several, merged."""
-
-        def of(values: list[Tensor | None]) -> Tensor | None:
-            there = [value for value in values if value is not None]
-            return merge(there) if there else None
-
-        return cls(
-            merge([one.logits for one in parts]),
-            parts[0].overhang,
-            of([one.keys for one in parts]),
-            of([one.memory for one in parts]),
-            {name: merge([one.observed[name] for one in parts]) for name in parts[0].observed},
-        )
+        return replace(_merged(parts, torch.cat), kept=[one for part in parts for one in part.kept])
 
     def of_images(self, first: Sequence[int], count: int) -> Parts:
         """Those of one image [P, ...], or of several [B, P, ...].
@@ -211,11 +210,13 @@ class Parts:
         """
         start, images = first[0], len(first)
         if images == 1:
-            return self.merged([self], lambda one: one[0][start : start + count])
-        if list(first) == list(range(start, start + images * count, count)):
+            found = _merged([self], lambda one: one[0][start : start + count])
+        elif list(first) == list(range(start, start + images * count, count)):
             rows = slice(start, start + images * count)
-            return self.merged([self], lambda one: one[0][rows].unflatten(0, (images, count)))
-        return self.merged([self], lambda one: torch.stack([one[0][i : i + count] for i in first]))
+            found = _merged([self], lambda one: one[0][rows].unflatten(0, (images, count)))
+        else:
+            found = _merged([self], lambda one: torch.stack([one[0][i : i + count] for i in first]))
+        return replace(found, kept=[one for i in first for one in self.kept[i : i + count]])
 
     def windows(self) -> list[LogitMaps]:
         """The maps of each window or crop, of one image or of several."""
@@ -227,9 +228,31 @@ class Parts:
         return [LogitMaps((one,), keys=k, memory=m) for one, k, m in both]
 
 
+def _merged(parts: Sequence[Parts], merge: Callable[[list[Tensor]], Tensor]) -> Parts:
+    """Each of the tensors of several, merged."""
+
+    def of(values: list[Tensor | None]) -> Tensor | None:
+        there = [value for value in values if value is not None]
+        return merge(there) if there else None
+
+    return Parts(
+        merge([one.logits for one in parts]),
+        parts[0].overhang,
+        of([one.keys for one in parts]),
+        of([one.memory for one in parts]),
+        {name: merge([one.observed[name] for one in parts]) for name in parts[0].observed},
+    )
+
+
 class Labelled(NamedTuple):
-    """What came out for the images of a stack, and what class maps can be made from if they were asked for."""
+    """What came out for the images of a stack, what class maps can be made from if asked for, and what is kept."""
 
     stack: Stack
     decision: Decision
     class_maps: Sequence[ClassMaps] | None
+    kept: Sequence[Mapping[str, Tensor] | None] = ()
+
+    def kept_of(self, row: int) -> Sequence[Mapping[str, Tensor] | None]:
+        """What is to be kept of the windows of one of the images."""
+        count = len(self.kept) // len(self.stack.pictures)
+        return self.kept[row * count : (row + 1) * count]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.expert_classifier import Experts
-    from clipseg_cli.inference.parts import Crop
+    from clipseg_cli.inference.kept import Keeper
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
@@ -74,6 +74,7 @@ class Predictor:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
         experts: classifiers that speak for single classes, or None.
+        keeper: rounds features and hands them out, for one who keeps them; or None.
         notes: what a user should be told of what was chosen for them.
     """
 
@@ -131,6 +132,7 @@ class Predictor:
         self.classes, self.text_embeds, self.device, self.dtype = classes, text_embeds, device, dtype
         self.batches, self.class_scores = Batches(config.batch_size), class_scores
         self.experts: Experts | None = None
+        self.keeper: Keeper | None = None
         self.notes: tuple[str, ...] = ()
         self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
 
@@ -155,10 +157,10 @@ class Predictor:
     def launch(
         self, images: Sequence[Prepared], *, class_scores: bool | None = None
     ) -> Iterator[Callable[[], Segmentation]]:
-        """Have some images labelled; their windows share batches. What comes out, in order, waits for the label map.
+        """Have some images labelled; what comes out, in order, waits for the label map. Their windows share batches.
 
-        On an accelerator nothing here waits for it, so that other images can be launched meanwhile.
-        Only small maps are kept for all images; those at full size come one by one, or as many as a tile has room for.
+        Nothing here waits for an accelerator, so that other images can be launched meanwhile. Only small maps are kept
+        for all images; those at full size come one by one, or as many as a tile has room for.
 
         Args:
             images: made by `prepare`.
@@ -177,10 +179,11 @@ class Predictor:
 
     def pictures(self, images: Sequence[Prepared]) -> list[Picture]:
         """Some images where the network is, with their regions."""
-        repeat = self.settings.protocol.upsample == "labels"
+        if not all(one.stored for one in images):  # a batch goes through the network as a whole or not at all
+            images = [dataclasses.replace(one, stored=None) for one in images]
         pixels = upload([one.resized for one in images], self.device)
-        both = zip(images, pixels, self._region_ids(images), strict=True)
-        return [Picture.of(*one, at_network_size=repeat) for one in both]
+        each = zip(images, pixels, self._region_ids(images), strict=True)
+        return [Picture.of(*one, at_network_size=self.settings.protocol.upsample == "labels") for one in each]
 
     @torch.no_grad()
     def labels(self, images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -199,8 +202,7 @@ class Predictor:
             if self.regions is not None:
                 ids = torch.from_numpy(self.regions.of_pixels(pixels.cpu().numpy())).to(self.device)
             pictures.append(Picture(image, windows, size, crops, {}, ids))
-        found = [labelled.decision.labels for labelled in self._labelled(pictures)]
-        return torch.cat([one.view(-1, *size) for one in found])
+        return torch.cat([one.decision.labels.view(-1, *size) for one in self._labelled(pictures)])
 
     def _labelled(self, pictures: Sequence[Picture], *, class_scores: bool = False) -> Iterator[Labelled]:
         """The loop: tiles through the network, merged and refined step by step, decided."""
@@ -217,15 +219,12 @@ class Predictor:
             for step in after:
                 merged = step(merged, context)
             decision = decide(merged, context, self.settings.background_threshold, totals=class_scores)
-            class_maps = None
-            if decision.log_total is not None:
-                totals = stack.split(decision.log_total)
-                each = [merged.of_image(i) for i in range(len(totals))] if len(totals) > 1 else [merged]
-                class_maps = [ClassMaps(one, context, total) for one, total in zip(each, totals, strict=True)]
+            total = decision.log_total
+            class_maps = None if total is None else ClassMaps.of(merged, context, stack.split(total))
             for step in self.steps.labels:
                 labels, confidence = step.relabel(decision.labels, decision.confidence, context)
                 decision = decision._replace(labels=labels, confidence=confidence)
-            yield Labelled(stack, decision, class_maps)
+            yield Labelled(stack, decision, class_maps, parts.kept)
 
     def _room(self, picture: Picture) -> int:
         """How many images like this one may go through the loop together."""
@@ -248,10 +247,7 @@ class Predictor:
 
     def _encode(self, stacks: Sequence[Stack]) -> list[Parts]:
         """What the network says of the tiles of each stack."""
-        crops: dict[int, list[Crop]] = {}
-        for stack in stacks:
-            own = cut(stack, self.normalise, regions=self.reads_regions)
-            crops.update(zip(stack.numbers, own, strict=True))
+        crops = [cut(one, self.normalise, regions=self.reads_regions) for one in stacks]
         return encode(stacks, crops, self.batches, self._read)
 
     def read(self, images: Tensor, regions: Tensor | None = None) -> DenseFeatures:
@@ -263,8 +259,11 @@ class Predictor:
 
     def _read(self, batch: Batch) -> Parts:
         """One batch through the network, and the steps right behind it."""
-        images, ids = batch
-        dense = self.read(images, ids)
+        images, ids, stored = batch
+        if self.keeper is None:
+            dense, kept = self.read(images, ids), []
+        else:
+            dense, kept = self.keeper.dense(stored, lambda: self.read(images, ids))
         logits = self.reader.logits(dense.features, self.text_embeds)
         if self.experts is not None:
             logits = self.experts.cosines(dense.features, self.reader, self.words)
@@ -283,6 +282,7 @@ class Predictor:
             None if dense.keys is None else dense.keys.float(),
             recalled,
             {step.name: step.observe(windows, self.words) for step in self.steps.observing},
+            kept,
         )
 
     def _context(self, stack: Stack, parts: Parts) -> Context:

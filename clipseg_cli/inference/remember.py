@@ -76,7 +76,7 @@ def read_regions(predictor: Predictor, image: Prepared, eye: Guide | None) -> Re
 def _windows(predictor: Predictor, picture: Picture) -> list[DenseFeatures]:
     """What the network says of each window, in order."""
     (crops,) = cut(Stack([0], [picture]), predictor.normalise, regions=predictor.reads_regions)
-    read = predictor.batches(crops, lambda batch: predictor.read(*batch))
+    read = predictor.batches(crops, lambda batch: predictor.read(batch.images, batch.regions))
     return [_row(dense, row) for dense in read for row in range(len(dense.features))]
 
 

@@ -9,6 +9,7 @@ import torch
 
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.images import resize_nearest
+from clipseg_cli.inference.kept import on_cpu
 from clipseg_cli.types import Segmentation
 
 if TYPE_CHECKING:
@@ -53,4 +54,5 @@ def finish(
         classes=classes,
         image=one.image,
         class_scores=None if maps is None else map_of,
+        features=on_cpu(labelled.kept_of(row)),
     )

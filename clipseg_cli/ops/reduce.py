@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 KEPT = 64
 """Matrices that are kept for sizes that come again."""
 
+NARROW = torch.iinfo(torch.int16).max
+"""Words up to which the winner of a pixel takes two bytes."""
+
 
 class Reduced(NamedTuple):
     """What is left of Q maps at full size; of several images with [B] in front of each shape.
 
     Attributes:
-        winner: [H, W] int32, index of the best word.
+        winner: [H, W] index of the best word: int16, or int32 where that is too narrow.
         score: [H, W] float32, its probability.
         log_total: [H, W] float32, log of the softmax denominator (or of the sum of the maps when these are
             probabilities already); with it, any single word's probability map can be made later.
@@ -213,6 +216,7 @@ def reduce_layers(
         tile_bytes: size of a tile of all words; None suits the device.
     """
     size, queries, device = layers[0].size, layers[0].maps.shape[-3], layers[0].maps.device
+    narrow = torch.int16 if queries <= NARROW else torch.int32
     margin = 0 if refinement is None else refinement.margin
     full: Reduced | None = None
     images = layers[0].maps.shape[:-3]
@@ -221,6 +225,7 @@ def reduce_layers(
         if refinement is not None:
             scores = _inner(refinement(scores, _widened(tile, margin, size), range(queries)), tile, margin)
         found = _reduce_tile(scores, probabilities=probabilities, excluded=excluded, totals=totals)
+        found = found._replace(winner=found.winner.to(narrow))
         if tile == (0, size[0], 0, size[1]):
             return found
         full = full or Reduced(
@@ -239,9 +244,9 @@ def _reduce_tile(scores: Tensor, *, probabilities: bool, excluded: Tensor | None
     best, index = candidates.max(dim=-1)
     if probabilities:
         total = scores.clamp(min=0).sum(dim=-1).clamp(min=1e-12)
-        return Reduced(index.int(), best.clamp(min=0) / total, total.log() if totals else None)
+        return Reduced(index, best.clamp(min=0) / total, total.log() if totals else None)
     chance = scores.softmax(dim=-1).gather(-1, index[..., None])[..., 0]
-    return Reduced(index.int(), chance, best - chance.log() if totals else None)
+    return Reduced(index, chance, best - chance.log() if totals else None)
 
 
 def _tile_cells(queries: int, margin: int, device: torch.device, tile_bytes: int | None) -> int:
