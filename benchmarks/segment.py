@@ -224,7 +224,8 @@ def all_windows(run: SegmentRun, files: list[Path]) -> list[torch.Tensor]:
         image = (pixels - predictor.mean) / predictor.std
         crops += [image[:, w.slices[0], w.slices[1]] for w in picture.windows]
     return [
-        torch.stack(crops[i : i + predictor.batch_size]) for i in range(0, len(crops), predictor.batch_size)
+        torch.stack(crops[i : i + predictor.batches.size])
+        for i in range(0, len(crops), predictor.batches.size)
     ]
 
 

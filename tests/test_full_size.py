@@ -11,9 +11,9 @@ from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.reduce import (
     Compose,
     Tile,
-    bilinear_matrix,
-    centred_matrix,
-    nearest_matrix,
+    bilinear_axis,
+    centred_axis,
+    nearest_axis,
     probability_maps,
     reduce_layers,
     stretched,
@@ -53,15 +53,14 @@ def test_excluded_words_never_win_but_count() -> None:
 
 
 def test_cells_that_stand_evenly_are_stretched_as_usual() -> None:
-    centres = [(i + 0.5) * 5 for i in range(7)]
-    torch.testing.assert_close(
-        centred_matrix(centres, 35, CPU), bilinear_matrix(7, 35, CPU), atol=1e-5, rtol=0
-    )
+    centres = tuple((i + 0.5) * 5 for i in range(7))
+    placed, even = centred_axis(centres, 35, CPU), bilinear_axis(7, 35, CPU)
+    torch.testing.assert_close(placed.weights, even.weights, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("centres", [[3.0], [0.5, 9.5], [2.0, 3.0, 11.0, 30.0]])
 def test_a_straight_line_stays_one_between_cells_anywhere(centres: list[float]) -> None:
-    matrix = centred_matrix(centres, 32, CPU)
+    matrix = centred_axis(tuple(centres), 32, CPU).weights
     place = torch.arange(32) + 0.5
     expected = place.clamp(centres[0], centres[-1])
     torch.testing.assert_close(matrix @ torch.tensor(centres), expected, atol=1e-4, rtol=0)
@@ -72,7 +71,7 @@ def test_a_straight_line_stays_one_between_cells_anywhere(centres: list[float]) 
 def test_nearest_is_that_of_torch(cells: int, size: int) -> None:
     values = torch.arange(cells, dtype=torch.float32)
     assert torch.equal(
-        nearest_matrix(cells, size, CPU) @ values, F.interpolate(values[None, None], size)[0, 0]
+        nearest_axis(cells, size, CPU).weights @ values, F.interpolate(values[None, None], size)[0, 0]
     )
 
 

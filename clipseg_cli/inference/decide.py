@@ -9,6 +9,8 @@ import torch
 from clipseg_cli.ops.logits import class_probabilities, reduce_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from clipseg_cli.types import Context, LogitMaps
@@ -21,7 +23,7 @@ BAND = 1 << 22
 
 
 class Decision(NamedTuple):
-    """What came out for an image.
+    """What came out for an image, or for several of one size with [B] in front of each shape.
 
     Attributes:
         labels: [H, W] class ids.
@@ -48,18 +50,20 @@ def decide(
     words = context.words
     reduced = reduce_logits(maps, context.size, context.softmax_scale, totals=totals)
     winner, confidence = reduced.winner, reduced.score
-    labels = torch.empty(winner.shape, dtype=words.class_of.dtype, device=winner.device)
-    background = words.classes.background
-    rows = max(1, BAND // winner.shape[1])
-    # An index takes eight bytes a pixel while it is looked up, and a threshold several maps: never of a whole image.
-    for band in (slice(top, top + rows) for top in range(0, len(winner), rows)):
-        own = words.class_of[winner[band].long()]
+    background, found = words.classes.background, []
+    height = winner.shape[-2]
+    rows = max(1, BAND * height // winner.numel())
+    # An index takes eight bytes a pixel while it is looked up, and a threshold several maps: never of a large image.
+    for top in range(0, height, rows):
+        band = slice(top, top + rows)
+        own = words.class_of[winner[..., band, :].long()]
         if background_threshold > 0 and background is not None:
-            sure = confidence[band]
+            sure = confidence[..., band, :]
             unsure = (sure < background_threshold) & (own != background)
             own = own.masked_fill(unsure, background)
-            confidence[band] = torch.where(unsure, 1 - sure, sure)
-        labels[band] = own
+            sure.copy_(torch.where(unsure, 1 - sure, sure))
+        found.append(own)
+    labels = found[0] if len(found) == 1 else torch.cat(found, dim=-2)
     return Decision(labels, confidence, reduced.log_total)
 
 
@@ -69,13 +73,20 @@ class ClassMaps:
     Some are made at once, so that steps at full size are taken once for all words and not once for each class.
 
     Args:
-        maps, context: as `decide` had them.
+        maps: of one image, as `decide` had them.
+        context: as `decide` had it.
         log_total: of its decision.
     """
 
     def __init__(self, maps: LogitMaps, context: Context, log_total: Tensor) -> None:
         self.maps, self.context, self.log_total = maps, context, log_total
         self._kept: dict[int, Tensor] = {}
+
+    @classmethod
+    def of(cls, maps: LogitMaps, context: Context, totals: Sequence[Tensor]) -> list[ClassMaps]:
+        """Those of each of the images that went together, one for each of `totals`."""
+        each = [maps.of_image(i) for i in range(len(totals))] if len(totals) > 1 else [maps]
+        return [cls(one, context, total) for one, total in zip(each, totals, strict=True)]
 
     def __call__(self, class_id: int) -> Tensor:
         """[H, W] float32 in [0, 1]; 0 for a class without words."""

@@ -65,7 +65,7 @@ class Keeper:
         own = [one for one in stored if one is not None]
         fresh = len(own) < len(stored)
         kept = self._rounded(read()) if fresh else _stacked(own)
-        single = {name: value.float() for name, value in kept.items() if name != OVERHANG}
+        single: dict[str, Any] = {name: value.float() for name, value in kept.items() if name != OVERHANG}
         top, bottom, left, right = (int(pixels) for pixels in kept[OVERHANG][0])
         nothing = kept["features"].new_zeros(0)  # nobody who takes part asks for tokens, unless they are kept
         fields: dict[str, Any] = {"keys": None, "tokens": nothing, **single}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from clipseg_cli.inference.kept import on_device
 from clipseg_cli.ops.regions import nearest_ids
-from clipseg_cli.types import Tile
+from clipseg_cli.ops.windows import cut_windows
+from clipseg_cli.types import LogitMaps, Tile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.inference.tiling import Overhang
     from clipseg_cli.ops.windows import Window
-    from clipseg_cli.types import LogitMaps
 
 
 class Picture(NamedTuple):
@@ -38,11 +38,19 @@ class Picture(NamedTuple):
 
     @classmethod
     def of(
-        cls, one: Prepared, ids: NDArray[np.int32] | None, device: torch.device, *, at_network_size: bool
+        cls, one: Prepared, pixels: Tensor, ids: NDArray[np.int32] | None, *, at_network_size: bool
     ) -> Picture:
-        """A prepared image and its regions [H, W] on a device; labelled at its own size, or at that of the network."""
+        """A prepared image that lies on a device, labelled at its own size, or at that of the network.
+
+        Args:
+            one: the image.
+            pixels: uint8 [h, w, 3] of it, on the device.
+            ids: its regions [H, W], or None.
+            at_network_size: of the labels.
+        """
+        device = pixels.device
         return cls(
-            torch.from_numpy(one.resized).to(device, non_blocking=True).permute(2, 0, 1),
+            pixels.permute(2, 0, 1),
             one.windows,
             (one.resized.shape[0], one.resized.shape[1]) if at_network_size else one.size,
             one.crops,
@@ -57,6 +65,58 @@ class Picture(NamedTuple):
         return [Tile(w.top, w.top + w.height, w.left, w.left + w.width) for w in self.windows]
 
 
+class Stack(NamedTuple):
+    """Images of one size, which go through the loop together.
+
+    What is known of a single image has no dimension for images in front, as in [Q, h, w]; that of several has one.
+
+    Attributes:
+        numbers: of the images among all.
+        pictures: the images.
+    """
+
+    numbers: list[int]
+    pictures: list[Picture]
+
+    @property
+    def windows(self) -> Sequence[Window]:
+        """The same in all images."""
+        return self.pictures[0].windows
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(H, W) of what the network sees."""
+        return self.pictures[0].pixels.shape[1], self.pictures[0].pixels.shape[2]
+
+    def joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One tensor of each image as one of all."""
+        return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
+
+    def split(self, tensor: Tensor) -> Sequence[Tensor]:
+        """The same back again."""
+        return [tensor] if len(self.pictures) == 1 else tensor.unbind()
+
+
+def stacks_of(pictures: Sequence[Picture], room: Callable[[Picture], int]) -> list[Stack]:
+    """Images of one size together, by where the first of each stack stands.
+
+    Args:
+        pictures: of any sizes.
+        room: how many images like one may go together.
+    """
+    stacks: list[Stack] = []
+    open_: dict[tuple[object, ...], Stack] = {}
+    for number, picture in enumerate(pictures):
+        key = (picture.pixels.shape, picture.size, len(picture.windows))
+        stack = open_.get(key)
+        if stack is None or len(stack.numbers) >= room(picture):
+            open_[key] = stack = Stack([], [])
+            stacks.append(stack)
+        stack.numbers.append(number)
+        stack.pictures.append(picture)
+    return stacks
+
+
 class Crop(NamedTuple):
     """Normalised pixels [3, h, w], the regions [h, w] where the method reads them, and what is stored of it."""
 
@@ -65,68 +125,134 @@ class Crop(NamedTuple):
     stored: Mapping[str, Tensor] | None = None
 
 
-def cut(picture: Picture, normalise: Callable[[Tensor], Tensor], *, regions: bool) -> list[Crop]:
-    """What the network gets of an image, with what was stored of each part; arguments as for `_pixels_of`."""
-    crops = _pixels_of(picture, normalise, regions=regions)
-    if picture.stored is None:
-        return crops
-    return [crop._replace(stored=own) for crop, own in zip(crops, picture.stored, strict=True)]
-
-
-def _pixels_of(picture: Picture, normalise: Callable[[Tensor], Tensor], *, regions: bool) -> list[Crop]:
-    """What the network gets of an image.
+def cut(stack: Stack, normalise: Callable[[Tensor], Tensor], *, regions: bool) -> list[list[Crop]]:
+    """What the network gets of each image, with what was stored of each part.
 
     Args:
-        picture: with its windows, or with crops of its own.
+        stack: with windows, or with crops of its own.
         normalise: uint8 RGB [..., 3, H, W] -> what the network takes.
         regions: it takes those of each window, too.
     """
-    if picture.crops is not None:
-        crops = torch.from_numpy(picture.crops).to(picture.pixels.device, non_blocking=True).movedim(-1, -3)
-        return [Crop(crop) for crop in normalise(crops)]
-    image = normalise(picture.pixels)
-    pixels = [image[:, window.slices[0], window.slices[1]] for window in picture.windows]
-    if not regions or picture.regions is None:
-        return [Crop(crop) for crop in pixels]
-    ids = nearest_ids(picture.regions, (image.shape[1], image.shape[2]))
-    return [Crop(crop, ids[w.slices]) for crop, w in zip(pixels, picture.windows, strict=True)]
+    if stack.pictures[0].crops is not None:
+        by_image = [normalise(_own_crops(one)).unbind() for one in stack.pictures]
+    else:
+        images = normalise(stack.joined([one.pixels for one in stack.pictures]))
+        by_window = [stack.split(part) for part in cut_windows(images, stack.windows)]
+        by_image = list(zip(*by_window, strict=True))
+    found = []
+    for picture, pixels in zip(stack.pictures, by_image, strict=True):
+        ids: Iterable[Tensor | None] = [None] * len(pixels)
+        if regions and picture.regions is not None:
+            ids = cut_windows(nearest_ids(picture.regions, stack.network_size), stack.windows)
+        stored: Iterable[Mapping[str, Tensor] | None] = picture.stored or [None] * len(pixels)
+        found.append([Crop(*one) for one in zip(pixels, ids, stored, strict=True)])
+    return found
 
 
-def batches(crops: Sequence[Crop], size: int) -> Iterator[list[int]]:
-    """Which crops go through the network at once: at most `size`, of one shape."""
-    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, crop in enumerate(crops):
-        by_shape[tuple(crop.pixels.shape)].append(i)
-    for indices in by_shape.values():
-        for start in range(0, len(indices), size):
-            yield indices[start : start + size]
+def _own_crops(picture: Picture) -> Tensor:
+    assert picture.crops is not None
+    return torch.from_numpy(picture.crops).to(picture.pixels.device, non_blocking=True).movedim(-1, -3)
 
 
 class Batch(NamedTuple):
-    """Crops of one shape: normalised [B, 3, H, W], and their regions [B, H, W] where the method reads them."""
+    """Crops of one shape on top of each other.
+
+    Attributes:
+        images: normalised [B, 3, H, W].
+        regions: [B, H, W], where the method reads them.
+        stored: [B] what was stored of each, or None.
+    """
 
     images: Tensor
     regions: Tensor | None
+    stored: Sequence[Mapping[str, Tensor] | None]
 
     @classmethod
     def of(cls, crops: Sequence[Crop]) -> Batch:
         """Some crops on top of each other."""
         ids = [crop.regions for crop in crops if crop.regions is not None]
-        return cls(torch.stack([crop.pixels for crop in crops]), torch.stack(ids) if ids else None)
+        pixels = torch.stack([crop.pixels for crop in crops])
+        return cls(pixels, torch.stack(ids) if ids else None, [crop.stored for crop in crops])
 
 
-class Part(NamedTuple):
-    """What the network says of a window or crop, what refinements noted of it, and what is to be kept of it."""
+@dataclass(frozen=True)
+class Parts:
+    """What the network says of N windows or crops of one shape, what refinements noted, and what is to be kept.
 
-    maps: LogitMaps
+    Attributes:
+        logits: [N, Q, h, w].
+        overhang: by how much the grid reaches over each: (top, bottom, left, right).
+        keys, memory: [N, K, h, w] and [N, M, h, w], as in `LogitMaps`.
+        observed: name of a refinement -> [N, ...].
+        kept: of each of them; empty where nothing is.
+    """
+
+    logits: Tensor
     overhang: Overhang
-    observed: Mapping[str, Tensor]
-    kept: Mapping[str, Tensor] | None = None
+    keys: Tensor | None = None
+    memory: Tensor | None = None
+    observed: Mapping[str, Tensor] = field(default_factory=dict)
+    kept: Sequence[Mapping[str, Tensor] | None] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence[Parts]) -> Parts:
+        """Those of several batches, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return replace(_merged(parts, torch.cat), kept=[one for part in parts for one in part.kept])
+
+    def of_images(self, first: Sequence[int], count: int) -> Parts:
+        """Those of one image [P, ...], or of several [B, P, ...].
+
+        Args:
+            first: where the rows of each image begin.
+            count: P, rows of each.
+        """
+        start, images = first[0], len(first)
+        if images == 1:
+            found = _merged([self], lambda one: one[0][start : start + count])
+        elif list(first) == list(range(start, start + images * count, count)):
+            rows = slice(start, start + images * count)
+            found = _merged([self], lambda one: one[0][rows].unflatten(0, (images, count)))
+        else:
+            found = _merged([self], lambda one: torch.stack([one[0][i : i + count] for i in first]))
+        return replace(found, kept=[one for i in first for one in self.kept[i : i + count]])
+
+    def windows(self) -> list[LogitMaps]:
+        """The maps of each window or crop, of one image or of several."""
+        logits = self.logits.unbind(-4)
+        nothing = [None] * len(logits)
+        keys = nothing if self.keys is None else self.keys.unbind(-4)
+        memory = nothing if self.memory is None else self.memory.unbind(-4)
+        both = zip(logits, keys, memory, strict=True)
+        return [LogitMaps((one,), keys=k, memory=m) for one, k, m in both]
+
+
+def _merged(parts: Sequence[Parts], merge: Callable[[list[Tensor]], Tensor]) -> Parts:
+    """Each of the tensors of several, merged."""
+
+    def of(values: list[Tensor | None]) -> Tensor | None:
+        there = [value for value in values if value is not None]
+        return merge(there) if there else None
+
+    return Parts(
+        merge([one.logits for one in parts]),
+        parts[0].overhang,
+        of([one.keys for one in parts]),
+        of([one.memory for one in parts]),
+        {name: merge([one.observed[name] for one in parts]) for name in parts[0].observed},
+    )
 
 
 class Labelled(NamedTuple):
-    """What came out for an image, what its class maps can be made from if they were asked for, and what is kept."""
+    """What came out for the images of a stack, what class maps can be made from if asked for, and what is kept."""
 
+    stack: Stack
     decision: Decision
-    class_maps: ClassMaps | None
+    class_maps: Sequence[ClassMaps] | None
     kept: Sequence[Mapping[str, Tensor] | None] = ()
+
+    def kept_of(self, row: int) -> Sequence[Mapping[str, Tensor] | None]:
+        """What is to be kept of the windows of one of the images."""
+        count = len(self.kept) // len(self.stack.pictures)
+        return self.kept[row * count : (row + 1) * count]

@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from clipseg_cli.config import NO_SALIENCY, Protocol, ignore_value
-from clipseg_cli.data.images import resize_nearest
+from clipseg_cli.config import NO_SALIENCY, Protocol
 from clipseg_cli.inference.auxiliary import require_background, saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
+from clipseg_cli.inference.encode import Batches, encode
 from clipseg_cli.inference.hyperparameters import Chosen
-from clipseg_cli.inference.kept import on_cpu
-from clipseg_cli.inference.parts import Batch, Crop, Labelled, Part, Picture, batches, cut
+from clipseg_cli.inference.parts import Batch, Labelled, Parts, Picture, Stack, cut, stacks_of
 from clipseg_cli.inference.prepare import Prepared, prepare
+from clipseg_cli.inference.results import finish, label_type
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
-from clipseg_cli.types import Context, LogitMaps, Reading, Segmentation, WindowBatch, Words
+from clipseg_cli.ops.reduce import images_at_once
+from clipseg_cli.types import Context, Reading, Segmentation, WindowBatch, Words
+from clipseg_cli.utils.transfer import Download, upload
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -126,15 +127,10 @@ class Predictor:
             if pyramid is None
             else MultiScaleCrops(pyramid, backbone.image_size, published=protocol.square)
         )
-        # The type of the label map itself, so that a 12-megapixel map is never held as int64.
-        narrow = ignore_value(len(classes)) < 256
-        self._label_type = np.uint8 if narrow else np.uint16
-        class_of = torch.tensor(
-            classes.query_to_class, device=device, dtype=torch.uint8 if narrow else torch.int32
-        )
+        class_of = torch.tensor(classes.query_to_class, device=device, dtype=label_type(classes)[1])
         self.words = Words(classes, class_of, s.refine_scale, text_embeds)
         self.classes, self.text_embeds, self.device, self.dtype = classes, text_embeds, device, dtype
-        self.batch_size, self.class_scores = config.batch_size, class_scores
+        self.batches, self.class_scores = Batches(config.batch_size), class_scores
         self.experts: Experts | None = None
         self.keeper: Keeper | None = None
         self.notes: tuple[str, ...] = ()
@@ -150,34 +146,48 @@ class Predictor:
         beside = self.regions if self.regions is not None and self.regions.beside else None
         return prepare(image, self.settings, self.tiling, self.saliency_maps, beside, size)
 
-    @torch.inference_mode()
     def predict(
         self, images: Sequence[Prepared], *, class_scores: bool | None = None
     ) -> Iterator[Segmentation]:
-        """Label maps of some images, in order; their windows share batches.
+        """Label maps of some images, in order; see `launch`."""
+        for wait in self.launch(images, class_scores=class_scores):
+            yield wait()
 
-        Only small maps are kept for all images; those at full size come one by one.
+    @torch.inference_mode()
+    def launch(
+        self, images: Sequence[Prepared], *, class_scores: bool | None = None
+    ) -> Iterator[Callable[[], Segmentation]]:
+        """Have some images labelled; what comes out, in order, waits for the label map. Their windows share batches.
+
+        Nothing here waits for an accelerator, so that other images can be launched meanwhile. Only small maps are kept
+        for all images; those at full size come one by one, or as many as a tile has room for.
 
         Args:
             images: made by `prepare`.
             class_scores: hand out maps of single classes; None: as this predictor was made.
         """
         wanted = self.class_scores if class_scores is None else class_scores
-        found = self._labelled(self.pictures(images), class_scores=wanted)
-        for one, labelled in zip(images, found, strict=True):
-            yield self._segmentation(one, labelled)
+        ready: dict[int, Callable[[], Segmentation]] = {}
+        following = 0
+        for labelled in self._labelled(self.pictures(images), class_scores=wanted):
+            download = Download((labelled.decision.confidence, labelled.decision.labels))
+            for row, number in enumerate(labelled.stack.numbers):
+                ready[number] = partial(finish, images[number], labelled, row, download, self.classes)
+            while following in ready:
+                yield ready.pop(following)
+                following += 1
 
     def pictures(self, images: Sequence[Prepared]) -> list[Picture]:
         """Some images where the network is, with their regions."""
-        repeat = self.settings.protocol.upsample == "labels"
         if not all(one.stored for one in images):  # a batch goes through the network as a whole or not at all
             images = [dataclasses.replace(one, stored=None) for one in images]
-        both = zip(images, self._region_ids(images), strict=True)
-        return [Picture.of(one, ids, self.device, at_network_size=repeat) for one, ids in both]
+        pixels = upload([one.resized for one in images], self.device)
+        each = zip(images, pixels, self._region_ids(images), strict=True)
+        return [Picture.of(*one, at_network_size=self.settings.protocol.upsample == "labels") for one in each]
 
     @torch.no_grad()
-    def labels(self, images: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-        """Class ids [H, W] of images that are where the network is, at network size already.
+    def labels(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Class ids [B, H, W] of images that are where the network is, at network size already.
 
         Args:
             images: uint8 RGB [B, 3, h, w].
@@ -192,33 +202,38 @@ class Predictor:
             if self.regions is not None:
                 ids = torch.from_numpy(self.regions.of_pixels(pixels.cpu().numpy())).to(self.device)
             pictures.append(Picture(image, windows, size, crops, {}, ids))
-        for labelled in self._labelled(pictures):
-            yield labelled.decision.labels
+        return torch.cat([one.decision.labels.view(-1, *size) for one in self._labelled(pictures)])
 
     def _labelled(self, pictures: Sequence[Picture], *, class_scores: bool = False) -> Iterator[Labelled]:
         """The loop: tiles through the network, merged and refined step by step, decided."""
         before, after = self.steps.around_merging(self.tiling.refines_windows)
-        regions = self.reads_regions
-        parts = iter(self._encode([c for one in pictures for c in cut(one, self.normalise, regions=regions)]))
-        for picture in pictures:
-            own = list(islice(parts, len(picture.windows)))
-            context = self._context(picture, own)
-            maps = [part.maps for part in own]
+        stacks = stacks_of(pictures, self._room)
+        for stack, parts in zip(stacks, self._encode(stacks), strict=True):
+            context = self._context(stack, parts)
+            maps = parts.windows()
             for step in self.steps.graph:
                 maps = step.spread(maps, context)
             for step in before:
                 maps = [step(one, context) for one in maps]
-            size = (picture.pixels.shape[1], picture.pixels.shape[2])
-            merged = self.tiling.merge(maps, picture.windows, [part.overhang for part in own], size)
+            merged = self.tiling.merge(maps, stack.windows, context.overhangs, stack.network_size)
             for step in after:
                 merged = step(merged, context)
             decision = decide(merged, context, self.settings.background_threshold, totals=class_scores)
             total = decision.log_total
-            class_maps = None if total is None else ClassMaps(merged, context, total)
+            class_maps = None if total is None else ClassMaps.of(merged, context, stack.split(total))
             for step in self.steps.labels:
                 labels, confidence = step.relabel(decision.labels, decision.confidence, context)
                 decision = decision._replace(labels=labels, confidence=confidence)
-            yield Labelled(decision, class_maps, [part.kept for part in own])
+            yield Labelled(stack, decision, class_maps, parts.kept)
+
+    def _room(self, picture: Picture) -> int:
+        """How many images like this one may go through the loop together."""
+        if not self.steps.together or picture.auxiliary or picture.regions is not None:
+            return 1
+        sizes = [picture.size]
+        if self.tiling.refines_windows:  # maps of windows are merged at the size of the network
+            sizes.append((picture.pixels.shape[1], picture.pixels.shape[2]))
+        return min(images_at_once(len(self.text_embeds), size, self.device) for size in sizes)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB [..., 3, H, W] -> what the network takes."""
@@ -228,27 +243,27 @@ class Predictor:
         """The id map of each image, made by a thread already, or here by a network; None where none is asked for."""
         if self.regions is None or self.regions.beside:
             return [one.auxiliary.get("regions") for one in images]
-        return self.regions.in_batches([one.image for one in images], self.batch_size)
+        return self.regions.in_batches([one.image for one in images], self.batches.size)
 
-    def _encode(self, crops: Sequence[Crop]) -> list[Part]:
-        """Tiles of any shape, in batches of one shape, through the network."""
-        found: dict[int, Part] = {}
-        for batch in batches(crops, self.batch_size):
-            found.update(zip(batch, self._read([crops[i] for i in batch]), strict=True))
-        return [found[i] for i in range(len(crops))]
+    def _encode(self, stacks: Sequence[Stack]) -> list[Parts]:
+        """What the network says of the tiles of each stack."""
+        crops = [cut(one, self.normalise, regions=self.reads_regions) for one in stacks]
+        return encode(stacks, crops, self.batches, self._read)
 
     def read(self, images: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """What the network says of normalised images [B, 3, H, W], in the precision in which it computes."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        if self.dtype == torch.float32:
+            return self.reader(images, regions)
+        with torch.autocast(self.device.type, self.dtype):
             return self.reader(images, regions)
 
-    def _read(self, crops: Sequence[Crop]) -> Iterator[Part]:
+    def _read(self, batch: Batch) -> Parts:
         """One batch through the network, and the steps right behind it."""
-        images, ids = Batch.of(crops)
+        images, ids, stored = batch
         if self.keeper is None:
-            dense, kept = self.read(images, ids), None
+            dense, kept = self.read(images, ids), []
         else:
-            dense, kept = self.keeper.dense([c.stored for c in crops], lambda: self.read(images, ids))
+            dense, kept = self.keeper.dense(stored, lambda: self.read(images, ids))
         logits = self.reader.logits(dense.features, self.text_embeds)
         if self.experts is not None:
             logits = self.experts.cosines(dense.features, self.reader, self.words)
@@ -261,25 +276,18 @@ class Predictor:
         windows = WindowBatch(logits, dense, whole, images, getattr(self.reader, "whole", None))
         for step in self.steps.window:
             windows = dataclasses.replace(windows, logits=step.change(windows, self.words))
-        observed = {step.name: step.observe(windows, self.words) for step in self.steps.observing}
-        for row in range(len(images)):
-            yield Part(
-                LogitMaps(
-                    (windows.logits[row],),
-                    keys=None if dense.keys is None else dense.keys[row].float(),
-                    memory=None if recalled is None else recalled[row],
-                ),
-                dense.overhang,
-                {name: values[row] for name, values in observed.items()},
-                None if kept is None else kept[row],
-            )
+        return Parts(
+            windows.logits,
+            dense.overhang,
+            None if dense.keys is None else dense.keys.float(),
+            recalled,
+            {step.name: step.observe(windows, self.words) for step in self.steps.observing},
+            kept,
+        )
 
-    def _context(self, picture: Picture, parts: Sequence[Part]) -> Context:
-        """What the steps of an image may look at; auxiliary networks see it once, and as a whole."""
-        observed = {
-            step.name: torch.stack([part.observed[step.name] for part in parts])
-            for step in self.steps.observing
-        }
+    def _context(self, stack: Stack, parts: Parts) -> Context:
+        """What the steps of images may look at; auxiliary networks see each once, and as a whole."""
+        picture, pixels = stack.pictures[0], partial(stack.joined, [one.pixels for one in stack.pictures])
         auxiliary = {
             name: torch.from_numpy(found).to(self.device)[None]
             for name, found in picture.auxiliary.items()
@@ -288,40 +296,22 @@ class Predictor:
         if picture.regions is not None:
             auxiliary["regions"] = picture.regions[None]
         if self.steps.need("saliency") and "saliency" not in auxiliary and self.saliency is not None:
-            auxiliary["saliency"] = self.saliency(picture.pixels[None].float() / 255)[0]
+            each = [self.saliency(one.pixels[None].float() / 255)[0] for one in stack.pictures]
+            auxiliary["saliency"] = stack.joined(each)
         return Context(
             self.words,
-            partial(self.normalise, picture.pixels),
-            lambda: picture.pixels.float() / 255,
+            lambda: self.normalise(pixels()),
+            lambda: pixels().float() / 255,
             picture.size,
             self.settings.softmax_scale,
             self.settings.protocol.key_norm,
-            observed,
+            parts.observed,
             auxiliary,
             picture.tiles,
-            [part.overhang for part in parts],
+            [parts.overhang] * len(picture.windows),
             guided=self.guide is not None,
             recall=self.recall,
             bank=self.bank,
-        )
-
-    def _segmentation(self, one: Prepared, labelled: Labelled) -> Segmentation:
-        """The label map of an image at its own size, on the CPU."""
-        size, make = one.size, labelled.class_maps
-
-        def map_of(class_id: int) -> NDArray[np.float32]:
-            assert make is not None
-            with torch.inference_mode():
-                return resize_nearest(make(class_id).cpu().numpy(), size)
-
-        labels, confidence = labelled.decision.labels.cpu().numpy(), labelled.decision.confidence
-        return Segmentation(
-            labels=resize_nearest(labels.astype(self._label_type, copy=False), size),
-            scores=resize_nearest(confidence.cpu().numpy(), size),
-            classes=self.classes,
-            image=one.image,
-            class_scores=None if make is None else map_of,
-            features=on_cpu(labelled.kept),
         )
 
     def describe(self) -> dict[str, object]:

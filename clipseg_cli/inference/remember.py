@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.inference.parts import Batch, batches, cut
+from clipseg_cli.inference.parts import Stack, cut
 from clipseg_cli.ops.region_means import region_means, windowed_means
 from clipseg_cli.ops.regions import nearest_ids
 from clipseg_cli.ops.windows import stitch
@@ -75,13 +75,9 @@ def read_regions(predictor: Predictor, image: Prepared, eye: Guide | None) -> Re
 
 def _windows(predictor: Predictor, picture: Picture) -> list[DenseFeatures]:
     """What the network says of each window, in order."""
-    crops = cut(picture, predictor.normalise, regions=predictor.reads_regions)
-    found: dict[int, DenseFeatures] = {}
-    for indices in batches(crops, predictor.batch_size):
-        dense = predictor.read(*Batch.of([crops[i] for i in indices]))
-        for row, i in enumerate(indices):
-            found[i] = _row(dense, row)
-    return [found[i] for i in range(len(crops))]
+    (crops,) = cut(Stack([0], [picture]), predictor.normalise, regions=predictor.reads_regions)
+    read = predictor.batches(crops, lambda batch: predictor.read(batch.images, batch.regions))
+    return [_row(dense, row) for dense in read for row in range(len(dense.features))]
 
 
 def _row(dense: DenseFeatures, row: int) -> DenseFeatures:

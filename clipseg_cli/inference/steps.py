@@ -132,6 +132,12 @@ class Steps:
     def __iter__(self) -> Iterator[Step]:
         return iter((*self.window, *self.graph, *self.grid, *self.full, *self.labels))
 
+    @property
+    def together(self) -> bool:
+        """Whether all steps behind the batch of windows take several images of one size at once."""
+        own = (*self.graph, *self.grid, *self.full, *self.labels)
+        return all(step.refinement.together for step in own)
+
     def need(self, what: str) -> bool:
         """Whether any step has that in `Refinement.needs`."""
         return any(what in step.refinement.needs for step in self)

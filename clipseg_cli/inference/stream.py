@@ -62,9 +62,9 @@ class Stream(Generic[T, R]):
         except ClipsegError as error:
             return self._failed(item, error)
 
-    def _finish(self, item: T, result: Segmentation) -> R:
+    def _finish(self, item: T, wait: Callable[[], Segmentation]) -> R:
         try:
-            return self.finish(item, result)
+            return self.finish(item, wait())
         except ClipsegError as error:
             return self._failed(item, error)
 
@@ -83,7 +83,7 @@ class Stream(Generic[T, R]):
             readers, writers = self._pools(stack)
             pending: deque[tuple[Future[R], int]] = deque()
             for chunk in self._gather(iter(items), readers):
-                segmentations = self._predict(chunk)
+                segmentations = self._launch(chunk)
                 for item, picture in chunk:
                     if isinstance(picture, Prepared):
                         future = writers.submit(self._finish, item, next(segmentations))
@@ -155,14 +155,15 @@ class Stream(Generic[T, R]):
         _start(readers, self.workers)
         return readers, writers
 
-    def _predict(self, items: Sequence[tuple[T, Prepared | R]]) -> Iterator[Segmentation]:
+    def _launch(self, items: Sequence[tuple[T, Prepared | R]]) -> Iterator[Callable[[], Segmentation]]:
+        """Label maps on their way; the threads that write wait for them, so that the model can go on."""
         prepared = [picture for _, picture in items if isinstance(picture, Prepared)]
-        return self.predictor.predict(prepared, class_scores=self.class_scores)
+        return self.predictor.launch(prepared, class_scores=self.class_scores)
 
     def _label_group(
         self, group: Sequence[tuple[T, Prepared | R]], writers: ThreadPoolExecutor
     ) -> list[Future[R]]:
-        segmentations = self._predict(group)
+        segmentations = self._launch(group)
         results: list[Future[R]] = []
         for item, picture in group:
             if not isinstance(picture, Prepared):

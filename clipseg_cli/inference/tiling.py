@@ -51,7 +51,7 @@ class SlidingWindows:
     def merge(
         self, parts: Sequence[LogitMaps], windows: Sequence[Window], overhangs: Sequence[Overhang], size: Size
     ) -> LogitMaps:
-        """Maps of an image of (H, W) pixels from those of its windows."""
+        """Maps of an image of (H, W) pixels from those of its windows; or of several images, with [B] in front."""
         if parts[0].mass is not None:
             return self._weighed(parts, windows, overhangs, size)
         maps = [part.maps[0] for part in parts]
@@ -77,12 +77,12 @@ class SlidingWindows:
         summed = []
         for part in parts:
             assert part.mass is not None  # as of the first
-            mass = part.mass[None]
-            maps = torch.cat([part.maps[0] * mass, mass])
+            mass = part.mass[..., None, :, :]
+            maps = torch.cat([part.maps[0] * mass, mass], dim=-3)
             summed.append(dataclasses.replace(part, maps=(maps,), mass=None))
         merged = self.merge(summed, windows, overhangs, size)
-        mass = merged.maps[0][-1]
-        return dataclasses.replace(merged, maps=(merged.maps[0][:-1] / mass,), mass=mass)
+        maps, mass = merged.maps[0].split([merged.maps[0].shape[-3] - 1, 1], dim=-3)
+        return dataclasses.replace(merged, maps=(maps / mass,), mass=mass.squeeze(-3))
 
 
 class MultiScaleCrops:
@@ -113,14 +113,14 @@ class MultiScaleCrops:
     def merge(
         self, parts: Sequence[LogitMaps], windows: Sequence[Window], overhangs: Sequence[Overhang], size: Size
     ) -> LogitMaps:
-        """Maps of an image, one of each scale, from those [Q, 1, 1] of its crops."""
+        """Maps of an image, one of each scale, from those [Q, 1, 1] of its crops; or of several, with [B] in front."""
         del windows, overhangs
         maps, centres, left = [], [], list(parts)
         scales = self._scales(size)
         for cut, grid in scales:
             own, left = left[: len(cut)], left[len(cut) :]
-            joined = torch.stack([part.maps[0][:, 0, 0] for part in own], dim=1)  # [Q, P]
-            maps.append(joined.view(-1, *grid))
+            joined = torch.stack([part.maps[0][..., 0, 0] for part in own], dim=-1)  # [..., Q, P]
+            maps.append(joined.unflatten(-1, grid))
             rows = [(w.top + w.height / 2) / size[0] for w in cut[:: grid[1]]]
             columns = [(w.left + w.width / 2) / size[1] for w in cut[: grid[1]]]
             centres.append(None if self.published else (rows, columns))

@@ -8,8 +8,8 @@ from clipseg_cli.ops.reduce import (
     Compose,
     Layer,
     Reduced,
-    centred_matrix,
-    nearest_matrix,
+    centred_axis,
+    nearest_axis,
     probability_maps,
     reduce_layers,
     stretched,
@@ -38,13 +38,13 @@ def layers_of(maps: LogitMaps, size: tuple[int, int], scale: float) -> list[Laye
 def _placed(maps: Tensor, centres: Centres | None, size: tuple[int, int], nearest: bool) -> Layer:
     if centres is not None:
         down, across = (
-            centred_matrix([place * side for place in places], side, maps.device)
+            centred_axis(tuple(place * side for place in places), side, maps.device)
             for places, side in zip(centres, size, strict=True)
         )
         return Layer(maps.float(), down, across)
     if nearest:
         down, across = (
-            nearest_matrix(cells, side, maps.device) for cells, side in zip(maps.shape[1:], size, strict=True)
+            nearest_axis(cells, side, maps.device) for cells, side in zip(maps.shape[-2:], size, strict=True)
         )
         return Layer(maps.float(), down, across)
     return stretched(maps, size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
     from clipseg_cli.types import PixelRefinement
 
 
+KEPT = 64
+"""Matrices that are kept for sizes that come again."""
+
 NARROW = torch.iinfo(torch.int16).max
 """Words up to which the winner of a pixel takes two bytes."""
 
 
 class Reduced(NamedTuple):
-    """What is left of Q maps at full size.
+    """What is left of Q maps at full size; of several images with [B] in front of each shape.
 
     Attributes:
         winner: [H, W] index of the best word: int16, or int32 where that is too narrow.
@@ -36,18 +41,56 @@ class Reduced(NamedTuple):
     log_total: Tensor | None
 
 
-class Layer(NamedTuple):
-    """Small maps, and how they are brought to full size: along each axis by a matrix of its own.
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """How cells along one side are brought to full size.
 
     Attributes:
-        maps: [Q, h, w] float32.
-        down: [H, h] weights.
-        across: [W, w] weights.
+        weights: [target, source].
+        spans: of each row the first source cell that counts, and one past the last, both ascending; they are on the
+            host, so that nobody waits for them. None: all of them may count.
+    """
+
+    weights: Tensor
+    spans: tuple[tuple[int, int], ...] | None = None
+
+    @classmethod
+    def of(cls, weights: Tensor, device: torch.device) -> Axis:
+        """Weights that were made on the host, where they are needed."""
+        used = weights.numpy() != 0
+        first, behind = used.argmax(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1)
+        spans = tuple(zip(first.tolist(), behind.tolist(), strict=True))
+        return cls(weights.to(device, non_blocking=True), spans)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def part(self, start: int, end: int) -> tuple[Tensor, int, int]:
+        """Weights of the rows [start, end) for the source cells [first, behind) that they are of, and these two."""
+        first, behind = 0, self.weights.shape[1]
+        if self.spans is not None:
+            first, behind = self.spans[start][0], self.spans[end - 1][1]
+        return _cells(_cells(self.weights, 0, start, end), 1, first, behind), first, behind
+
+
+def _cells(tensor: Tensor, dim: int, first: int, behind: int) -> Tensor:
+    """A range of a tensor along one dimension; the tensor itself where that is all of it."""
+    whole = (first, behind) == (0, tensor.shape[dim])
+    return tensor if whole else tensor.narrow(dim, first, behind - first)
+
+
+class Layer(NamedTuple):
+    """Small maps, and how they are brought to full size, along each axis by itself.
+
+    Attributes:
+        maps: [Q, h, w] float32, or [B, Q, h, w] of several images.
+        down: to H rows.
+        across: to W columns.
     """
 
     maps: Tensor
-    down: Tensor
-    across: Tensor
+    down: Axis
+    across: Axis
 
     @property
     def size(self) -> tuple[int, int]:
@@ -65,14 +108,18 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)
 
 
-def bilinear_matrix(source: int, target: int, device: torch.device) -> Tensor:
-    """[target, source] weights of a bilinear resize along one axis (align_corners=False, no antialias)."""
+@lru_cache(maxsize=KEPT)
+@torch.inference_mode(False)
+def bilinear_axis(source: int, target: int, device: torch.device) -> Axis:
+    """A bilinear resize along one side (align_corners=False, no antialias)."""
     position = (torch.arange(target, dtype=torch.float32) + 0.5) * (source / target) - 0.5
-    return _between(position.clamp(min=0), source).to(device)
+    return Axis.of(_between(position.clamp(min=0), source), device)
 
 
-def centred_matrix(centres: Sequence[float], target: int, device: torch.device) -> Tensor:
-    """[target, n] weights of linear interpolation between cells that stand at given places along one axis.
+@lru_cache(maxsize=KEPT)
+@torch.inference_mode(False)
+def centred_axis(centres: tuple[float, ...], target: int, device: torch.device) -> Axis:
+    """Linear interpolation between cells that stand at given places along one side.
 
     Args:
         centres: ascending, in cells of the result, 0.5 being the middle of the first.
@@ -84,13 +131,15 @@ def centred_matrix(centres: Sequence[float], target: int, device: torch.device) 
     low = (torch.searchsorted(place, wanted, right=True) - 1).clamp(0, max(0, len(place) - 2))
     high = (low + 1).clamp(max=len(place) - 1)
     gap = (place[high] - place[low]).clamp(min=1e-6)
-    return _between(low + ((wanted - place[low]) / gap).clamp(0, 1), len(place)).to(device)
+    return Axis.of(_between(low + ((wanted - place[low]) / gap).clamp(0, 1), len(place)), device)
 
 
-def nearest_matrix(source: int, target: int, device: torch.device) -> Tensor:
-    """[target, source] that repeats cells along one axis, as `F.interpolate(mode="nearest")` does."""
+@lru_cache(maxsize=KEPT)
+@torch.inference_mode(False)
+def nearest_axis(source: int, target: int, device: torch.device) -> Axis:
+    """Cells that are repeated along one side, as `F.interpolate(mode="nearest")` does."""
     index = (torch.arange(target) * (source / target)).floor().long().clamp(max=source - 1)
-    return F.one_hot(index, source).float().to(device)
+    return Axis.of(F.one_hot(index, source).float(), device)
 
 
 def _between(position: Tensor, source: int) -> Tensor:
@@ -120,9 +169,14 @@ class Compose:
 
 
 def stretched(maps: Tensor, size: tuple[int, int]) -> Layer:
-    """Maps [Q, h, w] over the whole of (H, W), bilinearly."""
-    down, across = (bilinear_matrix(*pair, maps.device) for pair in zip(maps.shape[1:], size, strict=True))
+    """Maps [..., h, w] over the whole of (H, W), bilinearly."""
+    down, across = (bilinear_axis(*pair, maps.device) for pair in zip(maps.shape[-2:], size, strict=True))
     return Layer(maps.float(), down, across)
+
+
+def images_at_once(queries: int, size: tuple[int, int], device: torch.device) -> int:
+    """How many images of (H, W) a tile of the usual size has room for, with all words of each; at least 1."""
+    return max(1, _tile_bytes(0, device) // (4 * queries * size[0] * size[1]))
 
 
 def reduce_maps(
@@ -161,39 +215,50 @@ def reduce_layers(
         totals: keep `log_total`, for maps of single classes.
         tile_bytes: size of a tile of all words; None suits the device.
     """
-    size, queries, device = layers[0].size, len(layers[0].maps), layers[0].maps.device
+    size, queries, device = layers[0].size, layers[0].maps.shape[-3], layers[0].maps.device
     narrow = torch.int16 if queries <= NARROW else torch.int32
-    winner = torch.empty(size, dtype=narrow, device=device)
-    score = torch.empty(size, device=device)
-    log_total = torch.empty(size, device=device) if totals else None
     margin = 0 if refinement is None else refinement.margin
-    for tile, scores in _tiles(layers, size, margin, _tile_cells(queries, margin, device, tile_bytes)):
-        here = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
+    full: Reduced | None = None
+    images = layers[0].maps.shape[:-3]
+    cells = _tile_cells(queries * images.numel(), margin, device, tile_bytes)
+    for tile, scores in _tiles(layers, size, margin, cells):
         if refinement is not None:
             scores = _inner(refinement(scores, _widened(tile, margin, size), range(queries)), tile, margin)
-        candidates = scores if excluded is None else scores.masked_fill(excluded, -torch.inf)
-        best, index = candidates.max(dim=2)
-        winner[here] = index.to(narrow)
-        if probabilities:
-            total = scores.clamp(min=0).sum(dim=2).clamp(min=1e-12)
-            score[here] = best.clamp(min=0) / total
-            if log_total is not None:
-                log_total[here] = total.log()
-        else:
-            chance = scores.softmax(dim=2).gather(2, index[..., None])[..., 0]
-            score[here] = chance
-            if log_total is not None:
-                log_total[here] = best - chance.log()
-    return Reduced(winner, score, log_total)
+        found = _reduce_tile(scores, probabilities=probabilities, excluded=excluded, totals=totals)
+        found = found._replace(winner=found.winner.to(narrow))
+        if tile == (0, size[0], 0, size[1]):
+            return found
+        full = full or Reduced(
+            *(None if part is None else part.new_empty((*images, *size)) for part in found)  # type: ignore[arg-type]
+        )
+        for whole, part in zip(full, found, strict=True):
+            if whole is not None and part is not None:
+                whole[..., tile.top : tile.bottom, tile.left : tile.right] = part
+    assert full is not None  # an image has pixels
+    return full
+
+
+def _reduce_tile(scores: Tensor, *, probabilities: bool, excluded: Tensor | None, totals: bool) -> Reduced:
+    """What is left of [..., rows, columns, Q]."""
+    candidates = scores if excluded is None else scores.masked_fill(excluded, -torch.inf)
+    best, index = candidates.max(dim=-1)
+    if probabilities:
+        total = scores.clamp(min=0).sum(dim=-1).clamp(min=1e-12)
+        return Reduced(index, best.clamp(min=0) / total, total.log() if totals else None)
+    chance = scores.softmax(dim=-1).gather(-1, index[..., None])[..., 0]
+    return Reduced(index, chance, best - chance.log() if totals else None)
 
 
 def _tile_cells(queries: int, margin: int, device: torch.device, tile_bytes: int | None) -> int:
     """Pixels of a tile, its margin left out."""
-    if tile_bytes is None:
-        # On a CPU the tile should stay in the cache; on an accelerator, or with a margin, it should fill the machine.
-        tile_bytes = 2 << 20 if device.type == "cpu" and not margin else 256 << 20
+    tile_bytes = tile_bytes or _tile_bytes(margin, device)
     side = max(1.0, tile_bytes / (4 * queries)) ** 0.5 - 2 * margin
     return int(max(side, margin, 1) ** 2)
+
+
+def _tile_bytes(margin: int, device: torch.device) -> int:
+    """On a CPU a tile should stay in the cache; on an accelerator, or with a margin, it should fill the machine."""
+    return 2 << 20 if device.type == "cpu" and not margin else 256 << 20
 
 
 def _widened(tile: Tile, margin: int, size: tuple[int, int]) -> Tile:
@@ -214,23 +279,20 @@ def _inner(scores: Tensor, tile: Tile, margin: int) -> Tensor:
 def _tiles(
     layers: Sequence[Layer], size: tuple[int, int], margin: int, cells: int
 ) -> Iterator[tuple[Tile, Tensor]]:
-    """Tiles that cover the result, each with the scores [rows, columns, Q] of it and of its margin."""
+    """Tiles that cover the result, each with the scores [..., rows, columns, Q] of it and of its margin."""
     height, width = size
-    columns = min(width, max(64, round(cells**0.5)))
+    columns = width if cells >= height * width else min(width, max(64, round(cells**0.5)))
     rows = min(height, max(1, cells // columns))
     # The reduction runs along memory: [h, w, Q].
-    turned = [(one.maps.float().permute(1, 2, 0).contiguous(), one.down, one.across) for one in layers]
+    turned = [(one.maps.float().movedim(-3, -1).contiguous(), one.down, one.across) for one in layers]
     for left in range(0, width, columns):
         right = min(width, left + columns)
         wide = _widened(Tile(0, height, left, right), margin, size)
-        strips = [_strip(maps, across[wide.left : wide.right]) for maps, _, across in turned]  # [h, cols, Q]
+        strips = [_strip(maps, across, wide) for maps, _, across in turned]  # [..., h, cols, Q]
         for top in range(0, height, rows):
             tile = Tile(top, min(height, top + rows), left, right)
             wide = _widened(tile, margin, size)
-            parts = (
-                _rows(strip, down[wide.top : wide.bottom])
-                for strip, (_, down, _) in zip(strips, turned, strict=True)
-            )
+            parts = (_rows(strip, down, wide) for strip, (_, down, _) in zip(strips, turned, strict=True))
             scores = next(parts)
             for part in parts:
                 scores += part
@@ -238,20 +300,21 @@ def _tiles(
 
 
 def layer_tile(layer: Layer, tile: Tile) -> Tensor:
-    """A rectangle of a layer at full size: [rows, columns, Q]."""
-    maps = layer.maps.permute(1, 2, 0)
-    return _rows(_strip(maps, layer.across[tile.left : tile.right]), layer.down[tile.top : tile.bottom])
+    """A rectangle of a layer at full size: [..., rows, columns, Q]."""
+    return _rows(_strip(layer.maps.movedim(-3, -1), layer.across, tile), layer.down, tile)
 
 
-def _strip(maps: Tensor, across: Tensor) -> Tensor:
-    first, last = _support(across)
-    return torch.matmul(across[:, first:last], maps[:, first:last])
+def _strip(maps: Tensor, across: Axis, tile: Tile) -> Tensor:
+    """[..., h, w, Q] -> the columns of a tile: [..., h, columns, Q]."""
+    weights, first, behind = across.part(tile.left, tile.right)
+    return torch.matmul(weights, _cells(maps, -2, first, behind))
 
 
-def _rows(strip: Tensor, down: Tensor) -> Tensor:
-    above, below = _support(down)
-    flat = down[:, above:below] @ strip[above:below].flatten(1)
-    return flat.view(len(down), *strip.shape[1:])
+def _rows(strip: Tensor, down: Axis, tile: Tile) -> Tensor:
+    """[..., h, columns, Q] -> the rows of a tile: [..., rows, columns, Q]."""
+    weights, first, behind = down.part(tile.top, tile.bottom)
+    flat = weights @ _cells(strip, -3, first, behind).flatten(-2)
+    return flat.view(*flat.shape[:-1], *strip.shape[-2:])
 
 
 def probability_maps(
@@ -283,9 +346,3 @@ def probability_maps(
     if probabilities:
         return full.clamp_(min=0).div_(log_total.exp())
     return full.sub_(log_total).exp_()
-
-
-def _support(weights: Tensor) -> tuple[int, int]:
-    """First and one past the last source cell that a block of output cells draws from."""
-    used = weights.any(dim=0).nonzero()
-    return int(used[0]), int(used[-1]) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,18 +49,25 @@ def merge_aliases(values: Tensor, query_to_class: Sequence[int], num_classes: in
     Returns:
         [C, ...].
     """
-    index = torch.as_tensor(query_to_class, device=values.device)
+    index = class_index(tuple(query_to_class), values.device)
     index = index.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
     merged = values.new_full((num_classes, *values.shape[1:]), -torch.inf)
     return merged.scatter_reduce_(0, index, values, "amax")
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def class_index(query_to_class: tuple[int, ...], device: torch.device) -> Tensor:
+    """Long [Q]: the class of each word, where it is needed; kept, since it is the same for all images."""
+    return torch.tensor(query_to_class).to(device, non_blocking=True)
+
+
 def remove_classes(logits: Tensor, absent: Tensor, query_to_class: Sequence[int] | None = None) -> Tensor:
-    """Give the words of the classes marked in `absent` [C] the score REMOVED everywhere: [Q, h, w]."""
-    words = (
-        absent if query_to_class is None else absent[torch.as_tensor(query_to_class, device=absent.device)]
-    )
-    return logits.masked_fill(words[:, None, None], REMOVED)
+    """Give the words of the classes marked in `absent` [..., C] the score REMOVED everywhere: [..., Q, h, w]."""
+    words = absent
+    if query_to_class is not None:
+        words = absent.index_select(-1, class_index(tuple(query_to_class), absent.device))
+    return logits.masked_fill(words[..., None, None], REMOVED)
 
 
 def average_prompts(prompt_embeds: Tensor) -> Tensor:

@@ -16,17 +16,16 @@ def absent_by(evidence: Tensor, keep: int | None = None) -> Tensor:
     """Which classes no window speaks for.
 
     Args:
-        evidence: [P, C] of all windows of one image.
+        evidence: [P, C] of all windows of one image; or [B, P, C] of several.
         keep: id of a class that always stays (the background), or None.
 
     Returns:
-        [C] bool, True where the class is to be removed; the class with the most evidence always stays.
+        [C] or [B, C] bool, True where the class is to be removed; the class with the most evidence always stays.
     """
-    best = evidence.amax(dim=0)  # [C]
-    absent = best < 1
-    absent[best.argmax()] = False
+    best = evidence.amax(dim=-2)  # [..., C]
+    absent = (best < 1).scatter(-1, best.argmax(dim=-1, keepdim=True), False)
     if keep is not None:
-        absent[keep] = False
+        absent[..., keep] = False
     return absent
 
 

@@ -40,7 +40,7 @@ def small_classes(labels: Tensor, num_classes: int, share: float, background: in
 def refine(maps: LogitMaps, context: Context, value: float) -> LogitMaps:
     """The maps with the words of small classes excluded from winning, once all pixels were decided without the rule."""
     words = context.words
-    labels = words.class_of[reduce_logits(maps, context.size, context.softmax_scale).winner]
+    labels = words.class_of[reduce_logits(maps, context.size, context.softmax_scale).winner.long()]
     small = small_classes(labels, len(words.classes), value, words.classes.background or 0)
     return dataclasses.replace(maps, excluded=small[words.class_of.long()])
 

@@ -145,6 +145,7 @@ REFINEMENT = Refinement(
     scope="grid",
     order=10,
     observe=observe,
+    together=True,
     chosen_by=("presence", "evidence"),
     needs=("whole",),
     ranges={"present": (0, 1), "certain": (0, 1), "surest": (0, 1), "alike": (-1, 1)},

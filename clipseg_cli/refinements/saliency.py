@@ -38,7 +38,9 @@ class SaliencyFusion:
     def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
         """[rows, columns, n] -> the same, before the softmax, which has no temperature."""
         foreground = layer_tile(self.saliency, tile)  # [rows, columns, 1]
-        behind = self.background[torch.as_tensor(queries, device=logits.device)]
+        behind = self.background
+        if len(queries) < len(behind):
+            behind = behind[torch.as_tensor(queries, device=logits.device)]
         return logits * torch.where(behind, 1 - foreground, foreground)
 
 

@@ -15,7 +15,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from clipseg_cli.ops.logits import layers_of
-from clipseg_cli.ops.reduce import layer_tile, stretched
+from clipseg_cli.ops.reduce import Axis, layer_tile, stretched
 from clipseg_cli.ops.text_laplacian import cell_size, mean_matrix, text_laplacian
 from clipseg_cli.types import Refinement, Tile
 
@@ -50,8 +50,8 @@ def spread(
     def pooled(layer: Layer) -> Tensor:
         device = layer.maps.device
         down, across = (
-            mean_matrix(len(matrix), pixels, device) @ matrix
-            for matrix, pixels in zip((layer.down, layer.across), cell, strict=True)
+            Axis(mean_matrix(len(axis), pixels, device) @ axis.weights)
+            for axis, pixels in zip((layer.down, layer.across), cell, strict=True)
         )
         whole = Tile(0, len(down), 0, len(across))
         return layer_tile(layer._replace(down=down, across=across), whole).permute(2, 0, 1)

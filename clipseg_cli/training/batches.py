@@ -59,6 +59,7 @@ class Batches:
         seed: of the order and of the crops; not negative.
         start: the first iteration, counted from 0.
         workers: threads that read and cut.
+        pinned: batches lie in memory that a GPU reaches by itself, so that nobody waits for a copy.
         by_human: whether the label of an image, by its number, is by human hand; None where none is.
 
     Attributes:
@@ -81,6 +82,7 @@ class Batches:
         start: int = 0,
         workers: int,
         by_human: Callable[[int], bool] | None = None,
+        pinned: bool = False,
     ) -> None:
         if batch_size < share.count or batch_size % share.count:
             raise UsageError(
@@ -90,6 +92,7 @@ class Batches:
         if not len(source):
             raise DatasetError("there are no images to train on")
         self.source, self.spec, self.seed, self._by_human = source, spec, seed, by_human
+        self._pinned = pinned
         self.batch_size, self.per_rank = batch_size, batch_size // share.count
         self.first = share.index * self.per_rank
         self.failures: dict[str, str] = {}
@@ -200,10 +203,16 @@ class Batches:
         for item in items:
             self.failures |= item.failures
             self.padded += item.crop.padded
-        labels = torch.stack([item.crop.labels for item in items], dim=1)  # [K, b, S, S]
-        images = torch.stack([item.crop.image for item in items])
+        maps = zip(*(item.crop.labels for item in items), strict=True)  # K times b of [S, S]
+        labels = [self._stacked(list(one)) for one in maps]
+        images = self._stacked([item.crop.image for item in items])
         human = None if self._by_human is None else labels[1]
         return Batch(images, labels[0], labels[-1] if len(labels) > 1 else None, human)
+
+    def _stacked(self, parts: list[Tensor]) -> Tensor:
+        shape = (len(parts), *parts[0].shape)
+        full = torch.empty(shape, dtype=parts[0].dtype, pin_memory=self._pinned)
+        return torch.stack(parts, out=full)
 
 
 class _Item(NamedTuple):

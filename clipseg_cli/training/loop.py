@@ -170,6 +170,7 @@ class TrainingRun:
             start=self.state.iteration,
             workers=self.config.workers,
             by_human=self.images.is_human if self.images.has_human else None,
+            pinned=self.device.type == "cuda",
         )
 
     def _step(self, batch: Batch, throughput: Throughput) -> Step:
@@ -177,18 +178,23 @@ class TrainingRun:
 
         Raises:
             RunError: the loss is not finite; the weights are still those before this iteration.
+            RuntimeError: ground truth that nobody may know has got here; nothing was learnt of it.
         """
         iteration, parts = self.state.iteration, self.hparams.accumulate
         rate = self.hparams.rate_at(iteration)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        sums = torch.zeros(3, device=self.device)  # label loss, feature loss, share of pixels with a label
+        # Label loss, feature loss, share of pixels with a label, pixels that nobody may know; the host asks for all of
+        # them at once, the only time that it waits for the device.
+        sums = torch.zeros(4, device=self.device)
         try:
             for number, part in enumerate(_split(batch, parts, self.device)):
                 with self._synchronised(last=number == parts - 1):
                     sums += self._backward(part, iteration) / parts
             found = (sum_over_ranks(sums, self.share) / self.share.count).tolist()
+            if found[3]:
+                raise self._targets.leak(batch.given)
             if not math.isfinite(found[0] + found[1]):
                 raise self._diverged("the loss is no longer finite")
             self.optimiser.step()
@@ -208,7 +214,7 @@ class TrainingRun:
         )
 
     def _backward(self, part: Batch, iteration: int) -> Tensor:
-        """Gradients of one part of a batch; returns its label loss, feature loss and share of labelled pixels."""
+        """Gradients of one part of a batch; returns its label loss, feature loss, share of labels, and leaks."""
         image = ((part.images.float() - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features, logits = self.network(image)
@@ -223,8 +229,8 @@ class TrainingRun:
             distance = feature_loss(features, self.teacher.features(part.images), part.given != self._ignore)
         total = (loss + self.config.distill * distance) / self.hparams.accumulate
         total.backward()
-        share = (torch.stack(labels) != self._ignore).float().mean()
-        return torch.stack([loss.detach(), distance.detach(), share])
+        share = torch.stack([(one != self._ignore).float().mean() for one in labels]).mean()
+        return torch.stack([loss.detach(), distance.detach(), share, self._targets.leaked(part.given)])
 
     def _synchronised(self, *, last: bool) -> Any:
         """Gradients are exchanged once an iteration, with the last part."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from clipseg_cli.config import UNLABELLED
-from clipseg_cli.ops.pseudo import fill_unlabelled, leaked_classes
+from clipseg_cli.ops.pseudo import count_leaked, fill_unlabelled, leak_table, leaked_classes
+from clipseg_cli.ops.similarity import class_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,15 +47,15 @@ class Teacher:
             images: uint8 RGB [B, 3, H, W].
             labels: int32 [B, H, W].
         """
-        filled = labels.clone()
-        wanted = (labels == UNLABELLED).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
-        if not wanted:
-            return filled
-        size = (labels.shape[1], labels.shape[2])
-        for row, labels_of_row in zip(wanted, self.predictor.labels(images[wanted], size), strict=True):
-            found = self._ids[labels_of_row.long()]
-            filled[row] = torch.where(labels[row] == UNLABELLED, found, labels[row])
-        return filled
+        free = labels == UNLABELLED
+        wanted = free.flatten(1).any(dim=1).nonzero()[:, 0]
+        if not len(wanted):
+            return labels.clone()
+        every = len(wanted) == len(labels)
+        seen = images if every else images[wanted]
+        found = self._ids[self.predictor.labels(seen, (labels.shape[1], labels.shape[2])).long()]
+        full = found if every else labels.index_copy(0, wanted, found)
+        return torch.where(free, full, labels)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class Targets:
     def __init__(
         self, hparams: Hyperparameters, class_ids: Sequence[int], teacher: Teacher | None, ignore: int
     ) -> None:
-        self.hparams, self.class_ids, self.teacher, self.ignore = hparams, list(class_ids), teacher, ignore
+        self.hparams, self.class_ids, self.teacher, self.ignore = hparams, tuple(class_ids), teacher, ignore
 
     def stage(self, iteration: int) -> str:
         """Name of the stage that an iteration belongs to, counted from 0."""
@@ -100,26 +101,33 @@ class Targets:
 
         Returns:
             One or two int32 [B, H, W], class ids or the ignore value.
-
-        Raises:
-            RuntimeError: ground truth of an unlabelled class has got here. That is a bug, and no result of such a
-                run means anything.
         """
         given = batch.given
-        if leaked := leaked_classes(given, self.class_ids):
-            raise RuntimeError(
-                f"ground truth of classes {leaked}, which nobody may know, reached the training"
-            )
         stage, found = self.stage(iteration), []
         if stage in (GUIDED, BOTH):
             found.append(self._guidance(batch))
         if stage in (SELF, BOTH):
-            found.append(fill_unlabelled(given, logits[:, self.class_ids], self.class_ids))
+            found.append(fill_unlabelled(given, self._allowed(logits), self.class_ids))
         labels = [torch.where(one == UNLABELLED, self.ignore, one) for one in found or [given]]
         if batch.human is None or batch.proposed is None:
             return tuple(labels)
         # Whoever teaches, what a human has said stands.
         return tuple(torch.where(batch.human == 1, batch.proposed, one) for one in labels)
+
+    def leaked(self, given: Tensor) -> Tensor:
+        """How many pixels of a ground truth [B, H, W] show an unlabelled class, as a scalar that nobody waits for."""
+        return count_leaked(given, leak_table(self.class_ids, self.ignore, given.device))
+
+    def leak(self, given: Tensor) -> RuntimeError:
+        """The error of such pixels. They are a bug, and no result of a run that has seen them means anything."""
+        classes = leaked_classes(given, self.class_ids)
+        return RuntimeError(f"ground truth of classes {classes}, which nobody may know, reached the training")
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        """Maps of the unlabelled classes; all of them as they are, since picking them out would copy them."""
+        if self.class_ids == tuple(range(logits.shape[1])):
+            return logits
+        return logits.index_select(1, class_index(self.class_ids, logits.device))
 
     def _guidance(self, batch: Batch) -> Tensor:
         if batch.proposed is not None:

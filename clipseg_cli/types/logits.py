@@ -47,6 +47,8 @@ class PixelRefinement(Protocol):
 class LogitMaps:
     """Small maps of all words that are added at full size: one, or one of each scale.
 
+    Where images of one size go together, all tensors but `excluded` have a dimension [B] in front.
+
     Attributes:
         maps: [Q, h, w] each, cosines; probabilities once keys have smoothed them.
         keys: [K, h, w] key features on the grid of the one map, while they are needed.
@@ -74,6 +76,19 @@ class LogitMaps:
     def each(self, change: Callable[[Tensor], Tensor]) -> LogitMaps:
         """The same with other values."""
         return dataclasses.replace(self, maps=tuple(change(one) for one in self.maps))
+
+    def of_image(self, number: int) -> LogitMaps:
+        """Those of one of several images that go together; what happens at full size belongs to single images."""
+
+        def row(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[number]
+
+        return dataclasses.replace(
+            self.each(lambda one: one[number]),
+            keys=row(self.keys),
+            memory=row(self.memory),
+            mass=row(self.mass),
+        )
 
     def then(self, refinement: PixelRefinement) -> LogitMaps:
         """The same with one more change at full size."""

@@ -142,6 +142,8 @@ class Refinement:
         observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
             are hyper-parameters.
         relabel: scope "labels": the step behind the decision.
+        together: it takes several images of one size at once, whose tensors have a dimension [B] in front, those of
+            the context too.
         chosen_by: name of the option that turns it on, and the values that do; empty for an option of its own name.
         needs: of "keys", "values", "whole", "attention" and "levels", what the network has to hand out for it; of
             "background", that a class is it; any other name is a key of `Context.auxiliary`: "regions", "saliency".
@@ -158,6 +160,7 @@ class Refinement:
     spread: Callable[..., list[LogitMaps]] | None = None
     observe: Callable[..., Tensor] | None = None
     relabel: RelabelFn | None = None
+    together: bool = False
     chosen_by: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     ranges: Mapping[str, tuple[float, float] | tuple[str, ...]] = field(default_factory=dict)
