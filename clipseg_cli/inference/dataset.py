@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from clipseg_cli.config import InferenceConfig
-from clipseg_cli.data.datasets import open_dataset
+from clipseg_cli.data.datasets import FOLDER, open_dataset, recognise
 from clipseg_cli.data.image_files import find_images, nothing_left
 from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.inference.settings import find_protocol
@@ -15,7 +16,7 @@ from clipseg_cli.types import ClassList
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clipseg_cli.config import DataConfig, Protocol
+    from clipseg_cli.config import DataConfig, Protocol, PseudolabelConfig
     from clipseg_cli.errors import ClipsegError
     from clipseg_cli.types import Dataset, ImageSource, Sample
 
@@ -53,19 +54,40 @@ def open_data(config: DataConfig, purpose: Literal["label", "score"]) -> tuple[D
     return dataset, find_protocol(config.protocol, dataset.benchmark)
 
 
-def images_of(config: DataConfig) -> tuple[list[ImageSource], list[ClipsegError]]:
-    """The images of a split of a data set, or of any folder, and those that cannot be used.
+class FoundImages(NamedTuple):
+    """The images of a data set, or of any folder.
+
+    Attributes:
+        sources: that can be used.
+        failures: why others cannot.
+        notes: what a user should be told once.
+    """
+
+    sources: Sequence[ImageSource]
+    failures: Sequence[ClipsegError] = ()
+    notes: tuple[str, ...] = ()
+
+
+def images_of(config: DataConfig) -> FoundImages:
+    """The images of a split of a data set, of all of it, or of any folder; never its label maps.
 
     Raises:
         ClipsegError: there are none.
     """
     if config.split or config.benchmark:
         dataset, _ = open_data(config, "label")
-        return [sample.source for sample in dataset.samples], []
+        return FoundImages([sample.source for sample in dataset.samples])
+    root = Path(config.dataset)
+    known = next((one for one in recognise(root) if one.complete), None) if root.is_dir() else None
+    if known is not None:  # its label maps are PNGs as well
+        classes = "thing" if known.name == FOLDER and not (known.root / "classes.txt").exists() else ""
+        dataset = open_dataset(known.root, split="all", classes=classes)
+        note = f"{known.root} is a data set ({dataset.title}): its images are taken, and no other file"
+        return FoundImages([sample.source for sample in dataset.samples], (), (note,))
     found, failures = find_images((config.dataset,))
     if not found:
         raise nothing_left(failures)
-    return found, list(failures)
+    return FoundImages(found, failures)
 
 
 def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:
@@ -96,6 +118,24 @@ def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
+def unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:
+    """Ids of the classes to fill, where the others keep their ground truth; none where all is labelled.
+
+    Raises:
+        UsageError: one of --keep-labels and --unseen without the other.
+    """
+    unseen = unseen_ids(dataset, config.unseen)
+    if config.keep_labels == "seen" and not unseen:
+        hint = "name them, as in --unseen sofa,train" + (", or --unseen preset" if dataset.unseen else "")
+        raise UsageError("--keep-labels seen needs to know which classes are unseen", hint=hint)
+    if unseen and config.keep_labels != "seen":
+        raise UsageError(
+            "--unseen says which classes have no ground truth, but no ground truth is kept",
+            hint="add --keep-labels seen, or leave out --unseen",
+        )
+    return unseen
+
+
 def subset_classes(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
     """Only the classes of these ids, renumbered from 0."""
     return ClassList(
@@ -111,8 +151,13 @@ def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:
     Which images share a batch changes the last bits of their scores; so a group is done as a whole, by one
     process, again from its beginning if that was interrupted.
     """
-    size = min(64, max(1, batch_size // 2))
+    size = batch_images(batch_size)
     return [(i // size, tuple(samples[i : i + size])) for i in range(0, len(samples), size)]
+
+
+def batch_images(batch_size: int) -> int:
+    """How many images make a group, of so many windows in one forward pass."""
+    return min(64, max(1, batch_size // 2))
 
 
 def list_hash(samples: Sequence[Sample]) -> str:
