@@ -119,9 +119,9 @@ def image_bars(options: argparse.Namespace, weights: Path | None, folder: Path) 
     runs, files = _runs(options, weights, folder)
     fp32, own, student = runs["fp32"], runs["auto"], runs["student"]
     device = own.predictor.device
-    words = [text.strip() for text in load_classes(SMALL.classes, background="none").queries]
+    words = load_classes(SMALL.classes, background="none").names  # of each the first, as CLIPSeg takes one
     network = clipseg_network.build(device)
-    tokens = own.backbone.tokenizer(words)[:, :16]  # type: ignore[attr-defined]
+    tokens = own.backbone.tokenizer(list(words))[:, :16]  # type: ignore[attr-defined]
     crops = {name: all_windows(run, files) for name, run in (("fp32", fp32), ("auto", own))}
     few = files[:1]  # what takes ten seconds an image
     candidates = {

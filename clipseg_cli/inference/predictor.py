@@ -260,8 +260,9 @@ class Predictor:
     def _read(self, batch: Batch) -> Parts:
         """One batch through the network, and the steps right behind it."""
         images, ids, stored = batch
+        kept: Sequence[Mapping[str, Tensor] | None] = ()
         if self.keeper is None:
-            dense, kept = self.read(images, ids), []
+            dense = self.read(images, ids)
         else:
             dense, kept = self.keeper.dense(stored, lambda: self.read(images, ids))
         logits = self.reader.logits(dense.features, self.text_embeds)
