@@ -11,12 +11,14 @@ import time
 
 import pytest
 from conftest import TINY_CONFIG
+from dataset_trees import save_image
 from run_folders import (  # noqa: F401
     NAMES,
     SMALL,
     contents,
     labels_in,
     lasting_voc,
+    make_photos,
     run_command,
     run_folder,
     stopped_after,
@@ -73,10 +75,10 @@ def process(tiny_clip, voc, folder, tmp_path, warm):
     """Start a script in a process of its own that knows the tiny model; the command's words follow `before`."""
     config, script = tmp_path / "tiny-vit.json", tmp_path / "script.py"
     config.write_text(json.dumps(TINY_CONFIG))
-    words = ("pseudolabel", voc, *tiny_clip.options, *SMALL, "--out", folder.parent)
 
-    def start(code, *before, by=warm):
+    def start(code, *before, by=warm, data=voc, options=()):
         script.write_text(TINY + code)
+        words = ("pseudolabel", data, *tiny_clip.options, *SMALL, *options, "--out", folder.parent)
         return by(script, *before, *words, TINY_CONFIG=str(config))
 
     return start
@@ -119,6 +121,25 @@ def test_killed_again_and_again_at_any_file_it_touches(process, whole, folder):
     assert codes[:-1] == [77] * (len(codes) - 1) and codes[-1:] == [0], (codes, err)
     assert len(codes) > 8
     assert contents(folder) == whole
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_again_and_again_while_it_takes_up_images_and_words(process, run, folder, tmp_path):
+    photos, kept = make_photos(tmp_path / "photos", 4), ("--keep-features", "--classes")
+    plain = tmp_path / "plain"
+    for out in (plain, folder.parent):
+        assert run(photos, *kept, "cat,dog", "--out", out).code == 0
+    save_image(photos / "00a.png", size=(14, 16), seed=50)
+    (photos / "03.png").unlink()
+    assert run(photos, *kept, "cat,dog,cow", "--out", plain).code == 0
+    done = process(KILLED_AT_EVERY_STEP, folder, "2", data=photos, options=(*kept, "cat,dog,cow"))
+    out, err = done.communicate(timeout=120)
+    codes = json.loads(out.splitlines()[-1]) if out else []
+    assert codes[:-1] == [77] * (len(codes) - 1) and codes[-1:] == [0], (codes, err)
+    assert len(codes) > 8
+    found, wanted = contents(folder), contents(plain / "run")
+    assert found.pop("features/cost.json", "") is not None and wanted.pop("features/cost.json")
+    assert found == wanted
 
 
 def test_a_line_cut_anywhere_is_survived(tmp_path):

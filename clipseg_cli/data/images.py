@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tiff
 
 from clipseg_cli.data.addresses import open_address
+from clipseg_cli.data.geotiff import place_notes
 from clipseg_cli.data.opening import open_image
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, FrameSource, ImageSource, RemoteSource
@@ -47,8 +48,6 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _FIRST_ON_ITS_SIDE = 5
-_GEO_TAGS = (33550, 33922, 34264, 34735)
-"""Of a GeoTIFF (OGC 19-008r4): pixel scale, tie points, transformation, keys of the coordinate system."""
 _FILTER_LOCK = threading.Lock()
 
 LARGE_PIXELS = 16_000_000
@@ -239,7 +238,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
             with _LARGE_LOCK if is_large else nullcontext():
                 image.load()
                 pixels, notes = to_rgb(image)
-            return DecodedImage(source, pixels, (*_frame_notes(image), *_place_notes(image), *notes))
+            return DecodedImage(source, pixels, (*_frame_notes(image), *place_notes(image), *notes))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -328,14 +327,6 @@ def _frame_notes(image: Image.Image) -> tuple[str, ...]:
         if image.format == "TIFF"
         else f"animation: first of {frames} frames",
     )
-
-
-def _place_notes(image: Image.Image) -> tuple[str, ...]:
-    """That a GeoTIFF says where on Earth its pixels lie, which a label PNG cannot say."""
-    tags = getattr(image, "tag_v2", {})
-    if image.format != "TIFF" or not any(tag in tags for tag in _GEO_TAGS):
-        return ()
-    return ("a GeoTIFF: its labels fit it pixel by pixel, and do not carry its place on Earth",)
 
 
 def _silence_pillow() -> None:

@@ -67,9 +67,9 @@ class Keeper:
         kept = self._rounded(read()) if fresh else _stacked(own)
         single: dict[str, Any] = {name: value.float() for name, value in kept.items() if name != OVERHANG}
         top, bottom, left, right = (int(pixels) for pixels in kept[OVERHANG][0])
-        nothing = kept["features"].new_zeros(0)  # nobody who takes part asks for tokens, unless they are kept
-        fields: dict[str, Any] = {"keys": None, "tokens": nothing, **single}
-        dense = DenseFeatures(**fields, overhang=(top, bottom, left, right))
+        tokens = single.pop("tokens", kept["features"].new_zeros(0))  # kept where somebody asks for them
+        features, keys = single.pop("features"), single.pop("keys", None)
+        dense = DenseFeatures(features, keys, tokens, overhang=(top, bottom, left, right), **single)
         rows = range(len(stored))
         return dense, [{name: value[row] for name, value in kept.items()} if fresh else None for row in rows]
 

@@ -60,19 +60,20 @@ class Growth:
     words: Sequence[str] = ()
     back: Mapping[str, ImageRecord] = field(default_factory=dict)
 
-    def entries(self, dataset: Dataset) -> Iterator[dict[str, Any]]:
-        """For the history in the manifest."""
-        if self.images is not None:
-            yield {
-                "changed": "images",
-                "before": self.images,
-                "now": len(dataset.samples),
-                "new": list(self.new),
-                "removed": list(self.removed),
-            }
-        if self.words:
-            before = len(dataset.classes) - len(self.words)
-            yield {"changed": "classes", "before": before, "now": before + len(self.words), "new": self.words}
+    def image_entry(self, dataset: Dataset) -> dict[str, Any]:
+        """Which images came and went, for the history in the manifest."""
+        return {
+            "changed": "images",
+            "before": self.images,
+            "now": len(dataset.samples),
+            "new": list(self.new),
+            "removed": list(self.removed),
+        }
+
+    def class_entry(self, dataset: Dataset) -> dict[str, Any]:
+        """Which classes came, for the history in the manifest."""
+        now = len(dataset.classes)
+        return {"changed": "classes", "before": now - len(self.words), "now": now, "new": list(self.words)}
 
     def sentences(self) -> Iterator[str]:
         """What a user should be told."""
@@ -122,12 +123,19 @@ def take_up(
                 f"{folder} was begun with other {what}: {'; '.join(growth.sentences())}",
                 hint="the same command, once, in one process (without --shard or torchrun) takes them up",
             )
-        write_manifest(Manifest(before.identity, history=before.history), folder)  # not complete meanwhile
+        now, history = {**before.identity}, list(before.history)
+        write_manifest(Manifest(now, history=history), folder)  # not complete meanwhile
         if growth.images is not None:
             _change_images(folder, growth, dataset, batch_size)
+            now["dataset"] = identity["dataset"]
+            history.append(growth.image_entry(dataset))
+            write_manifest(
+                Manifest(now, history=history), folder
+            )  # before the records go that tell images apart
         if growth.words:
             _forget_labels(folder, dataset)
-        write_manifest(Manifest(identity, history=(*before.history, *growth.entries(dataset))), folder)
+            history.append(growth.class_entry(dataset))
+        write_manifest(Manifest(identity, history=history), folder)
     return growth
 
 
