@@ -3,7 +3,7 @@
 Labels the training pictures once, trains every setting over several seeds, scores everything on the validation
 split, and prints a table of mean and spread. What is finished is kept: the same command goes on with the rest.
 
-The README has the commands that make the data sets and the backbone, and what came out.
+docs/students.md has the commands that make the data sets, and what came out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = ("mIoU", "mIoU_seen", "mIoU_unseen", "hIoU", "pixel_accuracy")
-METHOD = "maskclip"
-"""That of the paper, which the student is named after."""
-
 UNSEEN = "pottedplant,sheep,sofa,train,tvmonitor"
 TEACHERS = {
     "teacher": (),
@@ -36,9 +33,20 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--heldout", type=Path, help="a second data set, scored as well")
     parser.add_argument("--model", default="emoji")
+    parser.add_argument("--method", default="maskclip", help="of the teacher; maskclip is the paper's")
+    parser.add_argument("--saliency", default="none", help="of the teacher")
     parser.add_argument("--init", default="none")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument(
+        "--rows",
+        type=lambda text: text.split(","),
+        default=["guided", "guided + self-training", "zero-shot", "supervised"],
+        help="which students, by comma",
+    )
+    parser.add_argument(
+        "--teacher-alone", action="store_true", help="no refinements of the teacher beside it"
+    )
     parser.add_argument("--self-from", type=int, default=None, help="default: as the preset says")
     parser.add_argument("--unseen", default=UNSEEN)
     parser.add_argument("--seeds", type=int, default=3)
@@ -69,9 +77,9 @@ class Bench:
 
     def label(self) -> None:
         """Pseudo labels of the training pictures, of both kinds."""
-        for kind in ("free", "seen"):
+        for kind in ("free", "seen") if "zero-shot" in self.options.rows else ("free",):
             keep = ("--keep-labels", "seen", "--unseen", self.options.unseen) if kind == "seen" else ()
-            self.run("pseudolabel", self.options.dataset, "--model", self.options.model, "--method", METHOD,
+            self.run("pseudolabel", self.options.dataset, "--model", self.options.model, *self.teacher(),
                      *keep, "--out", self.labels(kind).parent, "--name", kind)  # fmt: skip
 
     def rows(self) -> dict[str, tuple[Any, ...]]:
@@ -79,12 +87,17 @@ class Bench:
         o = self.options
         own = () if o.self_from is None else ("--self-training-from", o.self_from)
         free, seen = ("--labels", self.labels("free")), ("--labels", self.labels("seen"))
-        return {
+        rows = {
             "guided": (*free, "--self-training-from", o.iterations),
             "guided + self-training": (*free, *own),
             "zero-shot": (*seen, "--setting", "zero-shot", *own),
             "supervised": ("--dataset", o.dataset, "--model", o.model, "--setting", "supervised"),
         }
+        return {name: rows[name] for name in o.rows}
+
+    def teacher(self) -> tuple[str, ...]:
+        """Options of the teacher."""
+        return ("--method", self.options.method, "--saliency", self.options.saliency)
 
     def student(self, row: str, seed: int) -> None:
         """Train one, or go on with it."""
@@ -114,8 +127,8 @@ class Bench:
     def table(self, data: Path) -> dict[str, list[dict[str, float]]]:
         """Row -> the figures of each seed."""
         rows = {}
-        for name, extra in TEACHERS.items():
-            what = ("--model", self.options.model, "--method", METHOD, *extra)
+        for name, extra in list(TEACHERS.items())[: 1 if self.options.teacher_alone else None]:
+            what = ("--model", self.options.model, *self.teacher(), *extra)
             rows[name] = [self.score(name.replace(" ", ""), data, what)]
         for row in self.rows():
             rows[row] = [

@@ -99,6 +99,7 @@ def torchscript(path: Path, state, quick_gelu: bool) -> Path:
 
 
 def assert_same_weights(backbone: Backbone, state) -> None:
+    backbone.model.load_text()
     loaded = backbone.model.state_dict()
     assert loaded.keys() == state.keys()
     for name, tensor in state.items():

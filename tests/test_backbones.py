@@ -16,12 +16,12 @@ from clip_weights import (  # noqa: F401
     torchscript,
     weights_fixture,
 )
-from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from clipseg_cli.errors import UsageError
 from clipseg_cli.models.clip import architectures
 from clipseg_cli.models.clip.backbones import load_backbone
+from clipseg_cli.models.clip.vit import QuickGELU
 from clipseg_cli.models.weights import hub
 
 # ---- what comes out

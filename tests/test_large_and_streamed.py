@@ -182,3 +182,39 @@ def test_no_thread_is_started_while_there_is_work(segment, make_image, tmp_path,
     finally:
         torch.set_num_threads(threads)
     assert at_work and not [name for name in late if name.startswith(("read", "write"))]
+
+
+DECIDING = """
+import pathlib, torch
+from clipseg_cli.inference.decide import decide
+from clipseg_cli.types import ClassList, Context, LogitMaps, Words
+torch.set_num_threads(1)
+names = ("background", "cat", "dog")
+classes = ClassList(names, tuple((name,) for name in names), 0)
+words = Words(classes, torch.tensor([0, 1, 2], dtype=torch.uint8), 1, None)
+maps = LogitMaps((torch.randn(3, 30, 40),))
+def run(size):
+    return decide(maps, Context(words, None, None, size, 40.0, "token"), 0.9)
+run((64, 64))
+status = lambda key: int(next(x for x in pathlib.Path("/proc/self/status").read_text().splitlines()
+                              if x.startswith(key)).split()[1])
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+run((3000, 8000))
+print((status("VmHWM") - before) * 1024 / 24e6)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_deciding_takes_nine_bytes_a_pixel(process_env):
+    """Winner 2, confidence 4, label 1; an index of the whole image would be 8 more, a threshold another 6."""
+    done = subprocess.run(
+        [sys.executable, "-c", DECIDING],
+        env=process_env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 7 <= float(done.stdout) < 9.5

@@ -192,14 +192,14 @@ def test_changed_classes_are_named(run, tmp_path):
     assert (
         "--classes: cat,dog, now cat,cow; classes[2].name: dog, now cow" in run(photos, "-c", "cat,cow").err
     )
-    assert "classes: 3, now 4" in run(photos, "-c", "cat,dog,cow").err
+    assert "classes: 3, now 4" in run(photos, "-c", "cat,cow,dog").err
 
 
-def test_another_picture_in_the_folder_is_named(run, tmp_path):
+def test_another_list_of_pictures_is_named_where_an_option_differs_too(run, tmp_path):
     run(make_photos(tmp_path / "photos", 2), "--classes", "cat,dog")
-    done = run(make_photos(tmp_path / "photos", 3), "--classes", "cat,dog")
+    done = run(make_photos(tmp_path / "photos", 3), "--classes", "cat,dog", "--min-confidence", "0.2")
     assert done.code == 1
-    assert "dataset.images: 2, now 3" in done.err
+    assert "--min-confidence: 0.0, now 0.2; dataset.images: 2, now 3" in done.err
 
 
 def test_other_words_for_a_class_are_named():

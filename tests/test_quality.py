@@ -21,7 +21,7 @@ from clipseg_cli.inference import complete as module
 from clipseg_cli.inference.complete import complete
 from clipseg_cli.inference.load import plan_clip
 from clipseg_cli.inference.settings import find_protocol
-from clipseg_cli.inference.steps import list_steps
+from clipseg_cli.inference.steps import list_steps, read_chosen
 from clipseg_cli.methods import METHODS, find_method
 from clipseg_cli.regions import REGIONS
 from clipseg_cli.runs.find import evaluation_name
@@ -97,6 +97,24 @@ def test_a_protocol_brings_its_steps(protocol, method, expected) -> None:
 def test_what_the_user_chose_wins(options, expected) -> None:
     found = brought(**options)
     assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"model": "emoji"}, {"cls_share": 0.0, "alike": 0.75}),
+        ({"model": "emoji", "hyperparameters": ("sc_clip.alike=0.5",)}, {"cls_share": 0.0, "alike": 0.5}),
+        # Other weights, another model, and what a publication says.
+        ({"model": "ViT-B-16"}, {}),
+        ({"model": "emoji", "pretrained": "other.pt"}, {}),
+        ({"model": "emoji", "protocol": "sc-clip"}, {}),
+    ],
+)
+def test_the_bundled_model_brings_what_suits_it(options, expected) -> None:
+    config = InferenceConfig(method="sc_clip", **options)
+    protocol = find_protocol(config.protocol)
+    whole = complete(config, protocol)
+    assert read_chosen(whole.config, protocol, "sc_clip", whole.hyperparameters).of("sc_clip") == expected
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_a_worker_says_what_it_labels_with_or_what_is_wrong(photos, tmp_path):
 
 def test_what_goes_to_workers_can_be_pickled():
     source = RemoteSource(None, PurePosixPath("a"), "a.png", address="s3://bucket/a.png")
-    shard = Shard("one", (Sample(source),), (3,), Tar("s3://bucket/0.tar", PurePosixPath("0.tar")))
+    shard = Shard("one", (Sample(source),), {"a": 3}, Tar("s3://bucket/0.tar", PurePosixPath("0.tar")))
     back = pickle.loads(pickle.dumps(shard))
     assert back == shard and str(back.samples[0].source) == "s3://bucket/a.png"
 

@@ -23,11 +23,11 @@ from clip_weights import (  # noqa: F401
     variant,
     weights_fixture,
 )
-from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.backbones import load_backbone
+from clipseg_cli.models.clip.vit import QuickGELU
 from clipseg_cli.models.weights import hub
 
 # ---- tags, caches, no network

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipseg_cli.config import BEST, BUNDLED_MODEL
+from clipseg_cli.utils.imports import folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,9 +17,7 @@ def _begun(names: Iterable[str], incomplete: str) -> list[str]:
 
 def models(incomplete: str) -> list[str]:
     """Architectures of open_clip by the names of their files, and the bundled model."""
-    spec = importlib.util.find_spec("open_clip")
-    places = (spec.submodule_search_locations if spec else None) or ()
-    names = {path.stem for place in places for path in Path(place, "model_configs").glob("*.json")}
+    names = {path.stem for path in (folder_of("open_clip") / "model_configs").glob("*.json")}
     return _begun([BUNDLED_MODEL, *sorted(names)], incomplete)
 
 

@@ -13,13 +13,13 @@ from clipseg_cli.commands.convert import KEPT, check_formats_of_a_run, conversio
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
-from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.inference.dataset import cut_into_groups, open_data, subset_classes, unseen_ids
+from clipseg_cli.inference.dataset import open_data, subset_classes, unseen_to_fill
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.outputs import format_names
 from clipseg_cli.outputs.confidence import encode_confidence
 from clipseg_cli.outputs.labels import encode_labels
+from clipseg_cli.runs.batches import planned_groups
 from clipseg_cli.runs.folder import (
     SHARE_LOCKS,
     STATE_LOCK,
@@ -29,6 +29,7 @@ from clipseg_cli.runs.folder import (
     lock_run,
     run_folder,
 )
+from clipseg_cli.runs.growth import take_up
 from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.manifest import Manifest, read_manifest
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.commands.convert import Conversion
     from clipseg_cli.config import PseudolabelConfig
+    from clipseg_cli.errors import ClipsegError
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.types import Dataset, DenseModel, Sample, Segmentation
@@ -86,6 +88,8 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
             subset_classes(dataset.classes, unseen) if unseen else dataset.classes
         )
         identity = run_identity(config, dataset, backbone, predictor, plan.templates, unseen)
+        growth = take_up(folder, dataset, identity, share, config.batch_size)
+        notes += growth.sentences() if growth else ()
         begin_run(folder, Manifest(identity))
         notes += [
             *predictor.notes,
@@ -134,8 +138,8 @@ class PseudolabelRun:
         self.done, self.failures = 0, dict[str, str]()
         self._made_by = self.model if config.student else f"{self.model}, {config.method_name}"
         self._ignore, self._unseen = ignore_value(len(dataset.classes)), np.array(self.unseen, dtype=np.int32)
-        self._state = RunState(self.folder, dataset)
-        groups = self.share.of(cut_into_groups(dataset.samples, config.batch_size))
+        self._state, self._contents = RunState(self.folder, dataset), dict[str, str]()
+        groups = self.share.of(planned_groups(self.folder, dataset.samples, config.batch_size))
         self._keeps_confidence = KEPT in format_names(config.format_texts)
         finished = self._state.finished()
         if self._keeps_confidence:  # which a run without it did not write; corrected labels have none
@@ -213,6 +217,7 @@ class PseudolabelRun:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
 
     def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
+        self._contents[item[1].source.name] = self._state.content(item[1])
         image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
         if len(self._unseen):
             truth = self._truth(item[1], image.pixels.shape[:2])
@@ -237,7 +242,9 @@ class PseudolabelRun:
     def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ImageRecord:
         name = item[1].source.name
         sentence = f"{error.message} ({error.hint})" if error.hint else error.message
-        return self._corrected.get(name) or ImageRecord(name, item[0], error=sentence)
+        if name in self._corrected:
+            return dataclasses.replace(self._corrected[name], group=item[0])
+        return ImageRecord(name, item[0], error=sentence)
 
     def _truth(self, sample: Sample, size: tuple[int, ...]) -> NDArray[np.int32]:
         return read_label(sample, self.dataset, (size[0], size[1]))
@@ -260,7 +267,7 @@ class PseudolabelRun:
         group, sample = item
         name, classes = sample.source.name, self.dataset.classes
         if name in self._corrected:
-            return self._corrected[name]
+            return dataclasses.replace(self._corrected[name], group=group)
         narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
         data = encode_labels(
             narrow,
@@ -291,22 +298,5 @@ class PseudolabelRun:
             kept=int((~model & (labels != self._ignore)).sum()),
             label=fingerprint(data),
             source=self._state.source_bytes[name],
+            content=self._contents[name],
         )
-
-
-def unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:
-    """Ids of the classes to fill, where the others keep their ground truth; none where all is labelled.
-
-    Raises:
-        UsageError: one of --keep-labels and --unseen without the other.
-    """
-    unseen = unseen_ids(dataset, config.unseen)
-    if config.keep_labels == "seen" and not unseen:
-        hint = "name them, as in --unseen sofa,train" + (", or --unseen preset" if dataset.unseen else "")
-        raise UsageError("--keep-labels seen needs to know which classes are unseen", hint=hint)
-    if unseen and config.keep_labels != "seen":
-        raise UsageError(
-            "--unseen says which classes have no ground truth, but no ground truth is kept",
-            hint="add --keep-labels seen, or leave out --unseen",
-        )
-    return unseen

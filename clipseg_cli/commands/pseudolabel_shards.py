@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipseg_cli.commands.convert import KEPT, check_formats_of_a_run, conversion_of_a_run
-from clipseg_cli.commands.pseudolabel import unseen_to_fill
 from clipseg_cli.commands.shards.into_folder import FolderOutput
 from clipseg_cli.commands.shards.into_tars import TarOutput
 from clipseg_cli.commands.shards.local import local_engine
@@ -20,7 +19,7 @@ from clipseg_cli.data.addresses import is_address, is_in_memory, without_scheme
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.tars import find_tars, is_tars
 from clipseg_cli.errors import DatasetError, UsageError
-from clipseg_cli.inference.dataset import open_data
+from clipseg_cli.inference.dataset import open_data, unseen_to_fill
 from clipseg_cli.outputs import format_names
 from clipseg_cli.runs.folder import STATE_LOCK, default_name, lock_run, run_folder
 from clipseg_cli.runs.human_changes import complete_changes

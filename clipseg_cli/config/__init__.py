@@ -2,7 +2,7 @@
 
 from clipseg_cli.config.annotations import ImportConfig
 from clipseg_cli.config.best import BEST, NO_SALIENCY
-from clipseg_cli.config.brings import OFF, Brings
+from clipseg_cli.config.brings import OFF, Brings, model_brings
 from clipseg_cli.config.constants import (
     BACKGROUND_WORDS,
     BUNDLED_BACKBONE,

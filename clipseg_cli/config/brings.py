@@ -1,9 +1,11 @@
-"""What a named whole chooses for its user: a protocol, or a quality. What the user chose wins."""
+"""What a named whole chooses for its user: a protocol, a quality, or a model. What the user chose wins."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from clipseg_cli.config.constants import BUNDLED_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,3 +32,19 @@ class Brings:
     region_vote: bool = False
     propagate: str = ""
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
+
+
+BUNDLED_BRINGS = Brings(hyperparameters={"sc_clip.cls_share": "0", "sc_clip.alike": "0.75"})
+"""Of the bundled model, chosen on the training images of samples/emoji-voc. Its class token names what is in the image,
+so that a share of it in every patch lets the largest thing speak everywhere; and features of its middle blocks are more
+alike than those of the towers that SC-CLIP was made for."""
+
+
+def model_brings(model: str, pretrained: str | None) -> Brings | None:
+    """What a model brings: only weights in the package bring anything.
+
+    Args:
+        model: an architecture, or the name of a bundled model.
+        pretrained: other weights for it.
+    """
+    return BUNDLED_BRINGS if model == BUNDLED_MODEL and pretrained in (None, "bundled") else None

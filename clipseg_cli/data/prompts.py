@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.data.classes import is_list_file, numbered_lines
 from clipseg_cli.errors import ClipsegError, UsageError, did_you_mean
+from clipseg_cli.utils.imports import module_alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,6 @@ def _named(name: str) -> tuple[str, ...]:
         return ("a photo of a {}",)
     if name == "name":
         return (SLOT,)
-    from open_clip import OPENAI_IMAGENET_TEMPLATES  # brings torch, which --help does without
-
-    imagenet = tuple(template(SLOT) for template in OPENAI_IMAGENET_TEMPLATES)  # functions of the word
+    known = module_alone("open_clip", "zero_shot_metadata").OPENAI_IMAGENET_TEMPLATES
+    imagenet = tuple(template(SLOT) for template in known)  # functions of the word
     return imagenet if name == "imagenet" else imagenet + _SCENE_TEMPLATES

@@ -1,4 +1,4 @@
-"""What a protocol, a quality and a bank choose for the user, filled in where the user chose nothing."""
+"""What a model, a protocol, a quality and a bank choose for the user, filled in where the user chose nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.config import DEFAULT_PROTOCOL, GRAPHS, OFF, PROTOCOLS, quality_for
+from clipseg_cli.config import DEFAULT_PROTOCOL, GRAPHS, OFF, PROTOCOLS, model_brings, quality_for
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.banks import memory_kind, with_memory
 from clipseg_cli.inference.regions import is_here, split_name
@@ -58,7 +58,13 @@ def complete(config: InferenceConfig, protocol: Protocol, *, indexing: bool = Fa
     notes: list[str] = []
     hyperparameters: dict[str, str] = {}
     found = config
-    for brings in (quality_for(config.quality, config.model) if config.quality else None, protocol):
+    plain = config.protocol == DEFAULT_PROTOCOL.name  # a publication fixes its settings, whatever the model
+    wholes = (
+        model_brings(config.model, config.pretrained) if plain else None,
+        quality_for(config.quality, config.model) if config.quality else None,
+        protocol,
+    )
+    for brings in wholes:
         if brings is not None:
             found = _filled(found, brings, indexing=indexing)
             hyperparameters |= brings.hyperparameters

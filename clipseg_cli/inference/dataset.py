@@ -15,7 +15,7 @@ from clipseg_cli.types import ClassList
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clipseg_cli.config import DataConfig, Protocol
+    from clipseg_cli.config import DataConfig, Protocol, PseudolabelConfig
     from clipseg_cli.errors import ClipsegError
     from clipseg_cli.types import Dataset, ImageSource, Sample
 
@@ -96,6 +96,24 @@ def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
+def unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:
+    """Ids of the classes to fill, where the others keep their ground truth; none where all is labelled.
+
+    Raises:
+        UsageError: one of --keep-labels and --unseen without the other.
+    """
+    unseen = unseen_ids(dataset, config.unseen)
+    if config.keep_labels == "seen" and not unseen:
+        hint = "name them, as in --unseen sofa,train" + (", or --unseen preset" if dataset.unseen else "")
+        raise UsageError("--keep-labels seen needs to know which classes are unseen", hint=hint)
+    if unseen and config.keep_labels != "seen":
+        raise UsageError(
+            "--unseen says which classes have no ground truth, but no ground truth is kept",
+            hint="add --keep-labels seen, or leave out --unseen",
+        )
+    return unseen
+
+
 def subset_classes(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
     """Only the classes of these ids, renumbered from 0."""
     return ClassList(
@@ -111,8 +129,13 @@ def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:
     Which images share a batch changes the last bits of their scores; so a group is done as a whole, by one
     process, again from its beginning if that was interrupted.
     """
-    size = min(64, max(1, batch_size // 2))
+    size = batch_images(batch_size)
     return [(i // size, tuple(samples[i : i + size])) for i in range(0, len(samples), size)]
+
+
+def batch_images(batch_size: int) -> int:
+    """How many images make a group, of so many windows in one forward pass."""
+    return min(64, max(1, batch_size // 2))
 
 
 def list_hash(samples: Sequence[Sample]) -> str:

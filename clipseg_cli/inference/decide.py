@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 CLASS_MAPS_BYTES = 256 << 20
 """Full-size maps of single classes that are made, and refined, at once; at least one is, however large."""
 
+BAND = 1 << 22
+"""Pixels that are decided at once."""
+
 
 class Decision(NamedTuple):
     """What came out for an image.
@@ -44,12 +47,19 @@ def decide(
     """
     words = context.words
     reduced = reduce_logits(maps, context.size, context.softmax_scale, totals=totals)
-    labels, confidence = words.class_of[reduced.winner], reduced.score
+    winner, confidence = reduced.winner, reduced.score
+    labels = torch.empty(winner.shape, dtype=words.class_of.dtype, device=winner.device)
     background = words.classes.background
-    if background_threshold > 0 and background is not None:
-        unsure = (confidence < background_threshold) & (labels != background)
-        labels = labels.masked_fill(unsure, background)
-        confidence = torch.where(unsure, 1 - confidence, confidence)
+    rows = max(1, BAND // winner.shape[1])
+    # An index takes eight bytes a pixel while it is looked up, and a threshold several maps: never of a whole image.
+    for band in (slice(top, top + rows) for top in range(0, len(winner), rows)):
+        own = words.class_of[winner[band].long()]
+        if background_threshold > 0 and background is not None:
+            sure = confidence[band]
+            unsure = (sure < background_threshold) & (own != background)
+            own = own.masked_fill(unsure, background)
+            confidence[band] = torch.where(unsure, 1 - sure, sure)
+        labels[band] = own
     return Decision(labels, confidence, reduced.log_total)
 
 

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from clipseg_cli.types import PixelRefinement
 
 
+NARROW = torch.iinfo(torch.int16).max
+"""Words up to which the winner of a pixel takes two bytes."""
+
+
 class Reduced(NamedTuple):
     """What is left of Q maps at full size.
 
     Attributes:
-        winner: [H, W] int32, index of the best word.
+        winner: [H, W] index of the best word: int16, or int32 where that is too narrow.
         score: [H, W] float32, its probability.
         log_total: [H, W] float32, log of the softmax denominator (or of the sum of the maps when these are
             probabilities already); with it, any single word's probability map can be made later.
@@ -158,7 +162,8 @@ def reduce_layers(
         tile_bytes: size of a tile of all words; None suits the device.
     """
     size, queries, device = layers[0].size, len(layers[0].maps), layers[0].maps.device
-    winner = torch.empty(size, dtype=torch.int32, device=device)
+    narrow = torch.int16 if queries <= NARROW else torch.int32
+    winner = torch.empty(size, dtype=narrow, device=device)
     score = torch.empty(size, device=device)
     log_total = torch.empty(size, device=device) if totals else None
     margin = 0 if refinement is None else refinement.margin
@@ -168,7 +173,7 @@ def reduce_layers(
             scores = _inner(refinement(scores, _widened(tile, margin, size), range(queries)), tile, margin)
         candidates = scores if excluded is None else scores.masked_fill(excluded, -torch.inf)
         best, index = candidates.max(dim=2)
-        winner[here] = index.int()
+        winner[here] = index.to(narrow)
         if probabilities:
             total = scores.clamp(min=0).sum(dim=2).clamp(min=1e-12)
             score[here] = best.clamp(min=0) / total

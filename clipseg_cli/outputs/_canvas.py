@@ -76,16 +76,25 @@ def tint(
     Returns:
         uint8 [H, W, 3].
     """
-    painted = np.take(colors, labels, axis=0)  # [H, W, 3]
+    painted = _paint(labels, colors)
     tinted = _blend(pixels, painted, opacity)
     line = 1 + max(labels.shape) // 900  # pixels on either side
     kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
-    edge = (cv2.dilate(labels, kernel) != labels) | (cv2.erode(labels, kernel) != labels)
-    cv2.copyTo(painted, edge.view(np.uint8), tinted)
+    edge = cv2.compare(cv2.dilate(labels, kernel), cv2.erode(labels, kernel), cv2.CMP_NE)
+    cv2.copyTo(painted, edge, tinted)
     if background is not None:
         quiet = _blend(pixels, painted, opacity * _BACKGROUND)
-        cv2.copyTo(quiet, (labels == background).view(np.uint8), tinted)
+        cv2.copyTo(quiet, cv2.compare(labels, background, cv2.CMP_EQ), tinted)  # type: ignore[call-overload]
     return tinted
+
+
+def _paint(labels: Labels, colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The colour of every label, uint8 [H, W, 3]."""
+    if labels.dtype != np.uint8:
+        return np.take(colors, labels, axis=0)
+    table = np.zeros((3, 256), np.uint8)  # OpenCV looks up one channel much faster than numpy takes three
+    table[:, : len(colors)] = colors.T[:, :256]
+    return np.asarray(cv2.merge([cv2.LUT(labels, row) for row in table]), np.uint8)
 
 
 def _blend(under: NDArray[np.uint8], over: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:

@@ -256,21 +256,26 @@ class Legend:
         names = max((name.width for _, name, _ in self.entries), default=0)
         self.column = round(3.1 * size) + names + (size + Line.of("100.0%", size).width if with_shares else 0)
 
+    def panel_size(self, columns: int) -> tuple[int, int]:
+        """(width, height) of what `draw` gives."""
+        rows = -(-len(self.entries) // columns)
+        columns = -(-len(self.entries) // rows)
+        gap = self.row  # after each column but the last
+        return 2 * self.pad + columns * self.column - gap, 2 * self.pad + rows * self.row
+
     def draw(self, columns: int) -> Image.Image:
         """The panel with its entries in `columns`, read from top to bottom, or fewer if that fills them."""
         rows = -(-len(self.entries) // columns)
-        columns = -(-len(self.entries) // rows)
-        size, gap = self.size, self.row  # a gap after each column but the last
-        wide = 2 * self.pad + columns * self.column - gap
-        panel = Image.new("RGB", (wide, 2 * self.pad + rows * self.row), PAPER)
+        size, gap = self.size, self.row
+        panel = Image.new("RGB", self.panel_size(columns), PAPER)
         draw = ImageDraw.Draw(panel)
         for i, (color, name, share) in enumerate(self.entries):
             x, y = self.pad + i // rows * self.column, self.pad + i % rows * self.row + self.row // 2
             box = (x, y - size // 2, x + size, y + size - size // 2)
             draw.rounded_rectangle(box, radius=size // 5, fill=color)
-            name.draw(draw, x + round(1.5 * size), y, INK)
+            name.paste(panel, x + round(1.5 * size), y, INK)
             if self.with_shares:
-                share.draw(draw, x + self.column - gap - share.width, y, FAINT)
+                share.paste(panel, x + self.column - gap - share.width, y, FAINT)
         return panel
 
 

@@ -7,12 +7,9 @@ from bisect import bisect
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from PIL import ImageFont
-
-if TYPE_CHECKING:
-    from PIL import ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 INK, FAINT, PAPER = "#1b1b1b", "#6b6b6b", "white"
 
@@ -40,7 +37,7 @@ class Line(NamedTuple):
     def of(cls, text: str, size: int, width: int | None = None, fallback: str = "?") -> Line:
         """The drawable words of a text, cut with an ellipsis where they are wider than `width` pixels."""
         words, font = drawable(text, fallback, size)
-        if width is not None and font.getlength(words) > width:
+        if width is not None and _length(words, font) > width:
             starts = [words[:n].rstrip() + "…" for n in range(len(words))]
             words = starts[max(0, bisect(starts, width, key=lambda start: round(font.getlength(start))) - 1)]
         return cls(words, font)
@@ -48,11 +45,32 @@ class Line(NamedTuple):
     @property
     def width(self) -> int:
         """In pixels."""
-        return round(self.font.getlength(self.text))
+        return _length(self.text, self.font)
 
     def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int, fill: str) -> None:
         """`x` is the left end and `y` the middle of the capitals, which are about 0.72 of the size in all fonts."""
         draw.text((x, y + round(self.font.size * 0.36)), self.text, font=self.font, fill=fill, anchor="ls")
+
+    def paste(self, sheet: Image.Image, x: int, y: int, fill: str) -> None:
+        """As `draw`, on an image; words that were drawn before are taken from there."""
+        if not self.text:
+            return
+        letters, left, top = _letters(self.text, self.font)
+        sheet.paste(fill, (x + left, y + round(self.font.size * 0.36) + top), letters)
+
+
+@lru_cache(maxsize=8192)
+def _length(text: str, font: ImageFont.FreeTypeFont) -> int:
+    return round(font.getlength(text))
+
+
+@lru_cache(maxsize=4096)
+def _letters(text: str, font: ImageFont.FreeTypeFont) -> tuple[Image.Image, int, int]:
+    """How much of each pixel a text covers, and where its left upper corner is from the left end of the base line."""
+    left, top, right, bottom = (round(side) for side in font.getbbox(text, anchor="ls"))
+    letters = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(letters).text((-left, -top), text, font=font, fill=255, anchor="ls")
+    return letters, left, top
 
 
 @lru_cache(maxsize=8192)

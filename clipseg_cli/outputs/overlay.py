@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from clipseg_cli.outputs import _canvas as canvas
@@ -11,7 +12,6 @@ from clipseg_cli.outputs._colors import class_colors
 from clipseg_cli.outputs._each import each
 from clipseg_cli.outputs._own import write_own
 from clipseg_cli.outputs._sheet import Legend
-from clipseg_cli.outputs._text import PAPER
 from clipseg_cli.types import Format, Segmentation
 
 if TYPE_CHECKING:
@@ -37,30 +37,30 @@ def write(
 
 def draw_overlay(result: Segmentation, opacity: float = canvas.OPACITY) -> Image.Image:
     """The tinted image with its legend beside or below it, whichever makes the smaller whole."""
-    size = canvas.show_size(*result.labels.shape)
+    shown = canvas.show_size(*result.labels.shape)
     colors = class_colors(len(result.classes), result.classes.background)
-    picture = Image.fromarray(
-        canvas.tint(
-            canvas.resize_smooth(result.image.pixels, size),
-            canvas.resize_labels(result.labels, size),
-            colors,
-            result.classes.background,
-            opacity,
-        )
-    )
-    legend = Legend(result.shares(), colors, canvas.font_size(*size))
-    rows = max(1, (picture.height - legend.pad) // legend.row)  # that fit beside the image
-    beside = legend.draw(columns=-(-len(legend.entries) // rows))
-    below = legend.draw(columns=max(1, (picture.width - legend.pad) // legend.column))
-    right = (picture.width + beside.width, max(picture.height, beside.height))
-    under = (max(picture.width, below.width), picture.height + below.height)
-    if right[0] * right[1] < under[0] * under[1]:
-        whole, panel, corner = Image.new("RGB", right, PAPER), beside, (picture.width, 0)
+    pixels, labels, how = result.image.pixels, result.labels, (colors, result.classes.background, opacity)
+    if shown > labels.shape:  # what is enlarged is tinted before: a quarter of the work, and softer contours
+        tinted = canvas.resize_smooth(canvas.tint(pixels, labels, *how), shown)
     else:
-        whole, panel, corner = Image.new("RGB", under, PAPER), below, (0, picture.height)
-    whole.paste(picture)
-    whole.paste(panel, corner)
-    return whole
+        small = canvas.resize_smooth(pixels, shown)
+        tinted = canvas.tint(small, canvas.resize_labels(labels, shown), *how)
+    legend = Legend(result.shares(), colors, canvas.font_size(*shown))
+    rows = max(1, (shown[0] - legend.pad) // legend.row)  # that fit beside the image
+    beside = -(-len(legend.entries) // rows)
+    below = max(1, (shown[1] - legend.pad) // legend.column)
+    (beside_w, beside_h), (below_w, below_h) = legend.panel_size(beside), legend.panel_size(below)
+    right = (shown[1] + beside_w, max(shown[0], beside_h))
+    under = (max(shown[1], below_w), shown[0] + below_h)
+    if right[0] * right[1] < under[0] * under[1]:
+        size, columns, corner = right, beside, (shown[1], 0)
+    else:
+        size, columns, corner = under, below, (0, shown[0])
+    whole = np.full((size[1], size[0], 3), 255, np.uint8)  # paper
+    whole[: shown[0], : shown[1]] = tinted
+    sheet = Image.fromarray(whole)
+    sheet.paste(legend.draw(columns), corner)
+    return sheet
 
 
 FORMAT = Format(

@@ -128,6 +128,6 @@ def begin_images(folder: Path, images: Set[str], worker: str | None) -> None:
     with file_lock(folder / STATE_LOCK, wait=True):
         before = read_manifest(folder)
         if before is not None and before.complete:
-            write_manifest(Manifest(before.identity), folder)
+            write_manifest(Manifest(before.identity, history=before.history), folder)
         files = sorted(folder.glob(WORKERS)) if worker is None else [progress_path(folder, worker)]
         forget_records([folder / FINAL, *files], images)

@@ -27,6 +27,7 @@ from clipseg_cli.runs.human import home_of, human_labels
 from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.manifest import FILE as MANIFEST
 from clipseg_cli.runs.manifest import read_manifest
+from clipseg_cli.runs.records import read_removed
 from clipseg_cli.runs.summary import LABELS
 from clipseg_cli.types import ClassList, DecodedImage, ImageSource, RunInfo, Segmentation
 
@@ -81,7 +82,10 @@ class LabelFolder:
         path, image = self.files[name], self.images.get(name)
         classes = self.run.classes
         facts = facts_in(label_texts(path)) or {}
-        if "classes" in facts and list(facts["classes"]) != json_safe(classes.names):
+        names = json_safe(classes.names)
+        if str(name) in self.human:  # made before the class list of its run has grown, with the same ids
+            names = names[: len(facts.get("classes", ()))]
+        if "classes" in facts and list(facts["classes"]) != names:
             raise DatasetError(
                 f"{path} has other classes than {self.folder}: {_listed(facts['classes'])}",
                 hint="one folder has one class list: convert the others by themselves",
@@ -126,7 +130,11 @@ def open_labels(
     sure = any(_beside(path).is_file() for path in files.values())
     if not files:
         raise RunError(f"{inside} holds no label PNG", hint="make some with clipseg segment or pseudolabel")
+    left: list[PurePosixPath] = []
     if home is not None:
+        left = [name for name in map(PurePosixPath, sorted(read_removed(home))) if name in files]
+        for name in left:
+            del files[name]
         run, known = _of_run(home)
     else:
         run, known = _of_folder(folder, next(iter(files.values())), classes, fallback), {}
@@ -139,6 +147,10 @@ def open_labels(
         known = {source.relative: source.path for source in found if source.path is not None}
     own = {name: known[name] for name in files if name in known}
     notes = []
+    if left:
+        of = "label of an image that has" if len(left) == 1 else "labels of images that have"
+        verb = "is" if len(left) == 1 else "are"
+        notes.append(f"{len(left):,} {of} left the data set {verb} left out, such as {left[0]}")
     if not sure:
         notes.append(NO_CONFIDENCE)
     if len(own) < len(files) and (images or home is not None):

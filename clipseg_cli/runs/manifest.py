@@ -13,7 +13,7 @@ from clipseg_cli.outputs import json_safe
 from clipseg_cli.utils.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 FILE = "manifest.json"
@@ -28,10 +28,12 @@ class Manifest:
     Attributes:
         identity: everything that the result depends on; a run goes on only where all of it is equal.
         result: counts and shares; empty until the run is complete.
+        history: what the run took up since it was begun, the oldest first; see `runs.growth`.
     """
 
     identity: Mapping[str, Any]
     result: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
 
     @property
     def complete(self) -> bool:
@@ -81,10 +83,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     checksum = data.pop("checksum", None)
     if checksum != _checksum(data):
         raise RunError(f"{path} does not agree with its own checksum: it was edited or damaged", hint=_ANEW)
-    result = data.pop("result", None)
-    if not isinstance(result, dict):
+    result, history = data.pop("result", None), data.pop("history", [])
+    if not isinstance(result, dict) or not isinstance(history, list):
         raise RunError(f"{path} is not a manifest of clipseg", hint=_ANEW)
-    return Manifest({key: data[key] for key in data if key not in _HEAD}, result)
+    return Manifest({key: data[key] for key in data if key not in _HEAD}, result, history)
 
 
 _HEAD = ("format", "clipseg", "complete")
@@ -156,6 +158,7 @@ def _content(manifest: Manifest) -> dict[str, Any]:
         "clipseg": __version__,
         "complete": manifest.complete,
         **json_safe(manifest.identity),
+        **({"history": json_safe(manifest.history)} if manifest.history else {}),
         "result": json_safe(manifest.result),
     }
 

@@ -21,11 +21,25 @@ if TYPE_CHECKING:
 
 FINAL = "images.jsonl"
 WORKERS = "progress*.jsonl"
+REMOVED = "removed.jsonl"
+"""Of images that have left the data set since, so that their labels count again should they come back."""
 
 
 def fingerprint(data: bytes) -> str:
     """Of a label file, to see later whether it is still the same."""
     return f"{zlib.crc32(data):08x}-{len(data)}"
+
+
+def file_fingerprint(path: Path) -> str:
+    """The same of an image file, read in parts; empty where it cannot be read."""
+    crc = size = 0
+    try:
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                crc, size = zlib.crc32(part, crc), size + len(part)
+    except OSError:
+        return ""
+    return f"{crc:08x}-{size}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,7 @@ class ImageRecord:
         kept: pixels whose ground truth was kept.
         label: fingerprint of its label file as it was written; empty in runs of older versions.
         source: bytes of the image that was labelled; 0 in runs of older versions.
+        content: fingerprint of its file; empty in runs of older versions.
         error: why it failed; empty if it did not.
     """
 
@@ -57,6 +72,7 @@ class ImageRecord:
     kept: int = 0
     label: str = ""
     source: int = 0
+    content: str = ""
     error: str = ""
 
     def line(self) -> bytes:
@@ -84,20 +100,23 @@ class ImageRecord:
     def is_sound(self) -> bool:
         """Whether every field has its type; a line may have been damaged or edited."""
         numbers = (self.group, self.height, self.width, self.ignored, self.kept, self.source)
+        texts = (self.image, self.error, self.label, self.content)
         counts = (*self.pixels.values(), *self.scored.values())
         return (
-            all(isinstance(text, str) and "\0" not in text for text in (self.image, self.error, self.label))
+            all(isinstance(text, str) and "\0" not in text for text in texts)
             and all(type(number) is int and number >= 0 for number in (*numbers, *counts))
             and all(isinstance(value, (int, float)) for value in self.confidence.values())
         )
 
 
-def read_records(folder: Path, has_label: Callable[[ImageRecord], bool]) -> dict[str, ImageRecord]:
+def read_records(
+    folder: Path, has_label: Callable[[ImageRecord], bool] = lambda record: True
+) -> dict[str, ImageRecord]:
     """All records in a run folder, by image, of however many workers.
 
     Args:
         folder: of the run.
-        has_label: whether the label file of a record is there, and is one.
+        has_label: whether the label file of a record is there, and is one; by default nobody looks.
 
     Returns:
         A success stands above a failure of an earlier try, and does not count without its label file.
@@ -110,6 +129,23 @@ def read_records(folder: Path, has_label: Callable[[ImageRecord], bool]) -> dict
             if not record.error or record.image not in found:
                 found[record.image] = record
     return found
+
+
+def read_removed(folder: Path) -> dict[str, ImageRecord]:
+    """The records of images that have left the data set, by name."""
+    return {record.image: record for record in _records(folder / REMOVED)}
+
+
+def write_removed(records: Mapping[str, ImageRecord], folder: Path) -> None:
+    """Note which images have left the data set; no file where none has.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if records:
+        write_bytes(folder / REMOVED, b"".join(record.line() for _, record in sorted(records.items())))
+    else:
+        (folder / REMOVED).unlink(missing_ok=True)
 
 
 def forget_records(paths: Iterable[Path], images: Set[str]) -> None:

@@ -11,7 +11,7 @@ from clipseg_cli.config import ignore_value
 from clipseg_cli.data.labels import is_decodable, read_values
 from clipseg_cli.errors import DatasetError, RunError
 from clipseg_cli.runs.human import HumanRecord, human_labels
-from clipseg_cli.runs.records import ImageRecord, fingerprint, read_records
+from clipseg_cli.runs.records import ImageRecord, file_fingerprint, fingerprint, read_records
 from clipseg_cli.runs.summary import path_of
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class RunState:
         self.folder, self.dataset = folder, dataset
         self.written: list[str] = []
         self.source_bytes = {s.source.name: _bytes(s) for s in dataset.samples}
+        self._samples = {s.source.name: s for s in dataset.samples}
         self.corrected: dict[str, ImageRecord] = {}
         self.human: dict[str, HumanRecord] = {}
         self._replaced: list[str] = []
@@ -108,6 +109,11 @@ class RunState:
             return states[record.image] != "gone"
 
         found = read_records(self.folder, is_there)
+        for name in (
+            human.keys() - found.keys()
+        ):  # whatever became of the record, nobody's work is written over
+            found[name] = self._record_of(human[name])
+            states[name] = "changed"
         self.corrected = {name: record for name, record in found.items() if states.get(name) == "changed"}
         self.human = {name: record for name, record in human.items() if name in self.corrected}
         return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
@@ -120,11 +126,37 @@ class RunState:
         """
         good = {name: record for name, record in self.records().items() if not record.error}
         self._replaced = [
-            name
-            for name, record in good.items()
-            if name not in self.corrected and record.source not in (0, self.source_bytes.get(name, 0))
+            name for name, record in good.items() if name not in self.corrected and self._is_replaced(record)
         ]
         return good.keys() - set(self._replaced)
+
+    def content(self, sample: Sample) -> str:
+        """Fingerprint of the file of an image; empty where it has none."""
+        return file_fingerprint(sample.source.path) if sample.source.path else ""
+
+    def _is_replaced(self, record: ImageRecord) -> bool:
+        """Whether an image is another one than the one that was labelled.
+
+        Its bytes are read only where the file was touched since its label was written.
+        """
+        if record.source not in (0, self.source_bytes.get(record.image, 0)):
+            return True
+        sample = self._samples.get(record.image)
+        if not record.content or sample is None or sample.source.path is None:
+            return False
+        try:
+            image, label = sample.source.path.stat(), path_of(self.folder, record.image).stat()
+        except OSError:
+            return False
+        # A copy may bring an older time of change with it, but not of its arrival here.
+        if max(image.st_mtime_ns, image.st_ctime_ns) < label.st_mtime_ns:
+            return False
+        return self.content(sample) not in ("", record.content)
+
+    def _record_of(self, label: HumanRecord) -> ImageRecord:
+        height, width = read_values(path_of(self.folder, label.image)).shape
+        source = self.source_bytes.get(label.image, 0)
+        return ImageRecord(label.image, 0, height, width, label=label.label, source=source)
 
     def sentences(self) -> Iterator[str]:
         """What a user should be told."""

@@ -15,7 +15,7 @@ from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, DatasetError, RunError
 from clipseg_cli.outputs import write_contact_sheet
 from clipseg_cli.outputs.confidence import ENDING as CONFIDENCE
-from clipseg_cli.runs.manifest import Manifest, is_written, write_manifest
+from clipseg_cli.runs.manifest import Manifest, is_written, read_manifest, write_manifest
 from clipseg_cli.runs.records import FINAL, WORKERS, final_bytes, write_final
 from clipseg_cli.types import ClassShare
 from clipseg_cli.utils.files import settle, sweep_leftovers
@@ -106,7 +106,8 @@ def finish_run(
     """
     ordered = [records[sample.source.name] for sample in dataset.samples]
     summary = summarise(folder, dataset, ordered)
-    manifest = Manifest(identity, _result(summary))
+    there = read_manifest(folder)
+    manifest = Manifest(identity, _result(summary), there.history if there else ())
     if not _is_finished(folder, manifest, ordered):
         _write_sheet(folder, dataset, summary, records, f"{identity['model']['name']}")
         write_final(ordered, folder)

@@ -35,7 +35,7 @@ from torch import nn
 from clipseg_cli.models.student.backbones import SCALE, build_backbone
 from clipseg_cli.models.student.heads import DeepLabV2Head
 from recipes.emoji.check_words import load_exported
-from recipes.emoji.loader import Loader
+from recipes.emoji.loader import CROPS, SCENES, Loader
 from recipes.emoji.losses import window
 from recipes.emoji.net import GRID, INFERENCE_SCALE, PATCH, normalise
 from recipes.emoji.optim import orthogonalise
@@ -62,6 +62,9 @@ LINEAR_WEIGHT = 0.4
 
 THING_WEIGHT = 1.5
 """How much more a patch of a thing counts than one of a surface, in the lesson of masks."""
+
+MASK_MIX = {(SCENES, 96): 0.25, (SCENES, 160): 0.3, (SCENES, 224): 0.3, (CROPS, 160): 0.05, (CROPS, 224): 0.1}
+"""Share of the batches of each kind and side in the lesson of masks: whole scenes above all, as students see images."""
 
 CLIP_NORM = 5.0
 KEPT = 0.98
@@ -127,13 +130,16 @@ class Shown:
         self.share = (
             cover * torch.where(things, THING_WEIGHT, 1.0)[..., None] * (instances >= 0)[..., None]
         ).mT
-        seen = torch.zeros(len(cover), len(concepts), dtype=torch.bool).scatter_(1, self.at, instances >= 0)
-        self.blocked = related[winner][..., concepts] & ~seen[:, None]  # [B, N, T]
+        seen = torch.zeros(len(cover), len(concepts)).scatter_add_(1, self.at, (instances >= 0).float())
+        self.blocked = related[winner][..., concepts] & (seen == 0)[:, None]  # [B, N, T]
 
     def entropy(self, scores: Tensor) -> Tensor:
         """Cross entropy of scores [B, N, T] to the shares of the patches, a mean over weighted patches."""
         said = scores.masked_fill(self.blocked, float("-inf")).log_softmax(-1)
         said = said.gather(2, self.at[:, None].expand(-1, said.shape[1], -1))  # [B, N, K]
+        said = torch.where(
+            self.share > 0, said, 0.0
+        )  # places without an instance may point at a blocked text
         return -(said * self.share).sum() / self.share.sum()
 
     def right(self, scores: Tensor) -> Tensor:
@@ -270,10 +276,8 @@ def checkpoint_of(out: Path) -> Path:
 def train(run: Run) -> None:
     """Train until the minutes are over; log and save on the way."""
     args, last_save = run.args, run.seconds
-    loader = Loader(
-        args.workers, args.seed * 100 + 7919 * run.step
-    )  # other scenes than before an interruption
-    loader.progress.value = 1.0 if args.lesson == "masks" else 0.0
+    seed = args.seed * 100 + 7919 * run.step  # other scenes than before an interruption
+    loader = Loader(args.workers, seed, MASK_MIX if args.lesson == "masks" else None)
     batch = loader.next()
     try:
         with args.out.with_suffix(".csv").open(

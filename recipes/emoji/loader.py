@@ -104,27 +104,35 @@ def make_batch(maker: SceneMaker, first_surface: int, side: int, *, crops: bool)
     return collate(cuts, first_surface, crops=True)
 
 
-def _work(queue: Any, progress: Synchronized[float], seed: int) -> None:
+Mix = dict[tuple[bool, int], float]
+"""Share of the batches of each kind and side."""
+
+
+def _work(queue: Any, progress: Synchronized[float], seed: int, early: Mix, late: Mix) -> None:
     cv2.setNumThreads(1)
     os.nice(5)
     vocabulary = load_vocabulary()
     first_surface = min(i for i, c in enumerate(vocabulary.concepts) if not vocabulary.bank.get(c.name))
     maker = SceneMaker(vocabulary, seed, SceneStyle())
     while True:
-        mix = EARLY_MIX if progress.value < LATE_FROM else LATE_MIX
+        mix = early if progress.value < LATE_FROM else late
         crops, side = list(mix)[int(maker.rng.choice(len(mix), p=list(mix.values())))]
         queue.put(make_batch(maker, first_surface, side, crops=crops))
 
 
 class Loader:
-    """A queue of batches filled by `workers` processes; `progress` (0..1) steers the mix of sizes."""
+    """A queue of batches filled by `workers` processes; `progress` (0..1) steers the mix of sizes, `mix` fixes it."""
 
-    def __init__(self, workers: int, seed: int) -> None:
+    def __init__(self, workers: int, seed: int, mix: Mix | None = None) -> None:
         context = mp.get_context("spawn")
         self.queue: Any = context.Queue(maxsize=6 * workers)
         self.progress = context.Value("d", 0.0)
         self.processes = [
-            context.Process(target=_work, args=(self.queue, self.progress, seed + i), daemon=True)
+            context.Process(
+                target=_work,
+                args=(self.queue, self.progress, seed + i, mix or EARLY_MIX, mix or LATE_MIX),
+                daemon=True,
+            )
             for i in range(workers)
         ]
         for process in self.processes:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 
@@ -161,6 +160,8 @@ def check_self_supervised(text: str) -> tuple[str, str, Path | None]:
     short, _, file = text.partition("=")
     name = SHORT_NAMES.get(short, short)
     architecture = name.partition(".")[0]
+    import timm
+
     known = timm.list_models("vit_*")
     if architecture not in known:
         raise UsageError(
@@ -177,6 +178,8 @@ def self_supervised_is_here(text: str) -> bool:
         ClipsegError: as `check_self_supervised`.
     """
     name, _, file = check_self_supervised(text)
+    import timm
+
     config = timm.get_pretrained_cfg(name)
     if file is not None or config is None:
         return file is not None
@@ -200,6 +203,8 @@ def load_self_supervised(
     """
     name, architecture, file = check_self_supervised(text)
     short = text.partition("=")[0]
+    import timm
+
     net: Any = timm.create_model(name if "." in name else architecture, num_classes=0, dynamic_img_size=True)
     config = net.pretrained_cfg
     path = file or hub.fetch_timm_weights(config, f"the network {name}", WAYS_OUT)

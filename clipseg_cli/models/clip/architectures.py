@@ -5,19 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
-from open_clip.coca_model import CoCa
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from torch.overrides import TorchFunctionMode
 
 from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError, did_you_mean
+from clipseg_cli.models.clip.vit import Clip, is_plain
+from clipseg_cli.utils.imports import folder_of, module_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,13 +40,36 @@ class Normalisation:
     @staticmethod
     def of(config: Mapping[str, Any]) -> Normalisation:
         """From a `preprocess_cfg`; what it leaves out is OpenAI's."""
-        mean, std = config.get("mean") or OPENAI_DATASET_MEAN, config.get("std") or OPENAI_DATASET_STD
+        known = module_alone("open_clip", "constants")
+        mean = config.get("mean") or known.OPENAI_DATASET_MEAN
+        std = config.get("std") or known.OPENAI_DATASET_STD
         return Normalisation((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
 def list_architectures() -> list[str]:
     """The bundled model first, then every architecture of open_clip."""
-    return [BUNDLED_MODEL, *open_clip.list_models()]
+    return [BUNDLED_MODEL, *_library_architectures()]
+
+
+def _library_architectures() -> list[str]:
+    """`open_clip.list_models()`, by the names of the files that it reads where it is not imported."""
+    if "open_clip" in sys.modules:
+        known: list[str] = sys.modules["open_clip"].list_models()
+        return known
+    names = [path.stem for path in (folder_of("open_clip") / "model_configs").glob("*.json")]
+    return sorted(
+        names,
+        key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())],
+    )
+
+
+def _library_config(name: str) -> dict[str, Any]:
+    """`open_clip.get_model_config(name)` of an architecture that exists."""
+    if "open_clip" in sys.modules:
+        known: dict[str, Any] = sys.modules["open_clip"].get_model_config(name)
+        return known
+    path = folder_of("open_clip") / "model_configs" / f"{name}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def resolve_architecture(model: str) -> str:
@@ -116,7 +138,7 @@ def architecture_config(name: str) -> dict[str, Any]:
     if name == BUNDLED_MODEL:
         config: dict[str, Any] = bundled_config()["model_cfg"]
     else:
-        config = open_clip.get_model_config(name)
+        config = _library_config(name)
     # Weights come from the checkpoint: the towers must not fetch their own ImageNet or text pretraining.
     if config["vision_cfg"].get("timm_model_name"):
         config["vision_cfg"]["timm_model_pretrained"] = False
@@ -127,7 +149,7 @@ def architecture_config(name: str) -> dict[str, Any]:
 
 def tags(name: str) -> list[str]:
     """Tags of weights that open_clip knows for an architecture."""
-    return [BUNDLED_TAG] if name == BUNDLED_MODEL else list(list_pretrained_tags_by_model(name))
+    return [BUNDLED_TAG] if name == BUNDLED_MODEL else list(_tags().list_pretrained_tags_by_model(name))
 
 
 def default_tag(name: str) -> str:
@@ -150,22 +172,35 @@ def tag_config(name: str, tag: str) -> dict[str, Any] | None:
 
     As open_clip does, a dash counts as an underscore and case does not matter.
     """
-    config = get_pretrained_cfg(name, tag)
+    config = _tags().get_pretrained_cfg(name, tag)
     return dict(config) if config else None
 
 
 def common_normalisation(name: str) -> Normalisation:
     """For a weight file: what all published weights of the architecture agree on, else OpenAI's."""
-    found = {Normalisation.of(tag_config(name, t) or {}) for t in list_pretrained_tags_by_model(name)}
+    known = _tags().list_pretrained_tags_by_model(name)
+    found = {Normalisation.of(tag_config(name, tag) or {}) for tag in known}
     return found.pop() if len(found) == 1 else Normalisation.of({})
+
+
+def _tags() -> Any:
+    """What open_clip knows of published weights."""
+    return module_alone("open_clip", "pretrained")
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:
     """The untrained architecture on the CPU; its weights hold no meaning until they are loaded.
 
     Args:
-        config: a `model_cfg` of open_clip. The choice of class is that of `open_clip.create_model`.
+        config: a `model_cfg` of open_clip. What is not a plain `Clip` is built by open_clip, of the class that
+            `open_clip.create_model` chooses.
     """
+    if is_plain(config):
+        with SkipInit():
+            return Clip(config).eval().requires_grad_(False)
+    import open_clip  # brings all that its other towers need
+    from open_clip.coca_model import CoCa
+
     settings = copy.deepcopy(dict(config))
     custom = settings.pop("custom_text", False) or bool(settings["text_cfg"].get("hf_model_name"))
     kind = (CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
@@ -204,8 +239,8 @@ def guess_architecture(tensors: Mapping[str, Tensor], known: Iterable[str] | Non
         wanted = _traits_of_weights(tensors)
     except (KeyError, IndexError):
         return None
-    for name in known if known is not None else open_clip.list_models():
-        config = open_clip.get_model_config(name)
+    for name in known if known is not None else _library_architectures():
+        config = _library_config(name)
         if name.endswith(QUICK_GELU_SUFFIX) or config["vision_cfg"].get("timm_model_name"):
             continue
         if _traits_of_config(config) == wanted:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import open_clip
 
 from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError, did_you_mean
@@ -18,10 +17,12 @@ from clipseg_cli.models.clip.architectures import Normalisation
 from clipseg_cli.models.clip.conversion import fit_clip
 from clipseg_cli.models.clip.dense_transformer import dense_reader, with_overrides
 from clipseg_cli.models.clip.towers import patch_of
+from clipseg_cli.models.clip.vit import Clip
 from clipseg_cli.models.clip.whole_image import WholeReader
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import find_weight_file, read_checkpoint
-from clipseg_cli.models.weights.fingerprints import fingerprint, tower_fingerprint
+from clipseg_cli.models.weights.fingerprints import fingerprint_of, tower_fingerprint
+from clipseg_cli.utils.imports import module_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +47,7 @@ class Backbone:
     """A frozen CLIP, ready to be read.
 
     Attributes:
-        model: a CLIP of open_clip in eval mode, without gradients, fp32, on its device.
+        model: a CLIP in eval mode, without gradients, fp32, on its device; `Clip`, or a class of open_clip.
         tokenizer: words [n] -> token ids [n, context].
         name: architecture as open_clip spells it, or "emoji".
         pretrained: the tag that was taken, "bundled", or the path of the file.
@@ -131,13 +132,15 @@ def load_backbone(model: str, pretrained: str | None, device: torch.device) -> B
 
     net = _build(config, what)
     fit_clip(net, checkpoint, name, source.pretrained)
+    weights = net.weights() if isinstance(net, Clip) else sorted(net.state_dict().items())
     image_size = _side(net.visual.image_size)
+    (net.visual if isinstance(net, Clip) else net).to(device)  # the words follow when they are read
     return Backbone(
-        model=net.to(device),
+        model=net,
         tokenizer=tokenizer,
         name=name,
         pretrained=source.pretrained,
-        fingerprint=fingerprint(net, config),
+        fingerprint=fingerprint_of(weights, config),
         mean=source.normalisation.mean,
         std=source.normalisation.std,
         image_size=image_size,
@@ -202,20 +205,30 @@ def _load_tokenizer(name: str, config: Mapping[str, Any]) -> Callable[[list[str]
     text = config["text_cfg"]
     tokenizer: Callable[[list[str]], Tensor]
     if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
-        tokenizer = open_clip.SimpleTokenizer(
-            context_length=text.get("context_length", 77), **(text.get("tokenizer_kwargs") or {})
-        )
-        return tokenizer
+        return _simple_tokenizer(text.get("context_length", 77), text.get("tokenizer_kwargs") or {})
     if importlib.util.find_spec("transformers") is None:
         raise ModelError(
             f"the text side of {name} needs the package 'transformers', which is not installed",
             hint="pip install transformers, or choose a model that does without ('clipseg models')",
         )
+    import open_clip
+
     tokenizer = hub.with_cache_first(
         lambda local: open_clip.get_tokenizer(name, local_files_only=local),
         f"the tokenizer of {name} ({text.get('hf_tokenizer_name')})",
     )
     return tokenizer
+
+
+def _simple_tokenizer(context_length: int, options: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
+    """The byte pairs of CLIP; their table is read with the first words."""
+
+    @functools.cache
+    def tokenizer() -> Callable[[list[str]], Tensor]:
+        kind: Any = module_alone("open_clip", "tokenizer").SimpleTokenizer
+        return kind(context_length=context_length, **options)  # type: ignore[no-any-return]
+
+    return lambda texts: tokenizer()(texts)
 
 
 def _build(config: Mapping[str, Any], what: str) -> Any:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 
 from clipseg_cli.ops.attention import merge_heads, split_heads
 
@@ -94,6 +93,8 @@ class TimmBlock:
         return F.linear(x, attn.qkv.weight, bias).chunk(3, dim=-1)
 
     def _rotated(self, z: Tensor) -> Tensor:
+        from timm.layers.pos_embed_sincos import apply_rot_embed_cat  # imported by who built the block
+
         rope: Any = self.rope
         half = getattr(self.attn, "rotate_half", False)
         patches = apply_rot_embed_cat(z[:, :, self.prefix :], rope, half=half)

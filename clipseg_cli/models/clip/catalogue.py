@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip.model import _build_text_tower, _build_vision_tower
 
 from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError
@@ -152,11 +151,17 @@ class _Counter:
         vision = dict(config["vision_cfg"])
         if vision.get("timm_model_name"):
             vision.pop("image_size", None)  # open_clip leaves the size to timm
+        from open_clip.model import (
+            _build_vision_tower,  # with open_clip comes much that labelling does without
+        )
+
         return self._count(_build_vision_tower, config["embed_dim"], vision)
 
     def text(self, config: Mapping[str, Any]) -> int | None:
         if config["text_cfg"].get("hf_model_name") or "multimodal_cfg" in config:
             return None  # the first lives on the hub, the second has a decoder besides
+        from open_clip.model import _build_text_tower
+
         return self._count(_build_text_tower, config["embed_dim"], dict(config["text_cfg"]))
 
     def _count(self, build: Callable[..., nn.Module], embed_dim: int, tower: dict[str, Any]) -> int | None:

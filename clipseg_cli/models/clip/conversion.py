@@ -8,12 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
 from clipseg_cli.models.clip import architectures
+from clipseg_cli.models.clip.vit import Clip
 from clipseg_cli.models.weights import hub
-from clipseg_cli.models.weights.fitting import fit_weights
+from clipseg_cli.models.weights.fitting import check_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +31,7 @@ def fit_clip(net: Any, checkpoint: Checkpoint, name: str, pretrained: str) -> No
     """Load the weights into a model built for them; other counts of positions are resized.
 
     Args:
-        net: a CLIP of open_clip; changed in place.
+        net: a CLIP, ours or open_clip's; changed in place.
         checkpoint: what was read.
         name: of the architecture, for messages.
         pretrained: of the weights, for messages.
@@ -40,9 +39,7 @@ def fit_clip(net: Any, checkpoint: Checkpoint, name: str, pretrained: str) -> No
     Raises:
         ModelError: names or shapes differ; the hint names the architecture that would fit.
     """
-    state: dict[str, Tensor] = convert_state_dict(net, dict(checkpoint.tensors))
-    if "positional_embedding" in state and not hasattr(net, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
+    state = dict(checkpoint.tensors) if isinstance(net, Clip) else _converted(net, checkpoint.tensors)
     expected: dict[str, Tensor] = net.state_dict()
     for key in ("logit_scale", "logit_bias"):
         if key in state and key in expected and state[key].numel() == expected[key].numel():
@@ -52,7 +49,22 @@ def fit_clip(net: Any, checkpoint: Checkpoint, name: str, pretrained: str) -> No
     state = {k: v for k, v in state.items() if k in expected or k.rpartition(".")[2] not in UNUSED_ENTRIES}
     _resize_positions(net, state, expected)
     hint = partial(_architecture_hint, checkpoint.tensors)
-    fit_weights(net, state, source=pretrained, name=name, hint=hint)
+    check_weights(expected, state, source=pretrained, name=name, hint=hint)
+    if isinstance(net, Clip):
+        net.receive(state)
+    else:
+        net.load_state_dict(state, strict=False)
+
+
+def _converted(net: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Under the names that a class of open_clip has for them."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    state: dict[str, Tensor] = convert_state_dict(net, dict(tensors))
+    if "positional_embedding" in state and not hasattr(net, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    return state
 
 
 def _resize_positions(net: Any, state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -64,6 +76,8 @@ def _resize_positions(net: Any, state: dict[str, Tensor], expected: Mapping[str,
         square = math.isqrt(max(n - 1, 0)) ** 2 == n - 1
         if n < 2 or n == new_n or width != new_width or (key == VISION_POSITIONS and not square):
             continue
+        from open_clip.model import resize_pos_embed, resize_text_pos_embed
+
         state[key] = state[key].float()  # half precision does not interpolate on every CPU
         with hub.quiet():
             (resize_pos_embed if key == VISION_POSITIONS else resize_text_pos_embed)(state, net)

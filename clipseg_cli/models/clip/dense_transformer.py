@@ -18,6 +18,7 @@ from torch import nn
 from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
+from clipseg_cli.models.clip.vit import QuickGELU
 from clipseg_cli.models.weights.precision import computing_as_held
 from clipseg_cli.ops.attention import merge_heads, to_grid
 from clipseg_cli.ops.levels import spread, stack_levels
@@ -255,8 +256,6 @@ def with_overrides(visual: Any, activation: str | None, ln_eps: float | None) ->
     """The tower itself, or one with the same weights and another activation or LayerNorm eps."""
     if activation is None and ln_eps is None:
         return visual
-    from open_clip.transformer import QuickGELU
-
     weights = (*visual.parameters(), *visual.buffers())
     visual = copy.deepcopy(visual, {id(one): one for one in weights})
     for module in visual.modules():

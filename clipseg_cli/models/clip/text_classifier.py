@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from clipseg_cli.errors import OutputError
+from clipseg_cli.models.clip.vit import Clip
+from clipseg_cli.models.weights.precision import held_type, hold_weights_in
 from clipseg_cli.ops.similarity import average_prompts
 from clipseg_cli.utils.files import write_bytes
 from clipseg_cli.utils.threads import map_single_threaded
@@ -33,7 +35,7 @@ def cache_folder() -> Path:
 
 
 def embed_words(
-    model: nn.Module,
+    model: Any,
     tokenizer: Callable[[list[str]], Tensor],
     prompts: Sequence[Sequence[str]],
     *,
@@ -43,7 +45,7 @@ def embed_words(
     """Unit-length embedding of each word.
 
     Args:
-        model: an open_clip model in eval mode.
+        model: a CLIP in eval mode. Words are computed in the type in which its image tower is held.
         tokenizer: its tokenizer.
         prompts: [Q][T] every word in every template.
         fingerprint: of the weights; part of the cache key.
@@ -52,16 +54,22 @@ def embed_words(
     Returns:
         [Q, D] float32 on `device`, without gradient.
     """
-    embeds = cached_words(fingerprint, prompts)
+    dtype = held_type(model.visual)
+    embeds = cached_words(fingerprint, prompts, dtype)
     if embeds is None:
         embeds = compute_embeds(model, tokenizer, prompts, device=device).cpu()
-        _keep(_cache_file(fingerprint, prompts), embeds)
+        _keep(_cache_file(fingerprint, prompts, dtype), embeds)
     return embeds.to(device)
 
 
-def cached_words(fingerprint: str, prompts: Sequence[Sequence[str]]) -> Tensor | None:
-    """What `embed_words` kept for these weights and prompts, [Q, D] on the CPU; None if it has to be computed."""
-    return _read(_cache_file(fingerprint, prompts), len(prompts))
+def cached_words(
+    fingerprint: str, prompts: Sequence[Sequence[str]], dtype: torch.dtype = torch.float32
+) -> Tensor | None:
+    """What `embed_words` kept for these weights and prompts, [Q, D] on the CPU; None if it has to be computed.
+
+    `dtype` is the type that they were computed in.
+    """
+    return _read(_cache_file(fingerprint, prompts, dtype), len(prompts))
 
 
 @torch.inference_mode()
@@ -90,7 +98,11 @@ def embed_prompts(
     *,
     device: torch.device,
 ) -> Tensor:
-    """Raw outputs [Q, T, D] of the text tower for every word in every template; arguments as for `embed_words`."""
+    """Raw outputs [Q, T, D] of the text tower for every word in every template; arguments as for `embed_words`.
+
+    The text tower computes in the type in which the weights of the image tower are held.
+    """
+    dtype = _hold_text(model)
     flat = [prompt for word in prompts for prompt in word]
     # Prompts of one length share a batch, so that short ones are not padded to the longest.
     tokens = tokenizer(flat)
@@ -99,7 +111,8 @@ def embed_prompts(
 
     @torch.inference_mode()
     def embed(batch: Tensor) -> Tensor:
-        return encode_text(model, tokens[batch].to(device)).float()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return encode_text(model, tokens[batch].to(device)).float()
 
     parts = map_single_threaded(embed, order.split(PROMPTS_PER_BATCH), device)
     embeds: Tensor = torch.cat(parts)[order.argsort().to(device)].unflatten(0, (len(prompts), -1))
@@ -114,6 +127,8 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     (bidirectional, pooled otherwise, from transformers) are called as they are.
     """
     length = int((tokens != 0).sum(dim=1).max())
+    if isinstance(model, Clip):
+        return model.encode_text(tokens[:, :length])
     causal = (
         getattr(model, "attn_mask", None) is not None and getattr(model, "text_pool_type", "") == "argmax"
     )
@@ -129,7 +144,20 @@ def encode_text(model: Any, tokens: Tensor) -> Tensor:
     return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection  # type: ignore[no-any-return]
 
 
-def _cache_file(fingerprint: str, prompts: Sequence[Sequence[str]]) -> Path:
+def _hold_text(model: Any) -> torch.dtype:
+    """Cast the text tower to the type in which the image tower is held, and give it."""
+    dtype = held_type(model.visual)
+    if isinstance(model, Clip):
+        model.load_text()
+    for name, part in model.named_children():
+        if name != "visual":
+            hold_weights_in(part, dtype)
+    return dtype
+
+
+def _cache_file(fingerprint: str, prompts: Sequence[Sequence[str]], dtype: torch.dtype) -> Path:
+    if dtype != torch.float32:  # that of float32 is the one that students know by the fingerprint alone
+        fingerprint = f"{fingerprint} {dtype}"
     return cache_folder() / "text" / f"{_key(fingerprint, prompts)}.safetensors"
 
 

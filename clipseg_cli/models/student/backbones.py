@@ -11,8 +11,6 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import timm
-
 from clipseg_cli.config import AUTO, BUNDLED_BACKBONE, BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, UsageError, did_you_mean, hinting
 from clipseg_cli.models.clip.architectures import bundled_file
@@ -65,6 +63,8 @@ _DEEP_STEMS = {24: "t", 32: "c", 64: "s"}
 @cache
 def backbone_names() -> tuple[str, ...]:
     """All names that `build_backbone` takes, sorted."""
+    import timm
+
     known = timm.list_models("resnet*", module="resnet")
     return tuple(sorted({*(name for name in known if not name.startswith(WRONG_SIZE)), *OWN}))
 
@@ -98,6 +98,8 @@ def build_backbone(name: str, output_stride: int, stages: tuple[int, ...]) -> tu
     if output_stride not in STRIDES:
         raise UsageError(f"output stride {output_stride}: must be one of {', '.join(map(str, STRIDES))}")
     original, variant = OWN.get(name, (name, {}))
+    import timm
+
     net: Any = timm.create_model(
         original, features_only=True, output_stride=output_stride, out_indices=stages, **variant
     )
@@ -170,6 +172,8 @@ def _widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _imagenet_file(name: str) -> tuple[Path, str]:
     """The file, and what it is called at the hub."""
     what = f"ImageNet weights of {name}"
+    import timm
+
     if name in OWN or not timm.is_model_pretrained(name):
         have = [n for n in backbone_names() if n not in OWN and timm.is_model_pretrained(n)]
         near = difflib.get_close_matches(name, have, n=3, cutoff=0.0)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def fingerprint(model: nn.Module, config: Mapping[str, Any]) -> str:
@@ -19,10 +19,15 @@ def fingerprint(model: nn.Module, config: Mapping[str, Any]) -> str:
 
     The configuration belongs to it because the same weights with another activation give other features.
     """
+    return fingerprint_of(sorted(model.state_dict().items()), config)
+
+
+def fingerprint_of(weights: Iterable[tuple[str, Tensor]], config: Mapping[str, Any]) -> str:
+    """`fingerprint` of weights in the order of their names, which need not all be in memory at once."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for key, tensor in sorted(model.state_dict().items()):
+    for key, tensor in weights:
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

@@ -21,11 +21,10 @@ from urllib.parse import urlsplit
 
 import huggingface_hub
 from huggingface_hub import constants
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
-from open_clip.pretrained import download_pretrained
 
 from clipseg_cli.config import BUNDLED_MODEL
 from clipseg_cli.errors import ModelError, hinting
+from clipseg_cli.utils.imports import module_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,9 +54,10 @@ def cached_weights(tag_config: Mapping[str, Any]) -> Path | None:
     """The file of a tag in the hub's cache or in the folder of OpenAI's own package; else None."""
     repository, _, filename = str(tag_config.get("hf_hub", "")).rpartition("/")
     if repository:
-        wanted = [filename or HF_WEIGHTS_NAME]
+        names = module_alone("open_clip", "constants")
+        wanted = [filename or names.HF_WEIGHTS_NAME]
         if not filename:
-            wanted.insert(0, HF_SAFE_WEIGHTS_NAME)
+            wanted.insert(0, names.HF_SAFE_WEIGHTS_NAME)
         elif filename.endswith((".bin", ".pth")):
             wanted.insert(0, filename[:-4] + ".safetensors")
         for name in wanted:
@@ -96,6 +96,12 @@ def fetch_weights(tag_config: Mapping[str, Any], what: str) -> Path:
     require_network(what, "" if "hf_hub" in tag_config else str(tag_config.get("url", "")))
     with quiet(), _failures(what):
         return Path(download_pretrained(tag_config))
+
+
+def download_pretrained(tag_config: Mapping[str, Any]) -> str:
+    """open_clip's own download of a tag, into the cache of the hub or of OpenAI's package."""
+    path: str = module_alone("open_clip", "pretrained").download_pretrained(dict(tag_config))
+    return path
 
 
 def fetch_timm_weights(config: Mapping[str, Any], what: str, hint: str) -> Path:

@@ -36,5 +36,13 @@ def hold_weights_in(module: Any, dtype: torch.dtype) -> None:
 
 def computing_as_held(module: nn.Module) -> AbstractContextManager[object]:
     """Autocast to the type that a network's weights were cast to; nothing where they are float32."""
-    held = next((p for p in module.parameters() if p.dtype in (torch.bfloat16, torch.float16)), None)
-    return nullcontext() if held is None else torch.autocast(held.device.type, held.dtype)
+    dtype = held_type(module)
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(next(module.parameters()).device.type, dtype)
+
+
+def held_type(module: nn.Module) -> torch.dtype:
+    """The type that a network's matrices were cast to; float32 where they are as they were."""
+    narrow = (p.dtype for p in module.parameters() if p.dtype in (torch.bfloat16, torch.float16))
+    return next(narrow, torch.float32)
