@@ -123,8 +123,8 @@ def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path):
     assert "shard 1 of 2: 2 images by process" in done.err
     assert contents(tmp_path / "run") == whole
     assert done.out.splitlines()[0] == "12 images, share of all pixels"
-    done = run(good, *RAY, "--templates", "clip")
-    assert done.code == 1 and "was made with other options: --templates" in done.err
+    done = run(good, *RAY, "--min-confidence", "0.5")
+    assert done.code == 1 and "was made with other options: --min-confidence" in done.err
 
 
 def test_tars_come_out_as_in_one_process(run, cluster, photos, tmp_path):
