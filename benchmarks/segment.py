@@ -14,24 +14,22 @@ import ctypes
 import gc
 import json
 import logging
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import open_clip
 import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
 from benchmarks.plain import plain_loop
+from benchmarks.turns import in_turns
 from clipseg_cli.commands.segment import prepare_segmentation
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import read_image
@@ -100,13 +98,8 @@ def speeds(options: argparse.Namespace, console: Console) -> None:
                 run.predictor, files, Path(folder)
             ),
         }
-        times: dict[str, list[float]] = {name: [] for name in candidates}
-        for repeat in range(options.repeats + 1):
-            for name, candidate in candidates.items():
-                seconds = timed(candidate, run.predictor.device)
-                if repeat:  # the first round warms up
-                    times[name].append(seconds)
-    rates = {name: len(files) / statistics.median(seconds) for name, seconds in times.items()}
+        times = in_turns(candidates, options.repeats)
+    rates = {name: len(files) / seconds for name, seconds in times.items()}
     tower = next(iter(rates.values()))
     table = Table(title=f"{options.arch}, {run.device}, {len(files)} pictures of {SMALL.label}")
     for column in ("", "images/s", "of the bare tower"):
@@ -163,15 +156,36 @@ def peak_memory(options: argparse.Namespace, case: Case, kind: str) -> dict[str,
     return {"bytes": after - before}
 
 
-def make_run(
-    options: argparse.Namespace, case: Case, folder: Path, count: int
-) -> tuple[SegmentRun, list[Path]]:
-    """Random weights on disk, random pictures on disk, and a run that is ready to go."""
-    weights = folder / "random.safetensors"
+def random_weights(arch: str, folder: Path) -> Path | None:
+    """A file of weights that mean nothing; None for the bundled model, which has its own."""
+    if arch == "emoji":
+        return None
+    import open_clip
+
     torch.manual_seed(0)
     logging.getLogger().setLevel(logging.ERROR)  # open_clip warns that the weights are random
-    if options.arch != "emoji":
-        save_file(open_clip.create_model(options.arch).state_dict(), weights)
+    path = folder / "random.safetensors"
+    save_file(open_clip.create_model(arch).state_dict(), path)
+    return path
+
+
+def make_run(
+    options: argparse.Namespace,
+    case: Case,
+    folder: Path,
+    count: int,
+    weights: Path | None = None,
+) -> tuple[SegmentRun, list[Path]]:
+    """Random weights on disk, random pictures on disk, and a run that is ready to go.
+
+    Args:
+        options: arch, device and precision; batch_size and templates where they are there.
+        case: of the pictures.
+        folder: an empty one.
+        count: of pictures.
+        weights: of `random_weights`, where they are made already.
+    """
+    weights = weights or random_weights(options.arch, folder)
     files = write_pictures(folder / "images", case, count)
     config = SegmentConfig(
         images=(str(files[0].parent),),
@@ -179,12 +193,12 @@ def make_run(
         background="none",
         model=options.arch,
         method="maskclip",
-        pretrained=None if options.arch == "emoji" else str(weights),
-        templates=options.templates,
+        pretrained=str(weights) if weights else None,
+        templates=getattr(options, "templates", "single"),
         out=folder / "out",
         device=options.device,
         precision=options.precision,
-        batch_size=options.batch_size,
+        batch_size=getattr(options, "batch_size", SegmentConfig.batch_size),
     )
     return prepare_segmentation(config), files
 
@@ -228,15 +242,6 @@ def pipeline(run: SegmentRun) -> None:
     for result in run:
         if result.error:
             raise result.error
-
-
-def timed(call: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def reset_peak() -> int:

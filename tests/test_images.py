@@ -18,7 +18,7 @@ from image_kinds import (
     save,
     source,
 )
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from clipseg_cli.data.image_files import find_images
 from clipseg_cli.data.images import read_image, resize_image, target_size
@@ -234,6 +234,20 @@ def test_only_the_tools_own_limit_counts(tmp_path):
     path.write_bytes(png_header(20000, 10000))
     with pytest.raises(ImageError, match="damaged"):  # past the limit, to the pixels that are not there
         read(path, max_megapixels=201)
+
+
+@pytest.mark.parametrize("tag", [33550, 33922, 34735])
+def test_a_geotiff_is_left_alone_and_a_note_says_what_labels_lack(tmp_path, tag):
+    image, tags = Image.new("RGB", (6, 4), "red"), TiffImagePlugin.ImageFileDirectory_v2()
+    tags[tag] = (1, 1, 0, 1) if tag == 34735 else (0.5, 0.5, 0.0)
+    tags.tagtype[tag] = 3 if tag == 34735 else 12
+    image.save(tmp_path / "x.tif", tiffinfo=tags)
+    before = (tmp_path / "x.tif").read_bytes()
+    (note,) = read_image(source(tmp_path / "x.tif")).notes
+    assert "do not carry its place on Earth" in note
+    assert (tmp_path / "x.tif").read_bytes() == before
+    image.save(tmp_path / "plain.tif")
+    assert read_image(source(tmp_path / "plain.tif")).notes == ()
 
 
 def test_small_tiff_with_an_enormous_tile(tmp_path):

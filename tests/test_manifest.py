@@ -25,7 +25,7 @@ from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import RunError
 from clipseg_cli.runs.manifest import FORMAT, Manifest, differences, read_manifest, write_manifest
 
-LEFT_OUT = {"workers", "out", "name", "shard", "formats", "engine", "shard_size", "actors"}
+LEFT_OUT = {"workers", "out", "name", "shard", "formats", "engine", "shard_size", "actors", "keep_features"}
 """What changes no label: the same run may go on with other threads, in other parts, or after it was moved."""
 
 

@@ -109,9 +109,26 @@ def test_what_finds_the_foreground_computes_in_it_too(cli, tmp_path, saliency):
     assert (maps[0] == maps[1]).mean() > 0.95
 
 
-@pytest.mark.parametrize(("units", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+@pytest.mark.parametrize(("units", "chosen"), [("AMX", torch.bfloat16), ("", torch.float32)])
 def test_auto_takes_it_where_the_processor_has_units_for_it(monkeypatch, units, chosen):
-    monkeypatch.setattr(devices, "_cpu_computes_bf16", lambda: units)
+    monkeypatch.setattr(devices, "_bf16_units", lambda: units)
     assert devices.pick_precision("auto", torch.device("cpu")) == chosen
     assert devices.pick_precision("bf16", torch.device("cpu")) == torch.bfloat16
     assert devices.pick_precision("fp32", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("units", "said"), [("AMX", "bf16 (AMX)"), ("", "bf16 (slow: this CPU has no instructions for it)")]
+)
+def test_bf16_works_on_every_processor_and_is_said_to_be_slow_where_it_is(
+    cli, tiny_clip, make_image, tmp_path, monkeypatch, units, said
+):
+    monkeypatch.setattr(devices, "_bf16_units", lambda: units)
+    options = ("--model", tiny_clip.name, "--pretrained", str(tiny_clip.weights), "--device", "cpu")
+    image = make_image(tmp_path / "a.png", 64, 80)
+    done = cli(
+        "segment", image, *options, "--classes", "cat,dog", "--precision", "bf16", "--out", tmp_path / "o"
+    )
+    assert done.code == 0, done.err
+    assert said in done.err
+    assert (tmp_path / "o" / "a.png").is_file()

@@ -13,6 +13,7 @@ from PIL import Image
 from test_memory import COLOURS, draw
 
 from clipseg_cli.commands import index_regions
+from clipseg_cli.inference import banks
 from clipseg_cli.memory import shards
 from clipseg_cli.memory.shards import ShardWriter, known_images, read_shards, remove_unused
 from clipseg_cli.ops.region_means import region_means, windowed_means
@@ -138,6 +139,32 @@ def test_a_split_of_a_data_set(make, drawn, tmp_path) -> None:
     made = make(drawn, "--split", "train")
     assert made.code == 0, made.err
     assert list(facts_in(tmp_path)["pictures"]) == ["p0", "p1"]
+
+
+def test_label_maps_of_a_data_set_are_not_remembered(make, drawn, tmp_path) -> None:
+    found = make(drawn)
+    assert found.code == 0, found.err
+    assert (
+        f"Note: {drawn} is a data set (a folder of pictures): its images are taken, and no other file"
+        in found.err
+    )
+    assert sorted(facts_in(tmp_path)["pictures"]) == ["p0", "p1", "p2", "p3"]
+
+
+def test_the_facts_of_a_bank_are_read_once(make, label, drawn, monkeypatch, tmp_path) -> None:
+    assert make(drawn / "images").code == 0
+    read, calls = banks.read_facts, []
+
+    def count(folder):
+        calls.append(folder)
+        return read(folder)
+
+    monkeypatch.setattr(banks, "read_facts", count)
+    banks._facts.cache_clear()
+    assert label("--memory", tmp_path / "bank", quiet=False).code == 0
+    assert calls == [tmp_path / "bank"]
+    (tmp_path / "bank" / "bank.json").write_text("{}")  # another file is not taken for the one that was read
+    assert "is not the record of a bank" in label("--memory", tmp_path / "bank", quiet=False).err
 
 
 def test_a_killed_index_goes_on_and_follows_its_folder(make, label, drawn, tmp_path, monkeypatch) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipseg_cli.errors import OutputError
+from clipseg_cli.utils.text import format_seconds as format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -219,18 +220,6 @@ class Stopwatch:
     def seconds(self) -> float:
         """Seconds so far."""
         return time.monotonic() - self._start
-
-
-def format_seconds(seconds: float) -> str:
-    """As in "0.8 s", "42 s", "3:07 min" or "2:03:00 h"."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02} min"
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
 
 
 def count(n: int, noun: str) -> str:

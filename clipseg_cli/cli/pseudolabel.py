@@ -110,6 +110,9 @@ def _label(run: PseudolabelRun, console: Console) -> None:
             f"the same command goes on with the rest"
         ) from None
     summary = run.finish()
+    if run.features is not None:
+        for sentence in run.features.sentences(watch.seconds):
+            console.say(sentence)
     unwritten = 0
     if summary is not None:
         _show(summary, run, console)

@@ -23,10 +23,11 @@ from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.files import check_writable, sweep_leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
     from concurrent.futures import Future
 
     from clipseg_cli.config import IndexConfig
+    from clipseg_cli.inference.dataset import FoundImages
     from clipseg_cli.inference.load import ModelPlan
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
@@ -55,16 +56,16 @@ class RegionIndexRun:
     def __init__(
         self,
         config: IndexConfig,
-        images: tuple[Sequence[ImageSource], Sequence[ClipsegError]],
+        images: FoundImages,
         predictor: Predictor,
         eye: Guide | None,
         identity: dict[str, Any],
     ) -> None:
         self.config, self.predictor, self.eye, self.identity = config, predictor, eye, identity
-        self.sources, self.failures = images
+        self.sources, self.failures = images.sources, images.failures
         self.out, self.total = config.out, len(self.sources) + len(self.failures)
         self.device = describe_device(predictor.device, predictor.dtype)
-        self.model, self.notes, self.regions = "", predictor.notes, 0
+        self.model, self.notes, self.regions = "", (*images.notes, *predictor.notes), 0
         self.facts: Facts | None = None
 
     def __iter__(self) -> Generator[IndexedImage, None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipseg_cli.commands.convert import KEPT, check_formats_of_a_run, conversion_of_a_run
+from clipseg_cli.commands.keep_features import FeatureKeeping, keep_features
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.inference.dataset import open_data, subset_classes, unseen_to_fill
-from clipseg_cli.inference.load import plan_model
+from clipseg_cli.inference.kept import check_keeping
+from clipseg_cli.inference.load import ModelPlan, plan_model
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.outputs import format_names
 from clipseg_cli.outputs.confidence import encode_confidence
@@ -72,6 +75,8 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         dataset, protocol = open_data(same, "score")
     unseen = unseen_to_fill(config, dataset)
     plan = plan_model(config, protocol)
+    if config.keep_features and isinstance(plan, ModelPlan):
+        check_keeping(plan.method, plan.config)
     check_formats_of_a_run(config)
     folder = config.out / (config.name or default_name(config, dataset))
     with ExitStack() as stack:
@@ -96,8 +101,13 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
             *model_notes(backbone, predictor.classes),
             *choice_notes(config, predictor.classes),
         ]
+        keeping = None
+        if config.keep_features:
+            expected = {s.source.name for s in dataset.samples} - set(growth.new) if growth else set[str]()
+            keeping, said = keep_features(predictor, dataset.samples, folder, identity, expected)
+            notes += said
         yield PseudolabelRun(
-            config, dataset, unseen, backbone, predictor, folder, share, identity, tuple(notes)
+            config, dataset, unseen, backbone, predictor, folder, share, identity, tuple(notes), keeping
         )
 
 
@@ -115,6 +125,7 @@ class PseudolabelRun:
         share: of the work.
         identity: all that its labels depend on.
         notes: what a user should be told once.
+        features: that are kept of the images, or None.
         device, model: for people.
         total: images of this process's share.
         before: how many of them an earlier process had finished.
@@ -130,6 +141,7 @@ class PseudolabelRun:
     share: Share
     identity: dict[str, object]
     notes: tuple[str, ...]
+    features: FeatureKeeping | None = None
 
     def __post_init__(self) -> None:
         config, dataset = self.config, self.dataset
@@ -175,6 +187,7 @@ class PseudolabelRun:
         sizes = {group[0][0]: len(group) for group in self._groups}
         waiting: list[ImageRecord] = []
         results = stream.reproducible(self._groups)
+        begun = time.monotonic()
         try:
             for record in results:
                 waiting.append(record)
@@ -187,6 +200,8 @@ class PseudolabelRun:
         finally:
             results.close()
             progress.close()
+            if self.features is not None:
+                self.features.end(time.monotonic() - begun)
 
     def finish(self) -> Summary | None:
         """Write what describes the whole run, once all shares of it are done.
@@ -217,7 +232,7 @@ class PseudolabelRun:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
 
     def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
-        self._contents[item[1].source.name] = self._state.content(item[1])
+        content = self._contents[item[1].source.name] = self._state.content(item[1])
         image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
         if len(self._unseen):
             truth = self._truth(item[1], image.pixels.shape[:2])
@@ -225,10 +240,13 @@ class PseudolabelRun:
                 none = np.zeros(truth.shape, dtype=bool)
                 labels = np.where(truth < 0, self._ignore, truth)
                 return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
-        return self.predictor.prepare(image)
+        prepared = self.predictor.prepare(image)
+        return prepared if self.features is None else self.features.prepared(prepared, item[1], content)
 
     def _write(self, item: tuple[int, Sample], result: Segmentation) -> ImageRecord:
         labels = result.labels.astype(np.int32)
+        if self.features is not None:
+            self.features.labelled(result, item[1], self._contents[item[1].source.name])
         if len(self._unseen):
             labels = self._unseen[labels]
         labels[result.scores < self.config.min_confidence] = self._ignore

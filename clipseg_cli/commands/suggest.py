@@ -45,7 +45,7 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     Raises:
         ClipsegError: anything wrong with folder, bank or model.
     """
-    sources, failures = images_of(config)
+    sources, failures, _ = images_of(config)
     facts = read_facts(config.out, whole=False)
     known = set(facts.pictures) if facts is not None else set()
     protocol = find_protocol(config.protocol)

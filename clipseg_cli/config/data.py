@@ -146,6 +146,12 @@ class PseudolabelConfig(DataConfig):
         metavar="P",
         within=PROBABILITY,
     )
+    keep_features: bool = option(
+        False,
+        "Keep what the network says of each image, rounded to float16, so that words added later do not need it again.",
+        panel=METHOD,
+        flags=("--keep-features",),
+    )
     formats: str = formats_option(
         "",
         "Also write, into the run folder: coco, labelme, yolo-seg, ...; clipseg models --formats lists all.",

@@ -46,6 +46,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _FIRST_ON_ITS_SIDE = 5
+_GEO_TAGS = (33550, 33922, 34264, 34735)
+"""Of a GeoTIFF (OGC 19-008r4): pixel scale, tie points, transformation, keys of the coordinate system."""
 _FILTER_LOCK = threading.Lock()
 
 
@@ -229,7 +231,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
             check_size(image, source, max_megapixels)
             image.load()
             pixels, notes = to_rgb(image)
-            return DecodedImage(source, pixels, (*_frame_notes(image), *notes))
+            return DecodedImage(source, pixels, (*_frame_notes(image), *_place_notes(image), *notes))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -318,6 +320,14 @@ def _frame_notes(image: Image.Image) -> tuple[str, ...]:
         if image.format == "TIFF"
         else f"animation: first of {frames} frames",
     )
+
+
+def _place_notes(image: Image.Image) -> tuple[str, ...]:
+    """That a GeoTIFF says where on Earth its pixels lie, which a label PNG cannot say."""
+    tags = getattr(image, "tag_v2", {})
+    if image.format != "TIFF" or not any(tag in tags for tag in _GEO_TAGS):
+        return ()
+    return ("a GeoTIFF: its labels fit it pixel by pixel, and do not carry its place on Earth",)
 
 
 def _silence_pillow() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.errors import RunError, UsageError
 from clipseg_cli.inference.regions import reads_names
-from clipseg_cli.memory.files import LABELS, REGIONS, read_facts
+from clipseg_cli.memory.files import FACTS, LABELS, REGIONS, read_facts
 
 if TYPE_CHECKING:
     from clipseg_cli.config import InferenceConfig
@@ -32,13 +33,25 @@ def facts_of(text: str) -> Facts:
         RunError: it is none, damaged, unfinished, empty, or of a kind that this clipseg does not know.
     """
     folder = bank_path(text)
-    facts = read_facts(folder)
-    assert facts is not None  # or else it would have been said
+    try:
+        there = (folder / FACTS).stat()
+        facts = _facts(folder, (there.st_ino, there.st_size, there.st_mtime_ns))
+    except OSError:
+        facts = _facts(folder, None)
     if facts.kind not in (LABELS, REGIONS):
         raise RunError(
             f"{folder} is a bank of {facts.kind}, which this clipseg does not know",
             hint="make it anew with clipseg index, into another --out",
         )
+    return facts
+
+
+@lru_cache(maxsize=2)
+def _facts(folder: Path, version: tuple[int, int, int] | None) -> Facts:
+    """What a bank says of itself, read once as long as its file is the same: many ask when a command begins."""
+    del version
+    facts = read_facts(folder)
+    assert facts is not None  # or else it would have been said
     return facts
 
 

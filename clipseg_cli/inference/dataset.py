@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from clipseg_cli.config import InferenceConfig
-from clipseg_cli.data.datasets import open_dataset
+from clipseg_cli.data.datasets import FOLDER, open_dataset, recognise
 from clipseg_cli.data.image_files import find_images, nothing_left
 from clipseg_cli.errors import UsageError, did_you_mean
 from clipseg_cli.inference.settings import find_protocol
@@ -53,19 +54,40 @@ def open_data(config: DataConfig, purpose: Literal["label", "score"]) -> tuple[D
     return dataset, find_protocol(config.protocol, dataset.benchmark)
 
 
-def images_of(config: DataConfig) -> tuple[list[ImageSource], list[ClipsegError]]:
-    """The images of a split of a data set, or of any folder, and those that cannot be used.
+class FoundImages(NamedTuple):
+    """The images of a data set, or of any folder.
+
+    Attributes:
+        sources: that can be used.
+        failures: why others cannot.
+        notes: what a user should be told once.
+    """
+
+    sources: Sequence[ImageSource]
+    failures: Sequence[ClipsegError] = ()
+    notes: tuple[str, ...] = ()
+
+
+def images_of(config: DataConfig) -> FoundImages:
+    """The images of a split of a data set, of all of it, or of any folder; never its label maps.
 
     Raises:
         ClipsegError: there are none.
     """
     if config.split or config.benchmark:
         dataset, _ = open_data(config, "label")
-        return [sample.source for sample in dataset.samples], []
+        return FoundImages([sample.source for sample in dataset.samples])
+    root = Path(config.dataset)
+    known = next((one for one in recognise(root) if one.complete), None) if root.is_dir() else None
+    if known is not None:  # its label maps are PNGs as well
+        classes = "thing" if known.name == FOLDER and not (known.root / "classes.txt").exists() else ""
+        dataset = open_dataset(known.root, split="all", classes=classes)
+        note = f"{known.root} is a data set ({dataset.title}): its images are taken, and no other file"
+        return FoundImages([sample.source for sample in dataset.samples], (), (note,))
     found, failures = find_images((config.dataset,))
     if not found:
         raise nothing_left(failures)
-    return found, list(failures)
+    return FoundImages(found, failures)
 
 
 def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from clipseg_cli.inference.kept import on_device
 from clipseg_cli.ops.regions import nearest_ids
 from clipseg_cli.types import Tile
 
@@ -33,6 +34,7 @@ class Picture(NamedTuple):
     crops: NDArray[np.uint8] | None
     auxiliary: Mapping[str, NDArray[np.float32]]
     regions: Tensor | None = None
+    stored: Sequence[Mapping[str, Tensor]] | None = None
 
     @classmethod
     def of(
@@ -46,6 +48,7 @@ class Picture(NamedTuple):
             one.crops,
             one.auxiliary,
             None if ids is None else torch.from_numpy(ids).to(device, non_blocking=True),
+            None if one.stored is None else [on_device(window, device) for window in one.stored],
         )
 
     @property
@@ -55,13 +58,22 @@ class Picture(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """Normalised pixels [3, h, w], and the regions [h, w] where the method reads them."""
+    """Normalised pixels [3, h, w], the regions [h, w] where the method reads them, and what is stored of it."""
 
     pixels: Tensor
     regions: Tensor | None = None
+    stored: Mapping[str, Tensor] | None = None
 
 
 def cut(picture: Picture, normalise: Callable[[Tensor], Tensor], *, regions: bool) -> list[Crop]:
+    """What the network gets of an image, with what was stored of each part; arguments as for `_pixels_of`."""
+    crops = _pixels_of(picture, normalise, regions=regions)
+    if picture.stored is None:
+        return crops
+    return [crop._replace(stored=own) for crop, own in zip(crops, picture.stored, strict=True)]
+
+
+def _pixels_of(picture: Picture, normalise: Callable[[Tensor], Tensor], *, regions: bool) -> list[Crop]:
     """What the network gets of an image.
 
     Args:
@@ -104,15 +116,17 @@ class Batch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What the network says of a window or crop, and what refinements noted of it."""
+    """What the network says of a window or crop, what refinements noted of it, and what is to be kept of it."""
 
     maps: LogitMaps
     overhang: Overhang
     observed: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor] | None = None
 
 
 class Labelled(NamedTuple):
-    """What came out for an image, and what its class maps can be made from if they were asked for."""
+    """What came out for an image, what its class maps can be made from if they were asked for, and what is kept."""
 
     decision: Decision
     class_maps: ClassMaps | None
+    kept: Sequence[Mapping[str, Tensor] | None] = ()

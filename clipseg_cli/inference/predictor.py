@@ -18,6 +18,7 @@ from clipseg_cli.data.images import resize_nearest
 from clipseg_cli.inference.auxiliary import require_background, saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
 from clipseg_cli.inference.hyperparameters import Chosen
+from clipseg_cli.inference.kept import on_cpu
 from clipseg_cli.inference.parts import Batch, Crop, Labelled, Part, Picture, batches, cut
 from clipseg_cli.inference.prepare import Prepared, prepare
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.expert_classifier import Experts
+    from clipseg_cli.inference.kept import Keeper
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
@@ -71,6 +73,7 @@ class Predictor:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
         experts: classifiers that speak for single classes, or None.
+        keeper: rounds features and hands them out, for one who keeps them; or None.
         notes: what a user should be told of what was chosen for them.
     """
 
@@ -133,6 +136,7 @@ class Predictor:
         self.classes, self.text_embeds, self.device, self.dtype = classes, text_embeds, device, dtype
         self.batch_size, self.class_scores = config.batch_size, class_scores
         self.experts: Experts | None = None
+        self.keeper: Keeper | None = None
         self.notes: tuple[str, ...] = ()
         self.mean, self.std = mean.view(3, 1, 1) * 255, std.view(3, 1, 1) * 255
 
@@ -166,6 +170,8 @@ class Predictor:
     def pictures(self, images: Sequence[Prepared]) -> list[Picture]:
         """Some images where the network is, with their regions."""
         repeat = self.settings.protocol.upsample == "labels"
+        if not all(one.stored for one in images):  # a batch goes through the network as a whole or not at all
+            images = [dataclasses.replace(one, stored=None) for one in images]
         both = zip(images, self._region_ids(images), strict=True)
         return [Picture.of(one, ids, self.device, at_network_size=repeat) for one, ids in both]
 
@@ -212,7 +218,7 @@ class Predictor:
             for step in self.steps.labels:
                 labels, confidence = step.relabel(decision.labels, decision.confidence, context)
                 decision = decision._replace(labels=labels, confidence=confidence)
-            yield Labelled(decision, class_maps)
+            yield Labelled(decision, class_maps, [part.kept for part in own])
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB [..., 3, H, W] -> what the network takes."""
@@ -239,7 +245,10 @@ class Predictor:
     def _read(self, crops: Sequence[Crop]) -> Iterator[Part]:
         """One batch through the network, and the steps right behind it."""
         images, ids = Batch.of(crops)
-        dense = self.read(images, ids)
+        if self.keeper is None:
+            dense, kept = self.read(images, ids), None
+        else:
+            dense, kept = self.keeper.dense([c.stored for c in crops], lambda: self.read(images, ids))
         logits = self.reader.logits(dense.features, self.text_embeds)
         if self.experts is not None:
             logits = self.experts.cosines(dense.features, self.reader, self.words)
@@ -262,6 +271,7 @@ class Predictor:
                 ),
                 dense.overhang,
                 {name: values[row] for name, values in observed.items()},
+                None if kept is None else kept[row],
             )
 
     def _context(self, picture: Picture, parts: Sequence[Part]) -> Context:
@@ -311,6 +321,7 @@ class Predictor:
             classes=self.classes,
             image=one.image,
             class_scores=None if make is None else map_of,
+            features=on_cpu(labelled.kept),
         )
 
     def describe(self) -> dict[str, object]:

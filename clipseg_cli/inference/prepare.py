@@ -10,7 +10,7 @@ from clipseg_cli.data.images import resize_image, target_size
 from clipseg_cli.data.saliency_maps import read_saliency
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -37,6 +37,7 @@ class Prepared:
         size: (H, W) of the label map to make.
         crops: uint8 [P, n, n, 3] what the network gets instead of the windows themselves, or None.
         auxiliary: maps that need no model of ours, by name: "saliency" from files, "regions" at the size of the image.
+        stored: what the network said of each window, kept before (`inference.kept`); None asks the network.
     """
 
     image: DecodedImage
@@ -45,6 +46,7 @@ class Prepared:
     size: tuple[int, int]
     crops: NDArray[np.uint8] | None = None
     auxiliary: Mapping[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
+    stored: Sequence[Mapping[str, NDArray[Any]]] | None = None
 
 
 def prepare(
@@ -69,9 +71,7 @@ def prepare(
         ImageError: its saliency map or its id map is missing or damaged.
     """
     s, own = settings, (image.pixels.shape[0], image.pixels.shape[1])
-    network = target_size(*own, short_side=s.short_side or None, long_side=s.long_side, multiple=s.multiple)
-    if s.protocol.square and s.short_side:
-        network = (s.short_side, s.short_side)
+    network = network_size(own, s)
     image = dataclasses.replace(image, notes=(*image.notes, *_size_notes(own, network, s)))
     auxiliary: dict[str, NDArray[Any]] = {}
     if regions is not None:
@@ -82,6 +82,14 @@ def prepare(
     if saliency_maps:
         auxiliary["saliency"] = read_saliency(saliency_maps, image.source.relative)
     return Prepared(image, resized, tiling.windows(network), size or own, tiling.crops(resized), auxiliary)
+
+
+def network_size(own: tuple[int, int], settings: Settings) -> tuple[int, int]:
+    """(H, W) at which the network reads an image of `own` (H, W)."""
+    s = settings
+    if s.protocol.square and s.short_side:
+        return s.short_side, s.short_side
+    return target_size(*own, short_side=s.short_side or None, long_side=s.long_side, multiple=s.multiple)
 
 
 def _size_notes(own: tuple[int, int], network: tuple[int, int], settings: Settings) -> Iterator[str]:

@@ -33,6 +33,8 @@ class SlidingWindows:
             refined by itself, upsampled, and averaged pixel by pixel.
     """
 
+    whole_windows = False
+
     def __init__(self, window: int, stride: int, cell: int) -> None:
         self.window, self.stride, self.cell = window, stride, cell
         self.refines_windows = cell == 1
@@ -93,6 +95,8 @@ class MultiScaleCrops:
     """
 
     refines_windows = False
+    whole_windows = True
+    """The network gives one feature for each of them, and not one for each patch."""
 
     def __init__(self, pyramid: Pyramid, side: int, *, published: bool) -> None:
         self.pyramid, self.side, self.published = pyramid, side, published

@@ -84,7 +84,7 @@ def tint(
     cv2.copyTo(painted, edge, tinted)
     if background is not None:
         quiet = _blend(pixels, painted, opacity * _BACKGROUND)
-        cv2.copyTo(quiet, cv2.compare(labels, background, cv2.CMP_EQ), tinted)  # type: ignore[call-overload]
+        cv2.copyTo(quiet, (labels == background).view(np.uint8), tinted)
     return tinted
 
 

@@ -52,12 +52,13 @@ def run_identity(
     Left out is what changes no label: threads, shares, the folder. Batches are in, since they change rounding.
     """
     names = dataset.classes.names
+    elsewhere = _ELSEWHERE if config.keep_features else _ELSEWHERE | {"keep_features"}  # as in older runs
     return {
         "kind": "pseudolabel",
         "dataset": dataset_identity(dataset, dataset.samples),
         "method": config.method_name,
         "options": {
-            **{key: value for key, value in dataclasses.asdict(config).items() if key not in _ELSEWHERE},
+            **{key: value for key, value in dataclasses.asdict(config).items() if key not in elsewhere},
             "saliency": predictor.saliency_name,
             "hyperparameters": [text for text in config.hyperparameters if not is_about_a_format(text)],
             "unseen": [names[i] for i in unseen],

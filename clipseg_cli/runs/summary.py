@@ -15,6 +15,7 @@ from clipseg_cli.data.labels import read_values
 from clipseg_cli.errors import ClipsegError, DatasetError, RunError
 from clipseg_cli.outputs import write_contact_sheet
 from clipseg_cli.outputs.confidence import ENDING as CONFIDENCE
+from clipseg_cli.runs.features import kept_features
 from clipseg_cli.runs.manifest import Manifest, is_written, read_manifest, write_manifest
 from clipseg_cli.runs.records import FINAL, WORKERS, final_bytes, write_final
 from clipseg_cli.types import ClassShare
@@ -107,7 +108,10 @@ def finish_run(
     ordered = [records[sample.source.name] for sample in dataset.samples]
     summary = summarise(folder, dataset, ordered)
     there = read_manifest(folder)
-    manifest = Manifest(identity, _result(summary), there.history if there else ())
+    result = _result(summary)
+    if identity["options"].get("keep_features"):
+        result["features"] = kept_features(folder, (r.image for r in ordered if not r.error))
+    manifest = Manifest(identity, result, there.history if there else ())
     if not _is_finished(folder, manifest, ordered):
         _write_sheet(folder, dataset, summary, records, f"{identity['model']['name']}")
         write_final(ordered, folder)

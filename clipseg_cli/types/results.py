@@ -31,6 +31,7 @@ class Segmentation:
         image: the image that was segmented.
         class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
             time; None unless asked for.
+        features: what the network says of each window, by name, for one who keeps it; else None.
         derived: what functions have computed from it and want to keep, such as its regions.
     """
 
@@ -39,6 +40,9 @@ class Segmentation:
     classes: ClassList
     image: DecodedImage
     class_scores: Callable[[int], NDArray[np.float32]] | None = None
+    features: Sequence[Mapping[str, NDArray[Any]]] | None = field(
+        default=None, repr=False, compare=False, kw_only=True
+    )
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def shares(self) -> list[ClassShare]:

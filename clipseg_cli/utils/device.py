@@ -39,6 +39,8 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(name: str, device: torch.device, *, cpu_bf16: bool = True) -> torch.dtype:
     """`auto` is bf16 where the device computes in it (CUDA; CPUs with AVX512-BF16 or AMX), else fp32.
 
+    On MPS it is fp32: nobody has measured there yet whether bf16 pays, and `--precision bf16` may be asked for.
+
     Args:
         name: "auto" or one of `PRECISIONS`.
         device: on which it is computed.
@@ -51,7 +53,7 @@ def pick_precision(name: str, device: torch.device, *, cpu_bf16: bool = True) ->
         bf16 = (
             torch.cuda.is_bf16_supported()
             if device.type == "cuda"
-            else cpu_bf16 and device.type == "cpu" and _cpu_computes_bf16()
+            else cpu_bf16 and device.type == "cpu" and bool(_bf16_units())
         )
         return torch.bfloat16 if bf16 else torch.float32
     if name not in PRECISIONS:
@@ -59,15 +61,17 @@ def pick_precision(name: str, device: torch.device, *, cpu_bf16: bool = True) ->
     return PRECISIONS[name]
 
 
-def _cpu_computes_bf16() -> bool:
-    """Whether it has instructions for products of bf16 (AVX512-BF16 or AMX), and does not merely imitate them."""
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+def _bf16_units() -> str:
+    """The instructions of this CPU for products of bf16; empty where it can only imitate them."""
+    asked = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
+    return next((unit for unit, name in asked.items() if getattr(torch.cpu, name, lambda: False)()), "")
 
 
 def describe_device(device: torch.device, dtype: torch.dtype) -> str:
-    """A name for people: "NVIDIA H200 (cuda), bf16" or "CPU, 8 threads, fp32"."""
+    """A name for people: "NVIDIA H200 (cuda), bf16", "CPU, 8 threads, fp32" or "CPU, 8 threads, bf16 (AMX)"."""
     short = next((name for name, known in PRECISIONS.items() if known == dtype), str(dtype))
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        short += f" ({_bf16_units() or 'slow: this CPU has no instructions for it'})"
     return f"{_describe(device)}, {short}"
 
 

@@ -14,6 +14,26 @@ def percent(share: float) -> str:
     return "<0.1%" if share < 0.0005 else f"{100 * share:.1f}%"
 
 
+def format_seconds(seconds: float) -> str:
+    """As in "0.8 s", "42 s", "3:07 min" or "2:03:00 h"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02} h"
+
+
+def file_size(count: int) -> str:
+    """Bytes as people read them: "2.4 MB", "140 GB"."""
+    size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.1f} {units[0]}" if size < 9.95 and units[0] != "bytes" else f"{size:.0f} {units[0]}"
+
+
 def listed(items: Iterable[object], most: int = 5) -> str:
     """As in "a, b and 3 more": the first few, and how many there are besides."""
     texts = [str(item) for item in items]

@@ -1,0 +1,88 @@
+"""What a command imports: torch, and nothing that this command does not use."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from clipseg_cli.utils.imports import module_alone
+
+HEAVY = {
+    "open_clip",
+    "torchvision",
+    "timm",
+    "transformers",
+    "matplotlib",
+    "sympy",
+    "tensorboard",
+    "onnxruntime",
+}
+TOKENIZER = {"ftfy", "regex"}
+
+SCRIPT = """
+import sys
+from clipseg_cli.cli.main import main
+try: main(sys.argv[1:])
+except SystemExit as end: assert not end.code, end.code
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def imported(*args, env) -> set[str]:
+    command = [sys.executable, "-c", SCRIPT, *map(str, args)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_segment_imports_torch_and_little_else(process_env, make_image, tmp_path):
+    """The second time the words are in the cache: no tokenizer either."""
+    image = make_image(tmp_path / "a.png", 48, 64)
+    words = ("--model", "emoji", "--classes", "red car,blue car", "--templates", "single")
+    env = {**process_env, "CLIPSEG_CACHE": str(tmp_path / "cache")}
+    first, second = (imported("segment", image, *words, "--out", tmp_path / out, env=env) for out in "ab")
+    assert {"torch", *TOKENIZER} <= first
+    assert "torch" in second
+    assert not first & HEAVY
+    assert not second & (HEAVY | TOKENIZER)
+
+
+def test_a_module_alone_is_the_packages_own_where_that_is_imported(monkeypatch):
+    import open_clip
+
+    assert module_alone("open_clip", "pretrained") is open_clip.pretrained
+
+
+def test_a_module_alone_says_the_same_without_the_package(monkeypatch):
+    import open_clip
+
+    known = open_clip.list_pretrained(), open_clip.OPENAI_IMAGENET_TEMPLATES[0]("cat")
+    words = open_clip.tokenize(["a rather long name of a thing", "狗"])
+    monkeypatch.delitem(sys.modules, "open_clip")
+    alone = {
+        name: module_alone("open_clip", name) for name in ("pretrained", "zero_shot_metadata", "tokenizer")
+    }
+    assert "open_clip" not in sys.modules
+    assert alone["pretrained"].list_pretrained() == known[0]
+    assert alone["zero_shot_metadata"].OPENAI_IMAGENET_TEMPLATES[0]("cat") == known[1]
+    assert alone["tokenizer"].tokenize(["a rather long name of a thing", "狗"]).equal(words)
+
+
+def test_a_module_that_needs_its_package_gets_it(monkeypatch, tmp_path):
+    package = tmp_path / "needy_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("value = 3\n")
+    (package / "part.py").write_text("from . import value\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    assert module_alone("needy_package", "part").value == 3
+    for name in [name for name in sys.modules if "needy_package" in name]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_package_that_is_not_there_is_said():
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        module_alone("no_such_package", "part")
