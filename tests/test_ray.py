@@ -123,8 +123,8 @@ def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path):
     assert "shard 1 of 2: 2 images by process" in done.err
     assert contents(tmp_path / "run") == whole
     assert done.out.splitlines()[0] == "12 images, share of all pixels"
-    done = run(good, *RAY, "--templates", "clip")
-    assert done.code == 1 and "was made with other options: --templates" in done.err
+    done = run(good, *RAY, "--min-confidence", "0.5")
+    assert done.code == 1 and "was made with other options: --min-confidence" in done.err
 
 
 def test_tars_come_out_as_in_one_process(run, cluster, photos, tmp_path):
@@ -170,7 +170,7 @@ def test_a_worker_says_what_it_labels_with_or_what_is_wrong(photos, tmp_path):
 
 def test_what_goes_to_workers_can_be_pickled():
     source = RemoteSource(None, PurePosixPath("a"), "a.png", address="s3://bucket/a.png")
-    shard = Shard("one", (Sample(source),), (3,), Tar("s3://bucket/0.tar", PurePosixPath("0.tar")))
+    shard = Shard("one", (Sample(source),), {"a": 3}, Tar("s3://bucket/0.tar", PurePosixPath("0.tar")))
     back = pickle.loads(pickle.dumps(shard))
     assert back == shard and str(back.samples[0].source) == "s3://bucket/a.png"
 

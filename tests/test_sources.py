@@ -95,6 +95,7 @@ def test_a_run_of_a_list_finds_its_images_again(run, cli, photos, tmp_path, fold
         ("nothing-*.tar", WORDS, "nothing-*.tar: nothing is there"),
         ("none.tar", WORDS, "none.tar: no such file or folder"),
         ("none.tar", (*WORDS, "--shard", "1/2"), "tars are not shared out"),
+        ("one.tar", (*WORDS, "--keep-features"), "--keep-features keeps what one process read"),
         ("one.tar", (), "nothing names the classes"),
         ("one.tar", (*WORDS, "--keep-labels", "seen"), "--keep-labels needs a data set on the disk"),
     ],

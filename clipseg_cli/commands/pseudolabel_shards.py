@@ -156,11 +156,16 @@ class ShardedRun:
 
 
 def _check_alone(config: PseudolabelConfig) -> None:
-    """Shards are handed out by one process.
+    """Shards are handed out by one process, and leave labels only.
 
     Raises:
-        UsageError: torchrun or --shard divide the work as well.
+        UsageError: torchrun or --shard divide the work as well, or features are to be kept.
     """
+    if config.keep_features:
+        raise UsageError(
+            "--keep-features keeps what one process read, and shards are labelled by several",
+            hint="leave out --keep-features, or label a folder without --engine ray",
+        )
     if process_share(config.shard).count > 1:
         what = (
             "--engine ray shares out the work itself" if config.engine == RAY else "tars are not shared out"

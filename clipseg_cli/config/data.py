@@ -120,7 +120,7 @@ class PseudolabelConfig(DataConfig):
     )
     engine: Literal["local", "ray"] = option(
         "local",
-        "local: this process. ray: a Ray cluster, or this machine as one; goes on by shards.",
+        "Who labels: local, this process; ray, a Ray cluster or this machine as one, shard by shard.",
         panel=DATA,
         metavar="NAME",
         choices=("local", "ray"),

@@ -27,7 +27,7 @@ from clipseg_cli.types import Context, Reading, Segmentation, WindowBatch, Words
 from clipseg_cli.utils.transfer import Download, upload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray

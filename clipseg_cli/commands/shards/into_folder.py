@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.commands.convert import KEPT
 from clipseg_cli.commands.shards.shard import Shard
-from clipseg_cli.inference.dataset import cut_into_groups
 from clipseg_cli.outputs import format_names
+from clipseg_cli.runs.batches import planned_groups
 from clipseg_cli.runs.folder import STATE_LOCK, begin_images, begin_run
+from clipseg_cli.runs.growth import take_up
 from clipseg_cli.runs.identity import dataset_identity
 from clipseg_cli.runs.manifest import Manifest
 from clipseg_cli.runs.records import ProgressFile
 from clipseg_cli.runs.state import RunState
 from clipseg_cli.runs.summary import LABELS, confidence_path, finish_run
+from clipseg_cli.utils.distributed import Share
 from clipseg_cli.utils.files import write_bytes
 from clipseg_cli.utils.locks import file_lock
 
@@ -52,6 +55,7 @@ class FolderOutput:
     ) -> None:
         self.dataset, self.folder = dataset, folder
         self.identity = {**identity, "dataset": dataset_identity(dataset, dataset.samples)}
+        growth = take_up(folder, dataset, self.identity, Share(), config.batch_size)
         begin_run(folder, Manifest(self.identity))
         self._state = RunState(folder, dataset)
         finished = self._state.finished()
@@ -60,13 +64,13 @@ class FolderOutput:
             finished = {n for n in finished if n in self._corrected or confidence_path(folder, n).is_file()}
         groups = [
             group
-            for group in cut_into_groups(dataset.samples, config.batch_size)
+            for group in planned_groups(folder, dataset.samples, config.batch_size)
             if not all(sample.source.name in finished for sample in group[1])
         ]
         self.shards = _cut_into_shards(groups, config.shard_size)
         self.total = len(dataset.samples)
         self.before = self.total - sum(len(shard.samples) for shard in self.shards)
-        self.notes = tuple(self._state.sentences())
+        self.notes = (*(growth.sentences() if growth else ()), *self._state.sentences())
         self._progress: ProgressFile | None = None
 
     def begin(self) -> None:
@@ -90,10 +94,14 @@ class FolderOutput:
         for name, data in result.files.items():
             if name not in kept:
                 write_bytes(self.folder / LABELS / name, data)
-        records = [self._corrected.get(record.image, record) for record in result.records]
+        records = [self._with_corrections(record) for record in result.records]
         self._state.written += [record.image for record in records if not record.error]
         self._progress.add(records)
         return records
+
+    def _with_corrections(self, record: ImageRecord) -> ImageRecord:
+        corrected = self._corrected.get(record.image)
+        return record if corrected is None else dataclasses.replace(corrected, group=record.group)
 
     def close(self) -> None:
         """Close the file of progress."""
@@ -121,7 +129,7 @@ def _cut_into_shards(groups: Sequence[Group], size: int) -> list[Shard]:
         Shard(
             f"shard {i} of {len(parts)}",
             tuple(sample for _, samples in part for sample in samples),
-            tuple(number for number, _ in part),
+            {sample.source.name: number for number, samples in part for sample in samples},
         )
         for i, part in enumerate(parts, start=1)
     ]

@@ -16,6 +16,7 @@ from clipseg_cli.errors import ClipsegError, DatasetError
 from clipseg_cli.inference.dataset import subset_classes
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.settings import find_protocol
+from clipseg_cli.runs.batches import keep_batches
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.provenance import choice_notes, model_notes
 from clipseg_cli.runs.summary import LABELS
@@ -93,6 +94,7 @@ class ShardLabeller:
                 raise DatasetError(f"{shard.tar.address}: no images in this tar")
         labels = folder / LABELS
         labels.mkdir()
+        keep_batches(folder, samples, self.config.batch_size, shard.batches, 0)
         run = PseudolabelRun(
             dataclasses.replace(self.config, shard=(1, 1)),
             dataclasses.replace(self.dataset, samples=samples),
@@ -105,8 +107,6 @@ class ShardLabeller:
             (),
         )
         records = tuple(run)
-        if shard.groups:  # a shard counts its own groups, the run all of them
-            records = tuple(dataclasses.replace(r, group=shard.groups[r.group]) for r in records)
         files = {
             path.relative_to(labels).as_posix(): path.read_bytes()
             for path in sorted(labels.rglob("*"))

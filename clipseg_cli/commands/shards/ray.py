@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import sys
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,14 +96,16 @@ class _Pool:
             ClusterError: the cluster was lost.
         """
         data = self.ray.data
-        results = data.from_items([pickle.dumps(s) for s in shards], override_num_blocks=len(shards)).map(
-            _Worker,
-            fn_constructor_args=(self.work,),
-            compute=data.ActorPoolStrategy(min_size=1, max_size=min(self.count, len(shards))),
-            max_restarts=-1,
-            max_task_retries=TRIES,
-            **self.resources,
-        )
+        rows = data.from_items([pickle.dumps(shard) for shard in shards], override_num_blocks=len(shards))
+        with warnings.catch_warnings():  # it is to lose the limit of tries in 2.64, before which it is pinned
+            warnings.simplefilter("ignore")
+            results = rows.map(
+                _Worker,
+                fn_constructor_args=(self.work,),
+                compute=data.ActorPoolStrategy(min_size=1, max_size=min(self.count, len(shards))),
+                max_task_retries=TRIES,
+                **self.resources,
+            )
         missing = {shard.name for shard in shards}
         try:
             for row in results.iter_rows():

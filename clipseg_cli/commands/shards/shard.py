@@ -40,13 +40,13 @@ class Shard:
     Attributes:
         name: for people, unique in a run.
         samples: whole groups, in order; none where it is a tar.
-        groups: their numbers in the run; none where it is a tar, which counts its own.
+        batches: image -> its batch in the run; none where it is a tar, which counts its own.
         tar: the tar.
     """
 
     name: str
     samples: tuple[Sample, ...] = ()
-    groups: tuple[int, ...] = ()
+    batches: Mapping[str, int] = field(default_factory=dict)
     tar: Tar | None = None
 
 
