@@ -10,7 +10,6 @@ import io
 import sys
 import threading
 import warnings
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import cv2
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL import TiffImagePlugin as Tiff
 
-from clipseg_cli.data.opening import open_image
+from clipseg_cli.data.opening import large_ones_alone, open_image
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, FrameSource, ImageSource
 from clipseg_cli.utils.files import open_input
@@ -49,11 +48,6 @@ _FIRST_ON_ITS_SIDE = 5
 _GEO_TAGS = (33550, 33922, 34264, 34735)
 """Of a GeoTIFF (OGC 19-008r4): pixel scale, tie points, transformation, keys of the coordinate system."""
 _FILTER_LOCK = threading.Lock()
-
-LARGE_PIXELS = 16_000_000
-"""From here on images are decoded one at a time: each takes its pixels twice or three times over meanwhile."""
-
-_LARGE_LOCK = threading.Lock()
 
 
 def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> DecodedImage:
@@ -230,8 +224,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
     try:
         with open_image(file, _FORMATS) as image:
             check_size(image, source, max_megapixels)
-            is_large = image.width * image.height > LARGE_PIXELS
-            with _LARGE_LOCK if is_large else nullcontext():
+            with large_ones_alone(image):
                 image.load()
                 pixels, notes = to_rgb(image)
             return DecodedImage(source, pixels, (*_frame_notes(image), *_place_notes(image), *notes))
@@ -252,8 +245,7 @@ def check_size(image: Image.Image, source: ImageSource, max_megapixels: float) -
     Raises:
         ImageError: it is; the hint names a limit that would do.
     """
-    width, height = image.size
-    pixels = width * height
+    pixels = (width := image.width) * (height := image.height)
     if isinstance(image, Tiff.TiffImageFile):
         # A small image may claim an enormous tile, for which the decoder would make room.
         tile = image.tag_v2.get(Tiff.TILEWIDTH, 0) * image.tag_v2.get(Tiff.TILELENGTH, 0)
@@ -303,9 +295,7 @@ def _orientation(image: Image.Image) -> int:
     # Asked after load(): TIFF turns itself there and drops the tag.
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except (
-        Exception
-    ):  # broken EXIF says nothing about the pixels, and fails in as many ways as it can be broken
+    except Exception:  # broken EXIF says nothing about the pixels, and fails in many ways
         return 1
 
 
@@ -318,11 +308,8 @@ def _frame_notes(image: Image.Image) -> tuple[str, ...]:
         return ("animation: first frame, a later one is damaged",)
     if frames < 2:
         return ()
-    return (
-        f"document: first of {frames} pages"
-        if image.format == "TIFF"
-        else f"animation: first of {frames} frames",
-    )
+    kind, parts = ("document", "pages") if image.format == "TIFF" else ("animation", "frames")
+    return (f"{kind}: first of {frames} {parts}",)
 
 
 def _place_notes(image: Image.Image) -> tuple[str, ...]:
