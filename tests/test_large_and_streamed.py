@@ -22,7 +22,7 @@ from PIL import Image
 
 from clipseg_cli import Segmenter
 from clipseg_cli.commands.segment import SegmentRun
-from clipseg_cli.data import images
+from clipseg_cli.data import images, opening
 from clipseg_cli.data.images import read_image
 from clipseg_cli.errors import ImageError
 from clipseg_cli.inference import stream
@@ -188,7 +188,7 @@ def test_large_images_are_few_at_a_time(segment, make_image, tmp_path, monkeypat
 
 
 def test_large_images_are_decoded_one_at_a_time(make_image, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "LARGE_PIXELS", 1)
+    monkeypatch.setattr(opening, "LARGE_PIXELS", 1)
     convert, inside, most = images.to_rgb, [], []
 
     def slowly(image):

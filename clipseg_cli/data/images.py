@@ -10,7 +10,6 @@ import io
 import sys
 import threading
 import warnings
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import cv2
@@ -20,7 +19,7 @@ from PIL import TiffImagePlugin as Tiff
 
 from clipseg_cli.data.addresses import open_address
 from clipseg_cli.data.geotiff import place_notes
-from clipseg_cli.data.opening import open_image
+from clipseg_cli.data.opening import large_ones_alone, open_image
 from clipseg_cli.errors import ImageError
 from clipseg_cli.types import DecodedImage, FrameSource, ImageSource, RemoteSource
 from clipseg_cli.utils.files import open_input
@@ -49,11 +48,6 @@ _UPRIGHT = {
 }
 _FIRST_ON_ITS_SIDE = 5
 _FILTER_LOCK = threading.Lock()
-
-LARGE_PIXELS = 16_000_000
-"""From here on images are decoded one at a time: each takes its pixels twice or three times over meanwhile."""
-
-_LARGE_LOCK = threading.Lock()
 
 
 def read_image(source: ImageSource, *, max_megapixels: float = 100.0) -> DecodedImage:
@@ -234,8 +228,7 @@ def decode_image(file: IO[bytes], source: ImageSource, max_megapixels: float) ->
     try:
         with open_image(file, _FORMATS) as image:
             check_size(image, source, max_megapixels)
-            is_large = image.width * image.height > LARGE_PIXELS
-            with _LARGE_LOCK if is_large else nullcontext():
+            with large_ones_alone(image):
                 image.load()
                 pixels, notes = to_rgb(image)
             return DecodedImage(source, pixels, (*_frame_notes(image), *place_notes(image), *notes))
@@ -256,8 +249,7 @@ def check_size(image: Image.Image, source: ImageSource, max_megapixels: float) -
     Raises:
         ImageError: it is; the hint names a limit that would do.
     """
-    width, height = image.size
-    pixels = width * height
+    pixels = (width := image.width) * (height := image.height)
     if isinstance(image, Tiff.TiffImageFile):
         # A small image may claim an enormous tile, for which the decoder would make room.
         tile = image.tag_v2.get(Tiff.TILEWIDTH, 0) * image.tag_v2.get(Tiff.TILELENGTH, 0)
@@ -307,9 +299,7 @@ def _orientation(image: Image.Image) -> int:
     # Asked after load(): TIFF turns itself there and drops the tag.
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except (
-        Exception
-    ):  # broken EXIF says nothing about the pixels, and fails in as many ways as it can be broken
+    except Exception:  # broken EXIF says nothing about the pixels, and fails in many ways
         return 1
 
 
@@ -322,11 +312,8 @@ def _frame_notes(image: Image.Image) -> tuple[str, ...]:
         return ("animation: first frame, a later one is damaged",)
     if frames < 2:
         return ()
-    return (
-        f"document: first of {frames} pages"
-        if image.format == "TIFF"
-        else f"animation: first of {frames} frames",
-    )
+    kind, parts = ("document", "pages") if image.format == "TIFF" else ("animation", "frames")
+    return (f"{kind}: first of {frames} {parts}",)
 
 
 def _silence_pillow() -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import struct
+import threading
+from contextlib import nullcontext
 from typing import IO, TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
+LARGE_PIXELS = 16_000_000
+"""From here on images are decoded one at a time: each takes its pixels twice or three times over meanwhile."""
+
+_LARGE_LOCK = threading.Lock()
 _PREFIX = 16  # bytes, from which a decoder knows its own
 
 
@@ -39,6 +46,11 @@ def open_image(file: IO[bytes], formats: Sequence[str]) -> Image.Image:
             continue
         return opened
     raise UnidentifiedImageError("no decoder knows this file")
+
+
+def large_ones_alone(image: Image.Image) -> AbstractContextManager[object]:
+    """While an image is decoded: of large ones, one at a time; small ones are in nobody's way."""
+    return _LARGE_LOCK if image.width * image.height > LARGE_PIXELS else nullcontext()
 
 
 def _accepted(answer: object) -> bool:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from clipseg_cli.types import Context, LogitMaps, Tile
 
 
+LEAST = 0.01
+"""Probability that is left to what saliency excludes, where a memory of labelled images has another opinion."""
+
+
 class SaliencyFusion:
     """Logits weighed by where there is something: background by 1 - saliency, all others by saliency.
 
@@ -44,11 +48,34 @@ class SaliencyFusion:
         return logits * torch.where(behind, 1 - foreground, foreground)
 
 
+class SaliencyPrior(SaliencyFusion):
+    """The same for log probabilities, which a product would turn around: saliency is how probable things are.
+
+    Args:
+        saliency, background: as of `SaliencyFusion`.
+        scale: by which the log probabilities were divided.
+    """
+
+    def __init__(self, saliency: Layer, background: Tensor, scale: float) -> None:
+        super().__init__(saliency, background)
+        self.scale = scale
+
+    def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
+        """[rows, columns, n] -> the same."""
+        prior = super().__call__(torch.ones_like(logits), tile, queries)
+        return logits + prior.clamp(min=LEAST).log() / self.scale
+
+
 def refine(maps: LogitMaps, context: Context, value: str) -> LogitMaps:
     """The maps weighed at full size by the saliency of the image, wherever it comes from."""
     del value
     background = context.words.of(context.words.classes.background or 0)
-    return maps.then(SaliencyFusion(stretched(context.auxiliary["saliency"], context.size), background))
+    saliency = stretched(context.auxiliary["saliency"], context.size)
+    if context.recall is None:
+        return maps.then(SaliencyFusion(saliency, background))
+    return maps.then(
+        SaliencyPrior(saliency, background, context.softmax_scale)
+    )  # a memory says log probabilities
 
 
 REFINEMENT = Refinement(
