@@ -260,10 +260,10 @@ class Predictor:
     def _read(self, batch: Batch) -> Parts:
         """One batch through the network, and the steps right behind it."""
         images, ids, stored = batch
-        if self.keeper is None:
-            dense, kept = self.read(images, ids), []
-        else:
-            dense, kept = self.keeper.dense(stored, lambda: self.read(images, ids))
+        keeper = self.keeper
+        dense, kept = (
+            keeper.dense(stored, lambda: self.read(images, ids)) if keeper else (self.read(images, ids), [])
+        )
         logits = self.reader.logits(dense.features, self.text_embeds)
         if self.experts is not None:
             logits = self.experts.cosines(dense.features, self.reader, self.words)
