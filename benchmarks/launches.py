@@ -1,7 +1,7 @@
 """What the loop asks of a device beside the image tower: calls, copies and host synchronisations of an image.
 
     python -m benchmarks.launches
-    python -m benchmarks.launches --device cuda --set presence=evidence
+    python -m benchmarks.launches --device cuda --option presence=evidence
 
 On an accelerator each call costs the host 5 to 10 us whatever its size, and a synchronisation empties the queue: so
 these counts bound how many images a second a fast tower can be fed. They need no accelerator: on "meta", the default

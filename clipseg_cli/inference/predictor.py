@@ -27,7 +27,7 @@ from clipseg_cli.types import Context, Reading, Segmentation, WindowBatch, Words
 from clipseg_cli.utils.transfer import Download, upload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -260,11 +260,10 @@ class Predictor:
     def _read(self, batch: Batch) -> Parts:
         """One batch through the network, and the steps right behind it."""
         images, ids, stored = batch
-        kept: Sequence[Mapping[str, Tensor] | None] = ()
-        if self.keeper is None:
-            dense = self.read(images, ids)
-        else:
-            dense, kept = self.keeper.dense(stored, lambda: self.read(images, ids))
+        keeper = self.keeper
+        dense, kept = (
+            keeper.dense(stored, lambda: self.read(images, ids)) if keeper else (self.read(images, ids), [])
+        )
         logits = self.reader.logits(dense.features, self.text_embeds)
         if self.experts is not None:
             logits = self.experts.cosines(dense.features, self.reader, self.words)
