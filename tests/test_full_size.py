@@ -6,14 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clipseg_cli.ops.axes import bilinear_axis, centred_axis, nearest_axis
 from clipseg_cli.ops.pamr import pamr, pamr_affinity
 from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.reduce import (
     Compose,
     Tile,
-    bilinear_axis,
-    centred_axis,
-    nearest_axis,
     probability_maps,
     reduce_layers,
     stretched,

@@ -19,10 +19,12 @@ from clipseg_cli.ops.coverage import most_covering
 from clipseg_cli.ops.discriminant import discriminant, moments, total
 from clipseg_cli.ops.levels import patch_shares, spread, stack_levels
 from clipseg_cli.ops.neighbours import nearest, support
+from clipseg_cli.ops.reduce import Tile, stretched
 from clipseg_cli.ops.region_means import paint, region_means
 from clipseg_cli.ops.rns import class_rows, retrieve
 from clipseg_cli.ops.small_net import train_net
 from clipseg_cli.refinements.memory import joined
+from clipseg_cli.refinements.saliency import SaliencyPrior
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -230,6 +232,23 @@ def test_words_keep_the_classes_that_only_they_know() -> None:
     caution = torch.tensor([0.0, 0.0, 2.0])
     assert joined(words, recalled, known, 0.3, caution).argmax(dim=0).tolist() == [0, 2]
     assert joined(words, recalled, known, 0.3, 100 * caution).argmax(dim=0).tolist() == [0, 0]
+
+
+def test_saliency_beside_a_memory_is_a_probability() -> None:
+    """A memory hands on log probabilities, none above 0: a product would favour what saliency excludes."""
+    size, scale, background = (4, 6), 100.0, torch.tensor([True, False, False])
+    known = torch.randn(*size, 3, generator=torch.Generator().manual_seed(0)).log_softmax(dim=2)
+
+    def weighed(saliency: torch.Tensor) -> torch.Tensor:
+        prior = SaliencyPrior(stretched(saliency[None], size), background, scale)
+        return (scale * prior(known / scale, Tile(0, size[0], 0, size[1]), range(3))).softmax(dim=2)
+
+    undecided = weighed(torch.full(size, 0.5))
+    torch.testing.assert_close(undecided, known.exp())
+    ramp = torch.linspace(0.1, 0.9, size[1]).expand(size)
+    expected = known.exp() * torch.where(background, 1 - ramp[..., None], ramp[..., None])
+    torch.testing.assert_close(weighed(ramp), expected / expected.sum(dim=2, keepdim=True))
+    assert (weighed(torch.ones(size))[..., 0] < undecided[..., 0]).all()
 
 
 def test_meaningless_words_learn_caution() -> None:

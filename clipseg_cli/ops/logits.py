@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clipseg_cli.ops.axes import centred_axis, nearest_axis
 from clipseg_cli.ops.reduce import (
     Compose,
     Layer,
     Reduced,
-    centred_axis,
-    nearest_axis,
     probability_maps,
     reduce_layers,
     stretched,

@@ -14,8 +14,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from clipseg_cli.ops.axes import Axis
 from clipseg_cli.ops.logits import layers_of
-from clipseg_cli.ops.reduce import Axis, layer_tile, stretched
+from clipseg_cli.ops.reduce import layer_tile, stretched
 from clipseg_cli.ops.text_laplacian import cell_size, mean_matrix, text_laplacian
 from clipseg_cli.types import Refinement, Tile
 

@@ -67,7 +67,7 @@ class TrainingRun:
         state: where the run is.
         identity: all that its weights depend on.
         notes: what a user should be told once.
-        finished: all iterations are done, maybe before this process began, which then yields nothing.
+        finished: all iterations are done, maybe before this process began.
         failures: image -> why it could not be learnt from or scored.
         last: the last validation, if there was one.
     """
