@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from benchmarks.segment import MIB, SMALL, peak, reset_peak, timed, write_pictures
+from benchmarks.segment import MIB, SMALL, peak, reset_peak, write_pictures
+from benchmarks.turns import in_turns
 from clipseg_cli.commands.segment import plan_segmentation
 from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import read_image
@@ -131,13 +132,13 @@ def measure(
     options: argparse.Namespace, predictors: dict[str, Predictor], pictures: dict[str, list[Prepared]]
 ) -> dict[str, float]:
     """Median seconds of a picture."""
-    times: dict[str, list[float]] = {name: [] for name in predictors}
-    for repeat in range(options.repeats + 1):
-        for name, predictor in predictors.items():
-            spent = timed(lambda p=predictor, n=name: list(p.predict(pictures[n])), predictor.device)
-            if repeat:  # the first round warms up
-                times[name].append(spent / options.images)
-    return {name: statistics.median(found) for name, found in times.items()}
+
+    def label(name: str) -> None:
+        for _ in predictors[name].predict(pictures[name]):
+            pass
+
+    candidates = {name: partial(label, name) for name in predictors}
+    return {name: spent / options.images for name, spent in in_turns(candidates, options.repeats).items()}
 
 
 def peak_memory(predictor: Predictor, pictures: list[Prepared]) -> dict[str, int]:

@@ -261,7 +261,7 @@ def test_a_package_with_damaged_weights(fresh, package, cli, what):
     [("auto", True, "bfloat16"), ("auto", False, "float32"), ("fp32", True, "float32")],
 )
 def test_bf16_where_the_cpu_computes_in_it(fresh, cli, monkeypatch, asked, native, found):
-    monkeypatch.setattr(device, "_cpu_computes_bf16", lambda: native)
+    monkeypatch.setattr(device, "_bf16_units", lambda: "AMX" if native else "")
     done = cli("train", "--precision", asked, "--device", "cpu")
     assert done.code == 0, done.err
     (folder,) = (fresh / "runs/train").iterdir()
@@ -269,7 +269,7 @@ def test_bf16_where_the_cpu_computes_in_it(fresh, cli, monkeypatch, asked, nativ
 
 
 def test_other_presets_stay_in_fp32_on_a_cpu(emoji_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(device, "_cpu_computes_bf16", lambda: True)
+    monkeypatch.setattr(device, "_bf16_units", lambda: "AMX")
     done = train(short_config(labels=str(emoji_run), iterations=1, out=tmp_path, name="run"))
     assert manifest_of(done.folder).identity["computes"] == "cpu torch.float32"
 

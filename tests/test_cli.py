@@ -422,9 +422,9 @@ def test_pictures_that_wait_are_bounded_by_their_size(segment, make_image, tmp_p
 
     monkeypatch.setattr(stream, "IMAGES_AHEAD_BYTES", 1)
     chunks = []
-    predict = Predictor.predict
+    launch = Predictor.launch
     monkeypatch.setattr(
-        Predictor, "predict", lambda self, p, **k: chunks.append(len(p)) or predict(self, p, **k)
+        Predictor, "launch", lambda self, p, **k: chunks.append(len(p)) or launch(self, p, **k)
     )
     for i in range(6):
         make_image(tmp_path / "many" / f"{i}.png")

@@ -18,7 +18,6 @@ from clipseg_cli.commands.segment import plan_segmentation
 from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig, SegmentConfig, TrainConfig
 from clipseg_cli.errors import UsageError
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.auxiliary import self_supervised
 from clipseg_cli.training.targets import Teacher
 from clipseg_cli.training.task import check_sources
 from clipseg_cli.types import DecodedImage, ImageSource
@@ -43,9 +42,7 @@ def shares_of(done: Any) -> dict[str, float]:
 def tiny_dino(monkeypatch, tmp_path):
     """A file of weights for DINO, which timm builds small here."""
     create = timm.create_model
-    monkeypatch.setattr(
-        self_supervised.timm, "create_model", lambda name, **k: create(name, **{**k, **SMALL})
-    )
+    monkeypatch.setattr(timm, "create_model", lambda name, **k: create(name, **{**k, **SMALL}))
     torch.manual_seed(0)
     path = tmp_path / "dino.safetensors"
     save_file(create("vit_small_patch8_224", num_classes=0, **SMALL).state_dict(), path)

@@ -16,7 +16,6 @@ from clipseg_cli.data.saliency_maps import read_saliency
 from clipseg_cli.errors import ImageError, ModelError, UsageError
 from clipseg_cli.inference.auxiliary import check_guides
 from clipseg_cli.methods import METHODS
-from clipseg_cli.models.auxiliary import self_supervised
 from clipseg_cli.models.auxiliary.clip_vit import ClipViT
 from clipseg_cli.models.auxiliary.saliency import MOST_PATCHES, ClipCut, Found, LeastAttended, bounded
 from clipseg_cli.models.auxiliary.self_supervised import (
@@ -105,9 +104,7 @@ def test_a_guide_sees_the_picture_as_it_was() -> None:
 def tiny_dino(monkeypatch) -> Any:
     """timm builds its DINO small here."""
     create = timm.create_model
-    monkeypatch.setattr(
-        self_supervised.timm, "create_model", lambda name, **k: create(name, **{**k, **SMALL})
-    )
+    monkeypatch.setattr(timm, "create_model", lambda name, **k: create(name, **{**k, **SMALL}))
     torch.manual_seed(0)
     return create("vit_small_patch8_224", num_classes=0, **SMALL)
 

@@ -13,6 +13,7 @@ from run_folders import NAMES, labels_in, make_small_voc, run_command, run_folde
 from clipseg_cli.commands.pseudolabel import open_run
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.data.datasets import read_label
+from clipseg_cli.inference import predictor
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.ops.pseudo import fill_unlabelled
 
@@ -80,13 +81,13 @@ def test_filling_agrees_with_the_published_order(tiny_clip, voc, tmp_path, monke
         out=tmp_path / "out",
         name="run",
     )
-    maps, make = {}, Predictor._segmentation
+    maps, make = {}, predictor.finish
 
-    def keep(self, one, labelled, **options):
-        maps[str(one.image.source.relative)] = labelled.class_maps.maps
-        return make(self, one, labelled, **options)
+    def keep(one, labelled, row, *rest):
+        maps[str(one.image.source.relative)] = labelled.class_maps[row].maps
+        return make(one, labelled, row, *rest)
 
-    monkeypatch.setattr(Predictor, "_segmentation", keep)
+    monkeypatch.setattr(predictor, "finish", keep)
     with open_run(config) as opened:
         opened.predictor.class_scores = True  # so that the maps are kept
         assert all(not record.error for record in opened)
