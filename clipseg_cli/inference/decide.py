@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from clipseg_cli.types import Context, LogitMaps
+    from clipseg_cli.types import Context, LogitMaps, Words
 
 CLASS_MAPS_BYTES = 256 << 20
 """Full-size maps of single classes that are made, and refined, at once; at least one is, however large."""
 
-BAND = 1 << 22
-"""Pixels that are decided at once."""
+BAND = 1 << 20
+"""Pixels of an image that are decided at once."""
 
 
 class Decision(NamedTuple):
@@ -47,24 +47,29 @@ def decide(
         background_threshold: winners less probable than this become background, if there is one; 0 is off.
         totals: keep what maps of single classes are made of.
     """
-    words = context.words
     reduced = reduce_logits(maps, context.size, context.softmax_scale, totals=totals)
     winner, confidence = reduced.winner, reduced.score
-    background, found = words.classes.background, []
-    height = winner.shape[-2]
-    rows = max(1, BAND * height // winner.numel())
+    height, width = context.size
+    if height * width <= BAND:
+        labels = _labels(winner, confidence, context.words, background_threshold)
+        return Decision(labels, confidence, reduced.log_total)
+    labels = torch.empty(winner.shape, dtype=context.words.class_of.dtype, device=winner.device)
+    rows = max(1, BAND // width)
     # An index takes eight bytes a pixel while it is looked up, and a threshold several maps: never of a large image.
-    for top in range(0, height, rows):
-        band = slice(top, top + rows)
-        own = words.class_of[winner[..., band, :].long()]
-        if background_threshold > 0 and background is not None:
-            sure = confidence[..., band, :]
-            unsure = (sure < background_threshold) & (own != background)
-            own = own.masked_fill(unsure, background)
-            sure.copy_(torch.where(unsure, 1 - sure, sure))
-        found.append(own)
-    labels = found[0] if len(found) == 1 else torch.cat(found, dim=-2)
+    for band in (slice(top, top + rows) for top in range(0, height, rows)):
+        own, sure = winner[..., band, :], confidence[..., band, :]
+        labels[..., band, :] = _labels(own, sure, context.words, background_threshold)
     return Decision(labels, confidence, reduced.log_total)
+
+
+def _labels(winner: Tensor, confidence: Tensor, words: Words, background_threshold: float) -> Tensor:
+    """Class ids of winning words; where these are too improbable, the background, and its confidence in place."""
+    labels, background = words.class_of[winner.long()], words.classes.background
+    if background_threshold > 0 and background is not None:
+        unsure = (confidence < background_threshold) & (labels != background)
+        labels = labels.masked_fill(unsure, background)
+        confidence.copy_(torch.where(unsure, 1 - confidence, confidence))
+    return labels
 
 
 class ClassMaps:
