@@ -185,8 +185,7 @@ class TrainingRun:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        # Label loss, feature loss, share of pixels with a label, pixels that nobody may know; the host asks for all of
-        # them at once, the only time that it waits for the device.
+        # Label loss, feature loss, share of labelled pixels, leaked pixels: one wait for the device for all of them.
         sums = torch.zeros(4, device=self.device)
         try:
             for number, part in enumerate(_split(batch, parts, self.device)):
