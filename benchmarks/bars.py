@@ -3,7 +3,7 @@
     python -m benchmarks.bars --json bars.json --plots samples/results
 
 Weights are random and images smooth noise of 512x512: only time and memory are measured. On two cores without other
-work it takes some six minutes, two without `--plots`; `--clock cpu` is for a machine that has other work.
+work `--images 6 --repeats 2` takes some six minutes without `--plots`; `--clock cpu` is for a machine with other work.
 """
 
 from __future__ import annotations
