@@ -16,6 +16,7 @@ from clipseg_cli.models.clip import architectures, text_classifier
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.text_classifier import embed_prompts, embed_words
 from clipseg_cli.models.clip.vit import Clip, is_plain
+from clipseg_cli.models.clip.whole_image import WholeReader
 from clipseg_cli.models.weights.precision import hold_weights_in
 
 CPU = torch.device("cpu")
@@ -67,6 +68,24 @@ def test_the_numbers_are_open_clips_to_the_last_bit(tiny_clip, dtype, quick_gelu
         assert torch.equal(*both)
     else:  # between the blocks ours keeps its tokens in float32, as autocast leaves them
         assert torch.nn.functional.cosine_similarity(*both).min() > 0.999
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whole_images_are_embedded_as_by_the_tower_itself(tiny_clip, monkeypatch, dtype):
+    """To the last bit in float32; in half floats without torch's own attention, which is slow there."""
+    model = architectures.build_model(architectures.architecture_config(tiny_clip.name))
+    model.receive(tiny_clip.model.state_dict())
+    hold_weights_in(model.visual, dtype)
+    image = torch.randn(3, 3, *model.visual.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        expected = model.encode_image(image)
+        if dtype != torch.float32:
+            monkeypatch.setattr(torch.nn.MultiheadAttention, "forward", lambda *_, **__: pytest.fail("slow"))
+        found = WholeReader(model, model.visual.image_size[0])(image).whole
+    if dtype == torch.float32:
+        assert torch.equal(found, expected)
+    else:
+        assert torch.nn.functional.cosine_similarity(found.float(), expected.float()).min() > 0.999
 
 
 def test_the_text_tower_waits_until_words_are_read(tiny_clip, tmp_path, monkeypatch):
