@@ -9,8 +9,16 @@ import shutil
 import numpy as np
 import pytest
 from dataset_trees import save_image
-from PIL import Image
-from run_folders import contents, labels_in, make_photos, run_command, run_folder, stopped_after, times  # noqa: F401
+from run_folders import (  # noqa: F401
+    contents,
+    correct_upper_half,
+    labels_in,
+    make_photos,
+    run_command,
+    run_folder,
+    stopped_after,
+    times,
+)
 
 WORDS = ("--classes", "cat,dog")
 MORE = ("--classes", "cat,dog,cow")
@@ -34,13 +42,8 @@ def label_times(folder):
 
 
 def correct(path, value=2):
-    """Another class in the upper half, saved as a label map."""
-    with Image.open(path) as image:
-        palette, values = image.getpalette(), np.asarray(image).copy()
-    values[: len(values) // 2] = value
-    corrected = Image.fromarray(values)
-    corrected.putpalette(palette)
-    corrected.save(path)
+    """What the file is once somebody has corrected it."""
+    correct_upper_half(path, value)
     return path.read_bytes()
 
 

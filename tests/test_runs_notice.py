@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dataset_trees import save_image
 from PIL import Image
-from run_folders import NAMES, contents, make_small_voc, run_command, run_folder  # noqa: F401
+from run_folders import NAMES, contents, correct_upper_half, make_small_voc, run_command, run_folder  # noqa: F401
 
 from clipseg_cli.commands import pseudolabel
 from clipseg_cli.utils import files
@@ -27,17 +27,6 @@ def label(folder, number=0):
 def ids(path):
     with Image.open(path) as image:
         return np.asarray(image).copy()
-
-
-def correct(path, value=3):
-    """Another class in the upper half, saved as a label map."""
-    with Image.open(path) as image:
-        palette, values = image.getpalette(), np.asarray(image).copy()
-    values[: len(values) // 2] = value
-    corrected = Image.fromarray(values)
-    corrected.putpalette(palette)
-    corrected.save(path)
-    return values
 
 
 @pytest.mark.parametrize("what", ["a label", "all labels", "the whole run"])
@@ -65,7 +54,7 @@ def test_labels_that_vanish_while_it_works_make_it_fail(run, voc, folder, monkey
 
 def test_a_corrected_label_stays_is_said_and_is_counted(run, voc, folder):
     assert run(voc).code == 0
-    wanted = correct(label(folder))
+    wanted = correct_upper_half(label(folder))
     done = run(voc, "--json")
     assert done.code == 0
     assert f"1 label ({NAMES[0]}) was changed since this run wrote it" in done.err
@@ -82,7 +71,7 @@ def test_a_corrected_label_stays_is_said_and_is_counted(run, voc, folder):
 )
 def test_a_corrected_label_stays_when_its_batch_is_done_again(run, voc, folder, what):
     assert run(voc).code == 0
-    wanted = correct(label(folder))
+    wanted = correct_upper_half(label(folder))
     if what == "its picture was replaced":
         save_image(voc / "JPEGImages" / f"{NAMES[0]}.jpg", size=(40, 60), seed=99)
     else:
@@ -105,7 +94,7 @@ def test_a_correction_that_is_no_label_map_is_named_and_not_written_over(run, vo
     if what == "colours":
         Image.open(path).convert("RGB").save(path)
     elif what == "an unknown id":
-        correct(path, 77)
+        correct_upper_half(path, 77)
     else:
         Image.open(path).resize((5, 5)).save(path)
     before = contents(folder)

@@ -15,7 +15,7 @@ from clipseg_cli.commands.keep_features import FeatureKeeping, keep_features
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
-from clipseg_cli.inference.dataset import open_data, subset_classes, unseen_to_fill
+from clipseg_cli.inference.dataset import open_to_label, subset_classes
 from clipseg_cli.inference.kept import check_keeping
 from clipseg_cli.inference.load import ModelPlan, plan_model
 from clipseg_cli.inference.stream import Stream
@@ -68,12 +68,7 @@ def open_run(config: PseudolabelConfig) -> Iterator[PseudolabelRun]:
         ClipsegError: anything wrong with options, data set, run folder or model.
     """
     share = process_share(config.shard)
-    keeps = config.keep_labels == "seen"
-    dataset, protocol = open_data(config, "label")
-    if keeps:  # the same images, but now all of them must have their ground truth
-        same = dataclasses.replace(config, split=dataset.split or "all")
-        dataset, protocol = open_data(same, "score")
-    unseen = unseen_to_fill(config, dataset)
+    dataset, protocol, unseen = open_to_label(config)
     plan = plan_model(config, protocol)
     if config.keep_features and isinstance(plan, ModelPlan):
         check_keeping(plan.method, plan.config)

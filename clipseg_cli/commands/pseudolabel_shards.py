@@ -19,7 +19,7 @@ from clipseg_cli.data.addresses import is_address, is_in_memory, without_scheme
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.tars import find_tars, is_tars
 from clipseg_cli.errors import DatasetError, UsageError
-from clipseg_cli.inference.dataset import open_data, unseen_to_fill
+from clipseg_cli.inference.dataset import open_to_label
 from clipseg_cli.outputs import format_names
 from clipseg_cli.runs.folder import STATE_LOCK, default_name, lock_run, run_folder
 from clipseg_cli.runs.human_changes import complete_changes
@@ -191,11 +191,9 @@ def _check_reach(config: PseudolabelConfig, dataset: Dataset) -> None:
 
 def _data(config: PseudolabelConfig) -> tuple[Dataset, tuple[int, ...]]:
     """The data set, and the ids of the classes to fill."""
-    dataset, _ = open_data(config, "label")
-    if config.keep_labels == "seen":  # the same images, but now all of them must have their ground truth
-        dataset, _ = open_data(dataclasses.replace(config, split=dataset.split or "all"), "score")
+    dataset, _, unseen = open_to_label(config)
     check_formats_of_a_run(config)
-    return dataset, unseen_to_fill(config, dataset)
+    return dataset, unseen
 
 
 def _data_of_tars(config: PseudolabelConfig) -> Dataset:

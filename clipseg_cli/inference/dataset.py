@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -118,12 +119,16 @@ def unseen_ids(dataset: Dataset, names: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ...]:
-    """Ids of the classes to fill, where the others keep their ground truth; none where all is labelled.
+def open_to_label(config: PseudolabelConfig) -> tuple[Dataset, Protocol, tuple[int, ...]]:
+    """The data set and the protocol, and ids of the classes to fill where the others keep their ground truth.
 
     Raises:
         UsageError: one of --keep-labels and --unseen without the other.
+        ClipsegError: as `open_data`; where ground truth is kept, an image without any.
     """
+    dataset, protocol = open_data(config, "label")
+    if config.keep_labels == "seen":  # the same images, but now all of them must have their ground truth
+        dataset, protocol = open_data(replace(config, split=dataset.split or "all"), "score")
     unseen = unseen_ids(dataset, config.unseen)
     if config.keep_labels == "seen" and not unseen:
         hint = "name them, as in --unseen sofa,train" + (", or --unseen preset" if dataset.unseen else "")
@@ -133,7 +138,7 @@ def unseen_to_fill(config: PseudolabelConfig, dataset: Dataset) -> tuple[int, ..
             "--unseen says which classes have no ground truth, but no ground truth is kept",
             hint="add --keep-labels seen, or leave out --unseen",
         )
-    return unseen
+    return dataset, protocol, unseen
 
 
 def subset_classes(classes: ClassList, ids: tuple[int, ...]) -> ClassList:
