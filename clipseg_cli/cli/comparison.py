@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line
 from clipseg_cli.cli.scores import as_percent
 from clipseg_cli.errors import ClipsegError
+from clipseg_cli.utils.text import format_seconds
 
 if TYPE_CHECKING:
     from clipseg_cli.config import EvalConfig

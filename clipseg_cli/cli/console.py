@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipseg_cli.errors import OutputError
-from clipseg_cli.utils.text import format_seconds as format_seconds
+from clipseg_cli.utils.text import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -11,13 +11,14 @@ import typer
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.checked import evaluate_checked
 from clipseg_cli.cli.comparison import compare
-from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line
 from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.cli.results import Scored, show_results
 from clipseg_cli.cli.scores import show_protocol as print_protocol
 from clipseg_cli.config import OF_A_CLIP, EvalConfig
 from clipseg_cli.config.options import DATA, METHOD
 from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.utils.text import format_seconds
 
 if TYPE_CHECKING:
     from clipseg_cli.evaluation.model_scoring import ModelScoring

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch
 from clipseg_cli.config import ExportConfig
 from clipseg_cli.errors import UsageError
+from clipseg_cli.utils.text import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line
 from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.config import IndexConfig
 from clipseg_cli.errors import ClipsegError, UsageError
+from clipseg_cli.utils.text import format_seconds
 
 if TYPE_CHECKING:
     from clipseg_cli.commands.index import IndexRun

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line
 from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.cli.sharded import label_shards
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.utils.text import listed, percent
+from clipseg_cli.utils.text import format_seconds, listed, percent
 
 if TYPE_CHECKING:
     from clipseg_cli.commands.pseudolabel import PseudolabelRun

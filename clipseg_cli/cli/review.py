@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count
 from clipseg_cli.config import ReviewConfig
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.utils.text import percent
+from clipseg_cli.utils.text import format_seconds, percent
 
 EXAMPLES = """
 [bold]Examples[/bold]

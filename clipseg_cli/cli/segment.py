@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors
 from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.config import OUTPUT, SegmentConfig
 from clipseg_cli.errors import ClipsegError, UsageError
-from clipseg_cli.utils.text import percent
+from clipseg_cli.utils.text import format_seconds, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from clipseg_cli.cli import options as opt
-from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line, format_seconds
+from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line
 from clipseg_cli.cli.qualities import say_needs
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.utils.text import percent
+from clipseg_cli.utils.text import format_seconds, percent
 
 if TYPE_CHECKING:
     from clipseg_cli.training.log import Step, Validation

@@ -1,4 +1,4 @@
-"""Networks that are read densely, and the ways to read them: B images, N tokens, W width, D embedding."""
+"""Dense features of images, and the methods that give them: B images, N tokens, W width, D embedding."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class Method:
         blocks: how many of them these get, as far as the tower has them.
         pool: what becomes of the features after the projection.
         pointwise: towers without attention are read in this way too, position by position.
-        pyramid: the image is not read densely, but patch by patch with whole-image CLIP.
+        pyramid: CLIP embeds whole crops of several sizes; no dense features are taken from its patches.
         guided: `read` or `pool` takes features of another network, of the user's choice; "optional": or does without.
         guide_reads: what it takes of a self-supervised network: the last tokens, or values, or queries plus keys of
             the last attention.

@@ -72,7 +72,7 @@ class Reading:
 
 
 class Reader(Protocol):
-    """A network that is read densely."""
+    """A network that gives dense features."""
 
     @property
     def patch(self) -> int:
