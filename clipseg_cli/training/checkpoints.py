@@ -112,13 +112,22 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
         student.load_state_dict(weights)
         for key, buffer in buffers.items():
             kind, _, name = key.partition("/")
-            # A count of steps stays on the CPU, where the optimiser keeps it.
-            optimiser.state[parameters[name]][kind] = buffer.to(parameters[name]) if buffer.ndim else buffer
+            optimiser.state[parameters[name]][kind] = _laid_out_as(parameters[name], buffer)
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError, ModelError) as error:
         raise RunError(
             f"{folder} cannot be resumed: {error}", hint="start anew with another --name"
         ) from error
     return state
+
+
+def _laid_out_as(parameter: Tensor, buffer: Tensor) -> Tensor:
+    """What an optimiser remembers of a parameter, on its device and in its order; or its count of steps.
+
+    A fused optimiser walks through both as they lie in memory and does not look whether they lie alike.
+    """
+    if not buffer.ndim:
+        return buffer.to(parameter)
+    return torch.empty_like(parameter, requires_grad=False).copy_(buffer)
 
 
 def _read_state(folder: Path) -> State:

@@ -71,11 +71,16 @@ def build_student(task: TrainingTask, hparams: Hyperparameters, text_embeds: Ten
 
 
 def build_optimiser(student: Student, hparams: Hyperparameters) -> torch.optim.Optimizer:
-    """The optimiser over all parameters, normalisation and background too, as published."""
+    """The optimiser over all parameters, normalisation and background too, as published.
+
+    It changes all weights in one pass over the memory; what it remembers has the layout of the weights for that.
+    """
     parameters, n = student.parameters(), hparams
     if n.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=n.rate, weight_decay=n.weight_decay)
-    return torch.optim.SGD(parameters, lr=n.rate, momentum=n.momentum, weight_decay=n.weight_decay)
+        return torch.optim.AdamW(parameters, lr=n.rate, weight_decay=n.weight_decay, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=n.rate, momentum=n.momentum, weight_decay=n.weight_decay, fused=True
+    )
 
 
 def share_network(student: Student, device: torch.device, share: Share, *, compiled: bool) -> nn.Module:
