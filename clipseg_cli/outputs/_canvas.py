@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, TypeVar
 
 import cv2
@@ -12,7 +11,6 @@ from clipseg_cli.outputs._own import MARK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL import Image
 
     Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -26,6 +24,13 @@ OPACITY = 140 / 256
 """Of class colours over the image."""
 
 _BACKGROUND = 30 / 140  # of that
+
+_JPEG = (
+    *(cv2.IMWRITE_JPEG_QUALITY, 92),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
+_COMMENT = b"\xff\xfe" + (2 + len(MARK)).to_bytes(2, "big") + MARK.encode()
+"""The segment of a JPEG that holds our mark."""
 
 Pixels = TypeVar("Pixels", np.uint8, np.float32)
 
@@ -44,9 +49,22 @@ def resize_smooth(values: NDArray[Pixels], size: tuple[int, int]) -> NDArray[Pix
     """Pixels or confidences [H, W(, 3)] resized to `size` (H, W) for the eye."""
     if values.shape[:2] == size:
         return values
-    shrinks = size[0] < values.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(values, (size[1], size[0]), interpolation=method), values.dtype)
+    resized = cv2.resize(values, (size[1], size[0]), interpolation=_smooth(values.shape[0], size[0]))
+    return np.asarray(resized, values.dtype)
+
+
+def place_smooth(pixels: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
+    """`resize_smooth`, into a part [H, W, 3] of a larger image."""
+    height, width = place.shape[:2]
+    if pixels.shape == place.shape:
+        place[:] = pixels
+    else:
+        cv2.resize(pixels, (width, height), dst=place, interpolation=_smooth(pixels.shape[0], height))
+
+
+def _smooth(before: int, after: int) -> int:
+    """OpenCV's way to resize between two heights."""
+    return cv2.INTER_AREA if after < before else cv2.INTER_LINEAR
 
 
 def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
@@ -107,8 +125,13 @@ def font_size(height: int, width: int) -> int:
     return min(34, max(16, max(height, width) // 45))
 
 
-def jpeg_bytes(image: Image.Image) -> bytes:
-    """JPEG at quality 92 with our mark, and full colour resolution so that coloured edges and letters stay sharp."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=92, subsampling=0, comment=MARK)
-    return buffer.getvalue()
+def jpeg_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """JPEG at quality 92 with our mark, and full colour resolution so that coloured edges and letters stay sharp.
+
+    Args:
+        pixels: uint8 RGB [H, W, 3].
+    """
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _JPEG)
+    data = encoded.tobytes()
+    begun = 4 + int.from_bytes(data[4:6], "big")  # the marks of the file and of JFIF, and what JFIF says
+    return data[:begun] + _COMMENT + data[begun:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -268,15 +269,22 @@ class Legend:
         rows = -(-len(self.entries) // columns)
         size, gap = self.size, self.row
         panel = Image.new("RGB", self.panel_size(columns), PAPER)
-        draw = ImageDraw.Draw(panel)
+        swatch = _swatch(size)
         for i, (color, name, share) in enumerate(self.entries):
             x, y = self.pad + i // rows * self.column, self.pad + i % rows * self.row + self.row // 2
-            box = (x, y - size // 2, x + size, y + size - size // 2)
-            draw.rounded_rectangle(box, radius=size // 5, fill=color)
+            panel.paste(color, (x, y - size // 2), swatch)
             name.paste(panel, x + round(1.5 * size), y, INK)
             if self.with_shares:
                 share.paste(panel, x + self.column - gap - share.width, y, FAINT)
         return panel
+
+
+@lru_cache(maxsize=32)
+def _swatch(size: int) -> Image.Image:
+    """The shape of a patch of colour beside letters of a size: 255 inside, 0 outside."""
+    shape = Image.new("L", (size + 1, size + 1))
+    ImageDraw.Draw(shape).rounded_rectangle((0, 0, size, size), radius=size // 5, fill=255)
+    return shape
 
 
 def _small_ids(

@@ -52,11 +52,11 @@ class Line(NamedTuple):
         draw.text((x, y + round(self.font.size * 0.36)), self.text, font=self.font, fill=fill, anchor="ls")
 
     def paste(self, sheet: Image.Image, x: int, y: int, fill: str) -> None:
-        """As `draw`, on an image; words that were drawn before are taken from there."""
+        """As `draw`, on paper; words that were drawn before are taken from there."""
         if not self.text:
             return
-        letters, left, top = _letters(self.text, self.font)
-        sheet.paste(fill, (x + left, y + round(self.font.size * 0.36) + top), letters)
+        letters, left, top = _letters(self.text, self.font, fill)
+        sheet.paste(letters, (x + left, y + round(self.font.size * 0.36) + top))
 
 
 @lru_cache(maxsize=8192)
@@ -65,11 +65,13 @@ def _length(text: str, font: ImageFont.FreeTypeFont) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _letters(text: str, font: ImageFont.FreeTypeFont) -> tuple[Image.Image, int, int]:
-    """How much of each pixel a text covers, and where its left upper corner is from the left end of the base line."""
+def _letters(text: str, font: ImageFont.FreeTypeFont, fill: str) -> tuple[Image.Image, int, int]:
+    """A text on paper, and where its left upper corner is from the left end of the base line."""
     left, top, right, bottom = (round(side) for side in font.getbbox(text, anchor="ls"))
-    letters = Image.new("L", (max(1, right - left), max(1, bottom - top)))
-    ImageDraw.Draw(letters).text((-left, -top), text, font=font, fill=255, anchor="ls")
+    covers = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(covers).text((-left, -top), text, font=font, fill=255, anchor="ls")
+    letters = Image.new("RGB", covers.size, PAPER)
+    letters.paste(fill, (0, 0), covers)
     return letters, left, top
 
 

@@ -58,7 +58,7 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
         title = f"{drawable(share.name, f'class {share.id}')[0]}  ·  peak {peak:.2f}"
         image = draw_heatmap(canvas.resize_smooth(scores, size), grey, title)
         path = folder / f"{share.id:0{digits}}_{safe_name(share.name)}.jpg"
-        written.append(write_own(path, canvas.jpeg_bytes(image)))
+        written.append(write_own(path, canvas.jpeg_bytes(np.asarray(image))))
     return tuple(written)
 
 

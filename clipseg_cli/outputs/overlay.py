@@ -17,6 +17,8 @@ from clipseg_cli.types import Format, Segmentation
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from clipseg_cli.types import RunInfo
 
 ENDING = "_overlay.jpg"
@@ -31,17 +33,22 @@ def write(
         OutputError: the file cannot be written.
     """
     del run
-    image = canvas.jpeg_bytes(draw_overlay(result, opacity))
+    image = canvas.jpeg_bytes(overlay_pixels(result, opacity))
     return (write_own(stem.with_name(stem.name + ENDING), image),)
 
 
 def draw_overlay(result: Segmentation, opacity: float = canvas.OPACITY) -> Image.Image:
-    """The tinted image with its legend beside or below it, whichever makes the smaller whole."""
+    """`overlay_pixels` as an image of Pillow."""
+    return Image.fromarray(overlay_pixels(result, opacity))
+
+
+def overlay_pixels(result: Segmentation, opacity: float = canvas.OPACITY) -> NDArray[np.uint8]:
+    """The tinted image with its legend beside or below it, whichever makes the smaller whole: uint8 RGB [H, W, 3]."""
     shown = canvas.show_size(*result.labels.shape)
     colors = class_colors(len(result.classes), result.classes.background)
     pixels, labels, how = result.image.pixels, result.labels, (colors, result.classes.background, opacity)
     if shown > labels.shape:  # what is enlarged is tinted before: a quarter of the work, and softer contours
-        tinted = canvas.resize_smooth(canvas.tint(pixels, labels, *how), shown)
+        tinted = canvas.tint(pixels, labels, *how)
     else:
         small = canvas.resize_smooth(pixels, shown)
         tinted = canvas.tint(small, canvas.resize_labels(labels, shown), *how)
@@ -57,10 +64,11 @@ def draw_overlay(result: Segmentation, opacity: float = canvas.OPACITY) -> Image
     else:
         size, columns, corner = under, below, (0, shown[0])
     whole = np.full((size[1], size[0], 3), 255, np.uint8)  # paper
-    whole[: shown[0], : shown[1]] = tinted
-    sheet = Image.fromarray(whole)
-    sheet.paste(legend.draw(columns), corner)
-    return sheet
+    canvas.place_smooth(tinted, whole[: shown[0], : shown[1]])
+    panel = np.asarray(legend.draw(columns))
+    left, top = corner
+    whole[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
+    return whole
 
 
 FORMAT = Format(

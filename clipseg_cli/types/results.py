@@ -56,6 +56,7 @@ class Segmentation:
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
         for top in range(0, self.labels.shape[0], step):  # bincount widens what it gets to 8 bytes
             labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
+            labels = labels.astype(np.intp)  # once for both
             counts += np.bincount(labels, minlength=classes)[:classes]  # and none of those that are ignored
             sums += np.bincount(labels, weights=scores, minlength=classes)[:classes]
         return [
