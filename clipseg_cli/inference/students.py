@@ -28,6 +28,7 @@ from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.text_classifier import cached_words, embed_words
 from clipseg_cli.models.student.adapter import StudentModel
 from clipseg_cli.models.student.files import CARD, read_card, read_student
+from clipseg_cli.models.student.folded import fold_norms
 from clipseg_cli.models.weights.precision import hold_weights_in
 from clipseg_cli.utils.device import pick_device, pick_precision
 
@@ -115,13 +116,14 @@ class StudentPlan:
         return model, self.predictor(model, classes, class_scores=class_scores)
 
     def model(self) -> StudentModel:
-        """The weights, held in the precision in which they compute.
+        """The weights, held in the precision in which they compute, with the norms folded into the convolutions.
 
         Raises:
             ModelError: damaged files.
         """
         model = StudentModel(*read_student(self.folder, self.device), str(self.folder))
         _ = model.fingerprint  # of the weights as they were loaded
+        fold_norms(model.student)
         hold_weights_in(model.student, self.dtype)
         return model
 

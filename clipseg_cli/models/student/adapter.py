@@ -32,7 +32,7 @@ class StudentReader:
 
     def __call__(self, image: Tensor, regions: Tensor | None = None) -> DenseFeatures:
         """Normalised image [B, 3, H, W] -> features on the grid (ceil(H / stride), ceil(W / stride))."""
-        features, _ = self.student(image.contiguous(memory_format=torch.channels_last))
+        features = self.student.features(image.contiguous(memory_format=torch.channels_last))
         return DenseFeatures(features, None, features)
 
     def logits(self, features: Tensor, text_embeds: Tensor) -> Tensor:

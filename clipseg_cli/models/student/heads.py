@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -90,10 +91,31 @@ class DeepLabV3PlusHead(nn.Module):
         return refined
 
 
+class DilatedConv(nn.Conv2d):
+    """A 3x3 convolution that keeps the size, without the rows and columns of its kernel that lie in the padding.
+
+    Where the grid is no larger than the dilation, those beside the middle see nothing but zeros everywhere: on a crop
+    of 128 pixels, at stride 8, two of the four branches of DeepLabv2 are products of matrices, a ninth of the work.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, c, h, w] -> [B, c', h, w]."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # what is written down fits any size
+            return super().forward(x)
+        weight, (down, across) = self.weight, self.dilation
+        rows, columns = (0 if d >= side else d for d, side in zip(self.dilation, x.shape[-2:], strict=True))
+        if not rows:
+            weight = weight[:, :, 1:2]
+        if not columns:
+            weight = weight[..., 1:2]
+        return F.conv2d(x, weight, self.bias, 1, (rows, columns), (down, across), self.groups)
+
+
 def _conv(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, groups: int = 1) -> nn.Sequential:
     padding = dilation * (kernel // 2)
+    kind = DilatedConv if dilation > 1 else nn.Conv2d
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False),
+        kind(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )

@@ -115,12 +115,17 @@ class Student(nn.Module):
             Features [B, D, h, w] and class logits [B, C, h, w], float32 also under autocast, where h and w are
             ceil(H / stride) and ceil(W / stride). The logit of a class is that of its best query.
         """
-        features: Tensor = self.head(self.backbone(image)).float()  # [B, D, h, w]
+        features = self.features(image)
         logits = self.logits(features)  # [B, Q, h, w]
         if self._merges:
             best = merge_aliases(logits.transpose(0, 1), self.query_to_class, self.num_classes)
             logits = best.transpose(0, 1)  # [B, C, h, w]
         return features, logits
+
+    def features(self, image: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] -> features [B, D, h, w] in float32, for whoever brings words of their own."""
+        found: Tensor = self.head(self.backbone(image)).float()
+        return found
 
     def queries(self) -> Tensor:
         """Unit rows [Q, D]: the words, and the learnt background in its place."""
