@@ -1,4 +1,4 @@
-"""What makes a student faster says the same: norms folded into convolutions, kernels without what lies in the padding."""
+"""What makes a student faster says the same: folded norms, kernels without what lies in the padding."""
 
 import copy
 

@@ -28,6 +28,7 @@ OF_A_CLIP = (
     "method",
     "protocol",
     "templates",
+    "compile",
     *(name for name in REFINEMENTS if name not in OF_PIXELS),
 )
 """Options that mean nothing for a student, which is used as it was trained."""
@@ -241,6 +242,13 @@ class InferenceConfig:
         metavar="NAME",
         choices=("auto", "fp32", "bf16"),
         kind="precision",
+    )
+    compile: bool = option(
+        False,
+        "Let torch compile the blocks of the model: half a minute at the start, other rounding. It needs a compiler of "
+        "C++, or triton on CUDA.",
+        panel=INFERENCE,
+        flags=("--compile",),
     )
     max_megapixels: float = option(
         100.0,

@@ -10,7 +10,6 @@ from clipseg_cli.config.best import NO_SALIENCY
 from clipseg_cli.config.data import DataConfig, PseudolabelConfig
 from clipseg_cli.config.inference import InferenceConfig
 from clipseg_cli.config.options import (
-    INFERENCE,
     LABELS,
     MAIN,
     OUTPUT,
@@ -188,7 +187,9 @@ class TrainConfig(DataConfig):
         metavar="N",
         within=(0, 2**31 - 1),
     )
-    compile: bool = option(False, "Let torch compile the student.", panel=INFERENCE, flags=("--compile",))
+    compile: bool = again(
+        InferenceConfig, "compile", help="Let torch compile the student, and a CLIP that labels its crops."
+    )
     validate_every: int | None = option(
         None,
         "Iterations between validations; 0: only at the end. Default: the preset's.",

@@ -30,6 +30,7 @@ from clipseg_cli.memory.files import REGIONS
 from clipseg_cli.methods import find_method
 from clipseg_cli.models.clip.backbones import load_backbone
 from clipseg_cli.models.clip.catalogue import require_readable
+from clipseg_cli.models.clip.compiled import check_compiler
 from clipseg_cli.models.clip.text_classifier import embed_words
 from clipseg_cli.models.weights.precision import hold_weights_in
 from clipseg_cli.types import RegionBank
@@ -217,6 +218,8 @@ def plan_clip(config: InferenceConfig, protocol: Protocol, *, indexing: bool = F
     check_guides(config, method, remembers=indexing or memory_kind(config.memory) == REGIONS)
     check_window(config, protocol)
     device = pick_device(config.device)
+    if config.compile:
+        check_compiler(device)
     return ModelPlan(
         config,
         protocol,

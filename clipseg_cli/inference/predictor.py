@@ -118,7 +118,7 @@ class Predictor:
         in_sight = text_embeds if method is not None and method.read_twice is not None else None
         values = "values" in wanted and guide is None and (bank is None or bank.look is None)
         out = ("keys" in wanted, guide, -mean / std, "whole" in wanted, "levels" in wanted)
-        more = (values, "attention" in wanted, in_sight)
+        more = (values, "attention" in wanted, in_sight, config.compile)
         self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *out, *more))
         pyramid = method.pyramid if method is not None else None
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)

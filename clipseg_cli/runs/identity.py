@@ -52,7 +52,8 @@ def run_identity(
     Left out is what changes no label: threads, shares, the folder. Batches are in, since they change rounding.
     """
     names = dataset.classes.names
-    elsewhere = _ELSEWHERE if config.keep_features else _ELSEWHERE | {"keep_features"}  # as in older runs
+    # As in runs that are older than these options.
+    elsewhere = _ELSEWHERE | {name for name in ("keep_features", "compile") if not getattr(config, name)}
     return {
         "kind": "pseudolabel",
         "dataset": dataset_identity(dataset, dataset.samples),

@@ -57,6 +57,7 @@ class Reading:
         values: hand out the values of the last block; of a tower without attention its last map.
         attention: hand out what patches attend to in all blocks but the last.
         text_embeds: [Q, D] the words, for a method that reads with them in sight.
+        compiled: let torch compile the blocks that are read as they were trained.
     """
 
     activation: str | None = None
@@ -69,6 +70,7 @@ class Reading:
     values: bool = False
     attention: bool = False
     text_embeds: Tensor | None = None
+    compiled: bool = False
 
 
 class Reader(Protocol):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipseg_cli.errors import ModelError
+from clipseg_cli.models.clip.compiled import WITHOUT, CompiledBlock
 from clipseg_cli.models.clip.dense_conv import DenseConv, DenseResNet
 from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadable
 from clipseg_cli.models.clip.vit import QuickGELU
@@ -54,6 +55,7 @@ class DenseTransformer:
         self.tower, self.method = tower, method
         self.guide, self.black, self.keys, self.pooled = how.guide, how.black, how.keys, how.whole
         self.values, self.attention, self.text_embeds = how.values, how.attention, how.text_embeds
+        self.compiled = how.compiled
         if method.read_twice is not None and how.text_embeds is None:
             raise ModelError(
                 "this method reads with the words in sight, and there are none",
@@ -74,7 +76,7 @@ class DenseTransformer:
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
         prefix = self.tower.prefix
         x = self.tower.embed(image, grid, self.method.positions)
-        start, blocks = x, self.tower.blocks(grid)
+        start, blocks = x, self._blocks(grid)
         behind = max(0, len(blocks) - self.method.blocks)
         inner, inputs = None, []
         for i, block in enumerate(blocks[:behind]):
@@ -119,6 +121,10 @@ class DenseTransformer:
         )
 
     logits = staticmethod(cosine_logits)
+
+    def _blocks(self, grid: tuple[int, int]) -> Sequence[Block]:
+        blocks = self.tower.blocks(grid)
+        return [CompiledBlock(block) for block in blocks] if self.compiled else blocks
 
     def _ended(self, found: Tokens) -> tuple[Tensor, Tensor]:
         """Patches behind the last norm, and in the space of the words; with other readings of them added."""
@@ -239,11 +245,14 @@ def dense_reader(
             f"cannot read this image tower densely: {reason}",
             hint="`clipseg models` shows which architectures can be read, for example ViT-B-16, ViT-L-14 or RN50",
         )
-    if how.attention and (type(visual).__name__ == "ModifiedResNet" or is_convolutional(visual)):
+    without_blocks = type(visual).__name__ == "ModifiedResNet" or is_convolutional(visual)
+    if how.attention and without_blocks:
         raise ModelError(
             "this step looks at attention between patches, and this tower has no blocks with it",
             hint="leave out --presence freecp, or choose a model such as ViT-B-16",
         )
+    if how.compiled and without_blocks:
+        raise ModelError("--compile is about blocks of a transformer, and this tower has none", hint=WITHOUT)
     if type(visual).__name__ == "ModifiedResNet":
         return DenseResNet(visual, method, how)
     visual = with_overrides(visual, how.activation, how.ln_eps)
