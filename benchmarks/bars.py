@@ -26,6 +26,7 @@ from benchmarks.segment import SMALL, all_windows, bare_tower, make_run, pipelin
 from benchmarks.turns import CLOCKS, in_turns
 from clipseg_cli.commands.segment import prepare_segmentation
 from clipseg_cli.config import SegmentConfig
+from clipseg_cli.config.recipes import QUICK_RECIPE
 from clipseg_cli.data.classes import load_classes
 from clipseg_cli.data.prompts import build_prompts, load_templates
 from clipseg_cli.models.clip.backbones import load_backbone
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
     from clipseg_cli.commands.segment import SegmentRun
 
-STUDENT = StudentShape("resnet10t", "deeplabv2", 512, normalise=True)
-"""That of `clipseg train --preset quick`."""
+STUDENT = QUICK_RECIPE
+"""That of `clipseg train --preset quick`, which also says at what size it sees images."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def main() -> None:
 def image_bars(options: argparse.Namespace, weights: Path | None, folder: Path) -> tuple[list[Bar], str]:
     """Everything that labels images, on the same images; and where it was measured."""
     runs, files = _runs(options, weights, folder)
-    fp32, own, student = runs["fp32"], runs["auto"], runs["student"]
+    fp32, own, student, large = (runs[name] for name in ("fp32", "auto", "student", "large student"))
     device = own.predictor.device
     words = load_classes(SMALL.classes, background="none").names  # of each the first, as CLIPSeg takes one
     network = clipseg_network.build(device)
@@ -132,6 +133,7 @@ def image_bars(options: argparse.Namespace, weights: Path | None, folder: Path) 
         "loop fp32": partial(plain_loop, fp32.predictor, files, folder),
         "loop auto": partial(plain_loop, own.predictor, files, folder),
         "student": partial(pipeline, student),
+        "large student": partial(pipeline, large),
         "CLIPSeg": partial(clipseg_network.label_files, network, tokens, few, folder),
     }
     seconds = {
@@ -153,7 +155,8 @@ def image_bars(options: argparse.Namespace, weights: Path | None, folder: Path) 
             "CLIPSeg",
             20.0,
         ),
-        (f"student, {chosen}, and its teacher, {chosen}", "student", "auto", 3.0),
+        (f"student at {STUDENT.short_side} pixels, {chosen}, and its teacher", "student", "auto", 3.0),
+        (f"student at {SMALL.height} pixels, {chosen}, and its teacher", "large student", "auto", 0.0),
     ]
     return [Bar(name, seconds[one], seconds[two], least) for name, one, two, least in rows], own.device
 
@@ -161,37 +164,38 @@ def image_bars(options: argparse.Namespace, weights: Path | None, folder: Path) 
 def _runs(
     options: argparse.Namespace, weights: Path | None, folder: Path
 ) -> tuple[dict[str, SegmentRun], Sequence[Path]]:
-    """The teacher in both precisions, and a student, all over the same images."""
+    """The teacher in both precisions, and a student that sees images at two sizes, all over the same images."""
     runs, files = {}, []
     for precision in ("fp32", "auto"):
         own = argparse.Namespace(**{**vars(options), "precision": precision})
         (folder / precision).mkdir()
         runs[precision], files = make_run(own, SMALL, folder / precision, options.images, weights)
     teacher = runs["auto"]
-    write_random_student(folder / "student", teacher)
-    config = SegmentConfig(
-        images=(str(files[0].parent),),
-        student=str(folder / "student"),
-        out=folder / "of-student",
-        device=options.device,
-    )
-    runs["student"] = prepare_segmentation(config)
+    for name, short_side in (("student", STUDENT.short_side), ("large student", SMALL.height)):
+        write_random_student(folder / name, teacher, short_side)
+        config = SegmentConfig(
+            images=(str(files[0].parent),),
+            student=str(folder / name),
+            out=folder / f"of-{name}",
+            device=options.device,
+        )
+        runs[name] = prepare_segmentation(config)
     return runs, files
 
 
-def write_random_student(folder: Path, teacher: SegmentRun) -> None:
+def write_random_student(folder: Path, teacher: SegmentRun, short_side: int) -> None:
     """A student of some classes with random weights, as `clipseg train` leaves it."""
     classes, backbone = teacher.classes, teacher.backbone
     embeds = teacher.predictor.text_embeds.cpu()
-    shape = StudentShape(STUDENT.backbone, STUDENT.head, embeds.shape[1], normalise=True)
+    shape = StudentShape(STUDENT.backbone, STUDENT.head, embeds.shape[1], centre=STUDENT.centre)
     card = StudentCard(
         shape=shape,
         classes=classes,
         templates=("a photo of a {}.",),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
-        short_side=SMALL.height,
-        long_side=2048,
+        short_side=short_side,
+        long_side=STUDENT.long_side,
         teacher={key: getattr(backbone, key) for key in ("name", "pretrained", "fingerprint")},
         training={"setting": "annotation-free"},
     )

@@ -93,7 +93,9 @@ def _in_own_process(options: argparse.Namespace, megapixels: float, words: int, 
 
 
 def measure(options: argparse.Namespace, megapixels: float, words: float) -> Cost:
-    """One case, in this process."""
+    """One case, in this process; on one thread by the clock of the processor, since threads that wait count too."""
+    if options.clock == "cpu":
+        torch.set_num_threads(1)
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5) if words == 21 else round((megapixels * 1e6) ** 0.5)
     case = Case(height, round(megapixels * 1e6 / height), "")
     count = options.images if megapixels < 50 else 1
