@@ -68,7 +68,8 @@ class Bench:
     """All runs, in one folder."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.out = options, options.out
+        self.options = options
+        self.out: Path = options.out
         self.threads = max(1, (os.cpu_count() or 1) // options.lanes)
 
     def labels(self, kind: str) -> Path:

@@ -56,9 +56,9 @@ class Segmentation:
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
         for top in range(0, self.labels.shape[0], step):  # bincount widens what it gets to 8 bytes
             labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
-            labels = labels.astype(np.intp)  # once for both
-            counts += np.bincount(labels, minlength=classes)[:classes]  # and none of those that are ignored
-            sums += np.bincount(labels, weights=scores, minlength=classes)[:classes]
+            ids = labels.astype(np.intp)  # once for both
+            counts += np.bincount(ids, minlength=classes)[:classes]  # and none of those that are ignored
+            sums += np.bincount(ids, weights=scores, minlength=classes)[:classes]
         return [
             ClassShare(i, name, int(n), float(n / size), float(total / n) if n and total == total else None)
             for i, (name, n, total) in enumerate(zip(self.classes.names, counts, sums, strict=True))
