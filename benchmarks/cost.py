@@ -120,7 +120,10 @@ def as_json(found: Mapping[str, Mapping[float, Cost]]) -> dict[str, Any]:
 
 
 def draw(found: Mapping[str, Mapping[float, Cost]], folder: Path) -> Sequence[Path]:
-    """`cost_words.png` and `cost_megapixels.png`: seconds on the left, memory on the right, both axes in decades."""
+    """`cost_words.png` and `cost_megapixels.png`: seconds on the left, memory on the right.
+
+    All axes are linear and begin at 0: what costs the same for each word or pixel is a straight line.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -131,8 +134,10 @@ def draw(found: Mapping[str, Mapping[float, Cost]], folder: Path) -> Sequence[Pa
         figure, left = pyplot.subplots(figsize=(5.2, 3.4))
         right = left.twinx()
         x = list(points)
-        left.loglog(x, [cost.seconds for cost in points.values()], "o-", color="#1f77b4")
-        right.loglog(x, [cost.mib for cost in points.values()], "s--", color="#d62728")
+        left.plot(x, [cost.seconds for cost in points.values()], "o-", color="#1f77b4")
+        right.plot(x, [cost.mib for cost in points.values()], "s--", color="#d62728")
+        for each in (left, right):
+            each.set_ylim(bottom=0)
         left.set_xlabel(axis)
         left.set_ylabel("seconds an image", color="#1f77b4")
         right.set_ylabel("MiB over the model", color="#d62728")
