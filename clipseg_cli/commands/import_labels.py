@@ -16,6 +16,7 @@ from clipseg_cli.data.annotations import FORMATS, ImageNames, choose, shown_name
 from clipseg_cli.data.labels import label_texts
 from clipseg_cli.errors import AnnotationError, ClipsegError, DiskFullError, UsageError
 from clipseg_cli.outputs.labels import encode_labels, facts_in
+from clipseg_cli.runs.derived import read_derived
 from clipseg_cli.runs.human import HumanRecord, home_of
 from clipseg_cli.runs.human_changes import changing, undo_last
 from clipseg_cli.runs.labelled import open_labels
@@ -69,6 +70,7 @@ def open_import(config: ImportConfig) -> Iterator[LabelImport]:
         raise UsageError("Missing argument 'FILES'.", hint="name files of corrections, or --undo")
     labels = open_labels(config.run)
     chosen = choose(config.files, config.format)
+    read_derived(home_of(labels.folder))  # a damaged record is refused before anything changes
     with changing(home_of(labels.folder)) as change:
         # Once more, now that nobody changes them.
         yield LabelImport(config, open_labels(config.run), chosen, change)
@@ -82,7 +84,9 @@ def undo_import(config: ImportConfig) -> tuple[dict[str, Any], list[str]]:
     """
     if config.files:
         raise UsageError("--undo takes the last import back, whatever it was", hint="leave out FILES")
-    return undo_last(home_of(open_labels(config.run).folder))
+    home = home_of(open_labels(config.run).folder)
+    read_derived(home)  # a damaged record is refused before anything changes
+    return undo_last(home)
 
 
 class LabelImport:
