@@ -330,7 +330,7 @@ def test_label_studio_holds_the_map(tmp_path):
     assert len(tasks) == len(results)
     ids = []
     for result in results:
-        (prediction,) = tasks["/data/local-files/?d=" + quote(name_of(result))]["predictions"]
+        (prediction,) = tasks["/data/local-files/?d=images/" + quote(name_of(result))]["predictions"]
         size = result.labels.shape
         parts = []
         for one in prediction["result"]:

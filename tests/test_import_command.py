@@ -441,6 +441,69 @@ def test_label_studio_json_min(cli, tmp_path):
     assert abs((maps(run)["one"] == 1).sum() - np.pi * 100) < 8
 
 
+def skipped(**more):
+    """A task that an annotator has skipped, as Label Studio 1.23 exports it: predictions by their numbers."""
+    annotation = {"id": 3, "completed_by": 1, "result": [], "was_cancelled": True, "ground_truth": False}
+    found = {"id": 3, "annotations": [annotation], "file_upload": "cc85e605-label_studio.json", "drafts": [],
+             "predictions": [3], "data": {"image": "/data/local-files/?d=photos/other.jpg"}, "meta": {}}  # fmt: skip
+    return found | more
+
+
+def test_label_studio_exports_of_a_running_one(cli, tmp_path):
+    run = one(tmp_path)
+    polygon = region("polygonlabels", {"points": [[0, 0], [25, 0], [25, 50], [0, 50]]})
+    done_ = {"id": 1, "completed_by": 1, "result": [polygon], "was_cancelled": False, "lead_time": 3.1}
+    looked_at = skipped(id=1, annotations=[done_], data={"image": "/data/local-files/?d=photos/one.jpg"})
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([looked_at, skipped(), skipped(id=4, annotations=[])]))
+    done = cli("import", run, path)
+    assert done.code == 0, done.err
+    assert "2 of 3 tasks have no annotation" in done.err
+    assert maps(run)["one"][:30, :20].all()
+
+
+def test_an_export_without_any_annotation_says_nothing(cli, tmp_path):
+    run = one(tmp_path)
+    before = contents(run)
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([skipped(data={"image": "/data/local-files/?d=photos/one.jpg"})]))
+    done = cli("import", run, path, "--empty", "--checked")
+    assert done.code == 1 and "nobody has annotated" in done.err and "JSON" in done.err
+    assert contents(run) == before
+
+
+def test_a_task_of_json_min_that_nobody_has_annotated_is_left_out(cli, tmp_path):
+    run = one(tmp_path)
+    before = contents(run)
+    none = dict.fromkeys(("annotator", "annotation_id", "created_at", "updated_at", "lead_time"))
+    row = {"image": "/data/local-files/?d=photos/one.jpg", "id": 1, **none}
+    path = tmp_path / "min.json"
+    path.write_text(json.dumps([row]))
+    done = cli("import", run, path, "--empty")
+    assert done.code == 1 and "nobody has annotated" in done.err
+    assert contents(run) == before
+
+
+def test_coco_as_label_studio_names_images(cli, tmp_path):
+    """Of an image in the document root itself it keeps the question of the address."""
+    run = one(tmp_path)
+    image = {
+        "id": 0,
+        "file_name": "?d=one.jpg",
+        "path": "/data/local-files/?d=one.jpg",
+        "width": 80,
+        "height": 60,
+    }
+    annotation = {"id": 0, "image_id": 0, "category_id": 1, "iscrowd": 0, "area": 600, "bbox": [0, 0, 20, 30],
+                  "segmentation": [[0, 0, 20, 0, 20, 30, 0, 30]]}  # fmt: skip
+    document = {"images": [image], "categories": [{"id": 1, "name": "cat"}], "annotations": [annotation]}
+    path = tmp_path / "result_coco.json"
+    path.write_text(json.dumps(document))
+    done = cli("import", run, path)
+    assert done.code == 0, done.err
+    assert (maps(run)["one"] == 1).sum() == 600
+
+
 def test_cvat_shapes_lie_on_each_other_by_their_order(cli, tmp_path):
     run = one(tmp_path)
     path = tmp_path / "cvat.xml"

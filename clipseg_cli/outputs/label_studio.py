@@ -2,8 +2,9 @@
 
 One brush for each region, as Label Studio's own run lengths, so that nothing is lost; the background has none. A
 prediction's score is the mean confidence of what is not background, by which the Data Manager sorts. Images are
-looked for in local storage (`/data/local-files/?d=<image>`), below its document root. Images of earlier runs in the
-same folder keep their predictions. Format: labelstud.io/guide/predictions.
+looked for in local storage (`/data/local-files/?d=<folder>/<image>`): it cannot be the document root itself, but any
+folder in it, and is that of the images where the root is the folder above theirs. Images of earlier runs in the same
+folder keep their predictions. Format: labelstud.io/guide/predictions, .../storage.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class LabelStudio(Collected):
         )
 
     def _task(self, result: Segmentation, stem: Path) -> Entry:
-        name = image_name(result, stem, self._out)
+        name = _below_root(result, image_name(result, stem, self._out))
         self._lost.ignored(result)
         begins = hashlib.sha256(name.encode()).hexdigest()[:10]
         return name, to_json(
@@ -103,6 +104,16 @@ class LabelStudio(Collected):
                 ],
             }
         )
+
+
+def _below_root(result: Segmentation, name: str) -> str:
+    """The name of an image with that of the folder of all images before it, as far as that is known."""
+    source = result.image.source
+    if source.path is None:
+        return name
+    above = source.path.absolute().parents[len(source.relative.parts) - 1 :][:1]
+    folder = above[0].name.encode(errors="replace").decode() if above else ""
+    return f"{folder}/{name}" if folder else name
 
 
 def model_version(run: RunInfo) -> str:
