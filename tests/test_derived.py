@@ -200,3 +200,25 @@ def test_a_record_cannot_lead_out_of_its_folder(cli, labelled, tmp_path):
     (labelled / "derived.json").write_text(json.dumps(data))
     done = cli("import", labelled, other_label(labelled, "01", tmp_path / "new"))
     assert done.code == 1 and "is not inside the folder" in done.err
+
+
+def test_what_segment_wrote_beside_its_labels_is_named(cli, tiny_clip, photos, tmp_path):
+    out = tmp_path / "segmented"
+    line = ("segment", photos, *WORDS, *tiny_clip.options, "--templates", "single", "--out", out)
+    assert cli(*line, "--formats", "labels,overlay,confidence,coco").code == 0
+    with Image.open(out / "01.png") as there:
+        labels = np.asarray(there)
+    (tmp_path / "new").mkdir()
+    Image.fromarray(((labels + 1) % 3).astype(np.uint8)).save(tmp_path / "new" / "01.png")
+    done = cli("import", out, tmp_path / "new", "--json")
+    assert done.code == 0, done.err
+    said = (
+        f"what segment wrote as overlay, coco are of the labels before (1 image): clipseg convert {out} --formats "
+        "overlay,coco --images DIR makes them anew"
+    )
+    assert json.loads(done.out)["out_of_date"] == [said] and f"Note: {said}" in done.err
+    assert cli("convert", out, "--formats", "overlay,coco", "--images", photos).code == 0
+    done = cli("import", out, "--undo")  # now it is known what they were made of
+    assert f"wrote {out / 'coco.json'}" in done.err
+    assert "Note: what lies there as overlay is out of date (1 image)" in done.err
+    assert done.err.count("out of date") == 1

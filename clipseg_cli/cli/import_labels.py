@@ -63,7 +63,7 @@ def import_labels(
 
     if config.undo:
         facts, images = undo_import(config)
-        renewed = renew(Path(config.run), console)
+        renewed = renew(Path(config.run), console, len(images))
         if as_json:
             console.document({"run": config.run, "undone": facts, "labels": images, **_beside(renewed)})
         console.say(
@@ -85,7 +85,7 @@ def import_labels(
         for problem in work.problems:
             console.error(problem)
         work.finish()
-    renewed = renew(Path(config.run), console)
+    renewed = renew(Path(config.run), console, sum(result.changed > 0 for result in done))
     taken = sum(result.outcome in ("corrected", "checked") for result in done)
     if as_json:
         console.document(

@@ -28,22 +28,27 @@ class Renewed:
     failed: int = 0
 
 
-def renew(folder: Path, console: Console) -> Renewed:
+def renew(folder: Path, console: Console, changed: int = 0) -> Renewed:
     """Make files about all images anew that are of other labels than those in a folder, and name all other such files.
+
+    Args:
+        folder: the run, or the folder of labels.
+        console: where it is said.
+        changed: labels that the command has changed.
 
     Raises:
         ClipsegError: one cannot be written.
     """
     from clipseg_cli.commands.renew import find_renewals
 
-    done, found = Renewed(), list(find_renewals(folder))
+    done, found = Renewed(), list(find_renewals(folder, changed))
     for conversion in [renewal.conversion for renewal in found if renewal.conversion is not None]:
         if failed := show_conversion(conversion, console):
             done.failed += failed
         else:
             done.written += [str(path) for paths in conversion.together.values() for path in paths]
     if done.failed:  # some of their images are as they should be now
-        found = list(find_renewals(folder))
+        found = list(find_renewals(folder, changed))
     done.outdated = [one.sentence for one in found if done.failed or one.conversion is None]
     for sentence in done.outdated:
         console.say(f"Note: {sentence}")

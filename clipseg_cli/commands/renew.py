@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from clipseg_cli.commands.convert import prepare_conversion
 from clipseg_cli.config import ConvertConfig, ReviewConfig, options_of
 from clipseg_cli.errors import ClipsegError
-from clipseg_cli.outputs import shown_name
+from clipseg_cli.outputs import FORMATS, format_names, shown_name
 from clipseg_cli.runs.derived import REVIEW, Outdated, find_outdated, read_derived
 from clipseg_cli.runs.human import home_of
-from clipseg_cli.runs.labelled import open_labels
+from clipseg_cli.runs.labelled import open_labels, run_home
+from clipseg_cli.utils.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.commands.convert import Conversion
     from clipseg_cli.runs.derived import Derived
+    from clipseg_cli.runs.labelled import LabelFolder
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,37 @@ class Renewal:
     sentence: str
 
 
-def find_renewals(folder: Path) -> Iterator[Renewal]:
+def find_renewals(folder: Path, changed: int = 0) -> Iterator[Renewal]:
     """What lies in a folder of labels, or in a run, and is of other labels than those that are there.
 
     A file about all images that clipseg wrote and nobody has edited is made anew: of the images that have changed,
     where all others are as they were. Files of each image may have been edited in any tool, and looking through a run
-    again is long work: they are named.
+    again is long work: they are named. So is what `segment` wrote in one go with the labels, which nobody has noted.
+
+    Args:
+        folder: the run, or the folder of labels.
+        changed: labels that were changed just now.
 
     Raises:
         ClipsegError: the record of what was made is damaged.
     """
     home = home_of(folder)
-    if not read_derived(home):
+    noted = {one.name for one in read_derived(home) if one.folder == "."}
+    if not noted and not changed:
         return
     labels = open_labels(str(home))
+    beside = [name for name in _beside(home, labels) if name not in noted] if changed else []
+    if beside:
+        verb, them = ("is", "it") if len(beside) == 1 else ("are", "them")
+        command = ["clipseg", "convert", str(home), "--formats", ",".join(map(shown_name, beside))]
+        if any("pixels" in FORMATS.get(name).needs for name in beside):
+            command += ["--images", "DIR"]
+        what = listed(map(shown_name, beside), len(beside))
+        yield Renewal(
+            None,
+            f"what segment wrote as {what} {verb} of the labels before ({_images(changed)}): {shlex.join(command)} "
+            f"makes {them} anew",
+        )
     for one in find_outdated(home, labels):
         conversion, why = None, ""
         if one.made.name != REVIEW and one.made.is_untouched(home):
@@ -64,6 +83,19 @@ def find_renewals(folder: Path) -> Iterator[Renewal]:
         yield Renewal(conversion, _sentence(home, one, why))
 
 
+def _beside(home: Path, labels: LabelFolder) -> Iterator[str]:
+    """Formats that `segment` wrote with the labels of a folder and that are made of them; none in a run."""
+    if run_home(home) is not None or not labels.run.options.get("formats"):
+        return
+    for name in format_names((str(labels.run.options["formats"]),)):
+        if name not in ("labels", "video") and "scores" not in FORMATS.get(name).needs:
+            yield name
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
 def _config(home: Path, made: Derived) -> ConvertConfig:
     known: dict[str, Any] = dict(made.options)
     if "hyperparameters" in known:
@@ -76,7 +108,7 @@ def _config(home: Path, made: Derived) -> ConvertConfig:
 
 def _sentence(home: Path, one: Outdated, why: str) -> str:
     """As in "coco.json is out of date (2 images) and was edited since: clipseg convert RUN --formats coco"."""
-    what = f"{one.images:,} image{'' if one.images == 1 else 's'}"
+    what = _images(one.images)
     if one.made.each:
         named = f"what lies there as {shown_name(one.made.name)}"
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -89,13 +89,13 @@ class LabelStudio(Collected):
         )
 
     def _task(self, result: Segmentation, stem: Path) -> Entry:
-        name = _below_root(result, image_name(result, stem, self._out))
+        name = image_name(result, stem, self._out)
         self._lost.ignored(result)
         begins = hashlib.sha256(name.encode()).hexdigest()[:10]
         return name, to_json(
             {
-                "meta": {MARK: self._run.versions.get("clipseg", "")},
-                "data": {"image": LOCAL + quote(name)},
+                "meta": {MARK: self._run.versions.get("clipseg", ""), "image": name},
+                "data": {"image": LOCAL + quote(_below_root(result, name))},
                 "predictions": [
                     {
                         "model_version": model_version(self._run),
@@ -188,8 +188,7 @@ def _join_tasks(spool: Spool, file: IO[bytes]) -> None:
 def _read_tasks(path: Path) -> Iterator[Entry]:
     with path.open("rb") as file:
         for _, task in read_lines(file, "tasks"):
-            image = task["data"]["image"]
-            yield unquote(image.removeprefix(LOCAL)), to_json(task)
+            yield str(task["meta"]["image"]), to_json(task)
 
 
 def open_label_studio(run: RunInfo, out: Path, *, min_area: int = 0) -> Writer:
