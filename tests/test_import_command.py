@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +24,11 @@ from clipseg_cli.errors import AnnotationError
 from clipseg_cli.runs import human_changes
 from clipseg_cli.runs.human import human_labels, read_human
 from clipseg_cli.runs.human_changes import complete_changes
+from clipseg_cli.runs.records import file_fingerprint
 from clipseg_cli.utils.locks import file_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -40,9 +43,9 @@ def good(tmp_path) -> Path:
     return write("coco", corrections(), tmp_path / "good")[0]
 
 
-def marks(tmp_path: Path, **marked: str) -> Path:
+def marks(tmp_path: Path, more: Mapping[str, object] = MappingProxyType({}), **marked: str) -> Path:
     path = tmp_path / "marks.json"
-    data = {"format": "clipseg-review", "version": 1, "run": "run", "marks": marked}
+    data = {"format": "clipseg-review", "version": 1, "run": "run", "marks": marked, **more}
     path.write_text(json.dumps(data))
     return path
 
@@ -439,6 +442,33 @@ def test_label_studio_json_min(cli, tmp_path):
     done = cli("import", run, path)
     assert done.code == 0, done.err
     assert abs((maps(run)["one"] == 1).sum() - np.pi * 100) < 8
+
+
+def test_a_mark_is_about_the_label_that_was_looked_at(cli, run, tmp_path):
+    labels = {name: file_fingerprint(run / f"{name}.png") for name in ("one", "pixel")}
+    path = marks(tmp_path, {"labels": labels}, one="good", pixel="good")
+    correction = write("npz", corrections()[:1], tmp_path / "new")[0]
+    assert cli("import", run, correction, "--by", "anna").code == 0
+    assert "one" in human_labels(run)
+    assert cli("import", run, path, "--by", "ben").code == 0
+    found = human_labels(run)
+    assert (found["one"].by, found["one"].kind) == ("anna", "corrected")
+    assert (found["pixel"].by, found["pixel"].kind) == ("ben", "checked")
+
+
+def test_whoever_marked_another_label_is_told(cli, run, tmp_path):
+    path = marks(tmp_path, {"labels": {"one": "0-0"}}, one="good")
+    before = contents(run)
+    done = cli("import", run, path, "--json")
+    assert done.code == 0 and "Note: 1 image not marked: the labels are others than those" in done.err
+    assert json.loads(done.out)["images"][0]["outcome"] == "changed since"
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("labels", [[], {"one": 3}, "x"])
+def test_labels_of_marks_are_texts(cli, run, tmp_path, labels):
+    done = cli("import", run, marks(tmp_path, {"labels": labels}, one="good"))
+    assert done.code == 1 and "'labels' is no object of texts" in done.err
 
 
 def skipped(**more):

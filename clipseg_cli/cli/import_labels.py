@@ -115,6 +115,12 @@ def import_labels(
         console.say(
             f"Note: {count(left, 'image')} without a region in the file left as before; --empty makes it background"
         )
+    since = sum(result.outcome == "changed since" for result in done)
+    if since:
+        console.say(
+            f"Note: {count(since, 'image')} not marked: the labels are others than those that were looked at; "
+            "look again with clipseg review"
+        )
     same = sum(result.outcome == "unchanged" for result in done)
     if same:
         console.say(

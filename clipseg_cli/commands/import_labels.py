@@ -20,7 +20,7 @@ from clipseg_cli.runs.derived import read_derived
 from clipseg_cli.runs.human import HumanRecord, home_of
 from clipseg_cli.runs.human_changes import changing, undo_last
 from clipseg_cli.runs.labelled import open_labels
-from clipseg_cli.runs.records import fingerprint
+from clipseg_cli.runs.records import file_fingerprint, fingerprint
 from clipseg_cli.types import NO_CLASS, UNTOLD, ReadOptions
 from clipseg_cli.utils.text import listed
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from clipseg_cli.runs.labelled import LabelFolder
     from clipseg_cli.types import Annotation, ClassList, Told
 
-Outcome = Literal["corrected", "checked", "unchanged", "left out"]
+Outcome = Literal["corrected", "checked", "unchanged", "left out", "changed since"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class ImportedImage:
 
     Attributes:
         image: its name.
-        outcome: "unchanged" and "left out" (without a region in its file) change nothing and mark nothing.
+        outcome: "unchanged", "left out" (without a region in its file) and "changed since" (it was looked at with
+            another label than there is now) change nothing and mark nothing.
         changed: pixels that get another label.
         source: the file.
         format: of it.
@@ -172,6 +173,8 @@ class LabelImport:
                 f"is {annotation.size[1]}x{annotation.size[0]} in the file, but its label map is {size[1]}x{size[0]}",
                 hint="is it another image, or one of another size?",
             )
+        if annotation.label and annotation.label != file_fingerprint(self.labels.files[name]):
+            return ImportedImage(str(name), "changed since", 0, str(path), shown_name(format_))
         new = now
         if annotation.told is not None:
             told = annotation.told(size)
