@@ -202,6 +202,19 @@ def test_a_record_cannot_lead_out_of_its_folder(cli, labelled, tmp_path):
     assert done.code == 1 and "is not inside the folder" in done.err
 
 
+def test_a_folder_that_is_labelled_again(cli, tiny_clip, photos, tmp_path):
+    out = tmp_path / "segmented"
+    line = ("segment", photos, *WORDS, *tiny_clip.options, "--templates", "single", "--out", out)
+    assert cli(*line, "--formats", "labels").code == 0
+    assert cli("convert", out, *FORMATS).code == 0
+    other = ("--method", "naclip")
+    done = cli(*line, *other, "--formats", "labels,csv")
+    assert done.code == 0, done.err
+    assert f"wrote {out / 'coco.json'}" in done.err and "regions.csv" not in done.err
+    assert (out / "coco.json").read_bytes() == fresh(cli, out, tmp_path / "again")["coco.json"]
+    assert noted(out).keys() == {"coco"}  # the other one was written in one go with the labels
+
+
 def test_what_segment_wrote_beside_its_labels_is_named(cli, tiny_clip, photos, tmp_path):
     out = tmp_path / "segmented"
     line = ("segment", photos, *WORDS, *tiny_clip.options, "--templates", "single", "--out", out)

@@ -111,6 +111,23 @@ def note_derived(home: Path, made: Iterable[Derived]) -> None:
     """
     known = {(one.name, one.folder): one for one in read_derived(home)}
     known |= {(one.name, one.folder): one for one in made}
+    _write(home, known)
+
+
+def forget_derived(home: Path, names: Iterable[str]) -> None:
+    """Strike out what was written again beside the labels, together with them.
+
+    Raises:
+        RunError: the record is damaged.
+        OutputError: it cannot be written.
+    """
+    gone = {(name, ".") for name in names}
+    known = {(one.name, one.folder): one for one in read_derived(home)}
+    if known.keys() & gone:
+        _write(home, {key: one for key, one in known.items() if key not in gone})
+
+
+def _write(home: Path, known: Mapping[tuple[str, str], Derived]) -> None:
     data = {
         "format": _FORMAT,
         "version": _VERSION,
