@@ -158,6 +158,18 @@ def test_a_review_is_named_until_it_is_made_anew(cli, labelled, photos, run, tmp
     assert "out of date" not in run(photos, *WORDS).err
 
 
+def test_a_folder_inside_the_run_follows_too(cli, labelled, tmp_path):
+    for name in ("coco.json", "regions.csv", "derived.json"):
+        (labelled / name).unlink()
+    inside = labelled / "for the team"
+    assert cli("convert", labelled, *FORMATS, "--out", inside).code == 0
+    before = (inside / "coco.json").read_bytes()
+    done = cli("import", labelled, other_label(labelled, "01", tmp_path / "new"))
+    assert done.code == 0 and f"wrote {inside / 'coco.json'}" in done.err
+    assert (inside / "coco.json").read_bytes() != before
+    assert (inside / "coco.json").read_bytes() == fresh(cli, labelled, tmp_path / "again")["coco.json"]
+
+
 def test_what_was_taken_away_or_handed_over_is_left_alone(cli, labelled, tmp_path):
     assert cli("convert", labelled, "--formats", "cvat", "--out", tmp_path / "copy").code == 0
     copy = (tmp_path / "copy" / "cvat.xml").read_bytes()
@@ -181,8 +193,22 @@ def test_a_file_that_could_not_be_made_anew_is_once_it_can(cli, run, photos, lab
     assert is_fresh(cli, labelled, tmp_path / "again")
 
 
+def record_with(**changes: object) -> str:
+    made = {"name": "coco", "folder": ".", "options": {}, "classes": ["cat"], **changes}
+    return json.dumps({"format": "clipseg-derived", "version": 1, "made": [made]})
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"format": "clipseg-derived", "version": 1, "made": [{"name": 3}]}']
+    "text",
+    [
+        *("", "[]", "{", '{"format": "clipseg-derived", "version": 2, "made": []}'),
+        record_with(name=3),
+        record_with(classes=7),
+        record_with(more=1),
+        record_with(images={"01": 5}),
+        record_with(options={"workers": 9}),
+        record_with(options={"min_area": "a lot"}),
+    ],
 )
 def test_a_damaged_record_stops_an_import_before_anything_changes(cli, labelled, tmp_path, text):
     correction = other_label(labelled, "01", tmp_path / "new")

@@ -53,9 +53,10 @@ def find_renewals(folder: Path, changed: int = 0) -> Iterator[Renewal]:
         ClipsegError: the record of what was made is damaged.
     """
     home = home_of(folder)
-    noted = {one.name for one in read_derived(home) if one.folder == "."}
-    if not noted and not changed:
+    made = read_derived(home)
+    if not made and not changed:
         return
+    noted = {one.name for one in made if one.folder == "."}
     labels = open_labels(str(home))
     beside = [name for name in _beside(home, labels) if name not in noted] if changed else []
     if beside:

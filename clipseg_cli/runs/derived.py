@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FILE = "derived.json"
 REVIEW = "review"
 _FORMAT, _VERSION = "clipseg-derived", 1
+_OPTIONS = {"images": str, "classes": str, "against": str, "truth": str, "min_area": int, "show": int, "side": int,
+            "hyperparameters": list}  # fmt: skip
+"""Of `clipseg convert` and `review`, with their types."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ def place_in(home: Path, folder: Path) -> str | None:
 def _checked(entry: Any) -> Derived:
     one = Derived(**entry)
     texts = (one.name, one.folder, *one.classes, *one.files, *one.files.values(), *one.images.values())
-    if not all(isinstance(text, str) for text in texts) or not isinstance(one.options, dict):
+    known = all(isinstance(value, _OPTIONS[name]) for name, value in one.options.items())
+    if not known or not all(isinstance(text, str) for text in texts):
         raise ValueError("a field of another type")
     if Path(one.folder).is_absolute() or ".." in Path(one.folder).parts:
         raise ValueError(f"{one.folder} is not inside the folder")
