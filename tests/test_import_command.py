@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +24,11 @@ from clipseg_cli.errors import AnnotationError
 from clipseg_cli.runs import human_changes
 from clipseg_cli.runs.human import human_labels, read_human
 from clipseg_cli.runs.human_changes import complete_changes
+from clipseg_cli.runs.records import file_fingerprint
 from clipseg_cli.utils.locks import file_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -40,9 +43,9 @@ def good(tmp_path) -> Path:
     return write("coco", corrections(), tmp_path / "good")[0]
 
 
-def marks(tmp_path: Path, **marked: str) -> Path:
+def marks(tmp_path: Path, more: Mapping[str, object] = MappingProxyType({}), **marked: str) -> Path:
     path = tmp_path / "marks.json"
-    data = {"format": "clipseg-review", "version": 1, "run": "run", "marks": marked}
+    data = {"format": "clipseg-review", "version": 1, "run": "run", "marks": marked, **more}
     path.write_text(json.dumps(data))
     return path
 
@@ -439,6 +442,96 @@ def test_label_studio_json_min(cli, tmp_path):
     done = cli("import", run, path)
     assert done.code == 0, done.err
     assert abs((maps(run)["one"] == 1).sum() - np.pi * 100) < 8
+
+
+def test_a_mark_is_about_the_label_that_was_looked_at(cli, run, tmp_path):
+    labels = {name: file_fingerprint(run / f"{name}.png") for name in ("one", "pixel")}
+    path = marks(tmp_path, {"labels": labels}, one="good", pixel="good")
+    correction = write("npz", corrections()[:1], tmp_path / "new")[0]
+    assert cli("import", run, correction, "--by", "anna").code == 0
+    assert "one" in human_labels(run)
+    assert cli("import", run, path, "--by", "ben").code == 0
+    found = human_labels(run)
+    assert (found["one"].by, found["one"].kind) == ("anna", "corrected")
+    assert (found["pixel"].by, found["pixel"].kind) == ("ben", "checked")
+
+
+def test_whoever_marked_another_label_is_told(cli, run, tmp_path):
+    path = marks(tmp_path, {"labels": {"one": "0-0"}}, one="good")
+    before = contents(run)
+    done = cli("import", run, path, "--json")
+    assert done.code == 0 and "Note: 1 image not marked: the labels are others than those" in done.err
+    assert json.loads(done.out)["images"][0]["outcome"] == "changed since"
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("labels", [[], {"one": 3}, "x"])
+def test_labels_of_marks_are_texts(cli, run, tmp_path, labels):
+    done = cli("import", run, marks(tmp_path, {"labels": labels}, one="good"))
+    assert done.code == 1 and "'labels' is no object of texts" in done.err
+
+
+def skipped(**more):
+    """A task that an annotator has skipped, as Label Studio 1.23 exports it: predictions by their numbers."""
+    annotation = {"id": 3, "completed_by": 1, "result": [], "was_cancelled": True, "ground_truth": False}
+    found = {"id": 3, "annotations": [annotation], "file_upload": "cc85e605-label_studio.json", "drafts": [],
+             "predictions": [3], "data": {"image": "/data/local-files/?d=photos/other.jpg"}, "meta": {}}  # fmt: skip
+    return found | more
+
+
+def test_label_studio_exports_of_a_running_one(cli, tmp_path):
+    run = one(tmp_path)
+    polygon = region("polygonlabels", {"points": [[0, 0], [25, 0], [25, 50], [0, 50]]})
+    done_ = {"id": 1, "completed_by": 1, "result": [polygon], "was_cancelled": False, "lead_time": 3.1}
+    looked_at = skipped(id=1, annotations=[done_], data={"image": "/data/local-files/?d=photos/one.jpg"})
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([looked_at, skipped(), skipped(id=4, annotations=[])]))
+    done = cli("import", run, path)
+    assert done.code == 0, done.err
+    assert "2 of 3 tasks have no annotation" in done.err
+    assert maps(run)["one"][:30, :20].all()
+
+
+def test_an_export_without_any_annotation_says_nothing(cli, tmp_path):
+    run = one(tmp_path)
+    before = contents(run)
+    path = tmp_path / "project.json"
+    path.write_text(json.dumps([skipped(data={"image": "/data/local-files/?d=photos/one.jpg"})]))
+    done = cli("import", run, path, "--empty", "--checked")
+    assert done.code == 1 and "nobody has annotated" in done.err and "JSON" in done.err
+    assert contents(run) == before
+
+
+def test_a_task_of_json_min_that_nobody_has_annotated_is_left_out(cli, tmp_path):
+    run = one(tmp_path)
+    before = contents(run)
+    none = dict.fromkeys(("annotator", "annotation_id", "created_at", "updated_at", "lead_time"))
+    row = {"image": "/data/local-files/?d=photos/one.jpg", "id": 1, **none}
+    path = tmp_path / "min.json"
+    path.write_text(json.dumps([row]))
+    done = cli("import", run, path, "--empty")
+    assert done.code == 1 and "nobody has annotated" in done.err
+    assert contents(run) == before
+
+
+def test_coco_as_label_studio_names_images(cli, tmp_path):
+    """Of an image in the document root itself it keeps the question of the address."""
+    run = one(tmp_path)
+    image = {
+        "id": 0,
+        "file_name": "?d=one.jpg",
+        "path": "/data/local-files/?d=one.jpg",
+        "width": 80,
+        "height": 60,
+    }
+    annotation = {"id": 0, "image_id": 0, "category_id": 1, "iscrowd": 0, "area": 600, "bbox": [0, 0, 20, 30],
+                  "segmentation": [[0, 0, 20, 0, 20, 30, 0, 30]]}  # fmt: skip
+    document = {"images": [image], "categories": [{"id": 1, "name": "cat"}], "annotations": [annotation]}
+    path = tmp_path / "result_coco.json"
+    path.write_text(json.dumps(document))
+    done = cli("import", run, path)
+    assert done.code == 0, done.err
+    assert (maps(run)["one"] == 1).sum() == 600
 
 
 def test_cvat_shapes_lie_on_each_other_by_their_order(cli, tmp_path):
