@@ -62,6 +62,6 @@ def write_chart(figure: Figure, path: Path, *, tight: bool = False) -> Path:
         bbox_inches="tight" if tight else None,
         pad_inches=0.2,
         metadata={"Software": None},
-        pil_kwargs={"optimize": True},
+        pil_kwargs={"compress_level": 3},
     )
     return write_bytes(path, buffer.getvalue())
