@@ -142,16 +142,15 @@ def test_tars_come_out_as_in_one_process(run, cluster, photos, tmp_path):
 
 
 def test_ray_itself_says_nothing(run_cli, photos, tmp_path):
-    """In a process of its own, which begins the cluster; parts of Ray write past Python's streams.
-
-    Of its two workers one has nothing to do: there is one shard.
-    """
+    """In a process of its own, which begins the cluster; parts of Ray write past Python's streams."""
     two = tmp_path / "two"
     two.mkdir()
     for name in ("00.png", "01.png"):
         shutil.copy(photos / name, two)
     done = run_cli(
-        "pseudolabel", two, *WORDS, *OPTIONS, *RAY, "--quiet", "--out", tmp_path / "out", timeout=500
+        *("pseudolabel", two, *WORDS, *OPTIONS, *RAY, "--actors", "1", "--quiet"),
+        *("--out", tmp_path / "out"),
+        timeout=500,
     )
     assert (done.code, done.out, done.err) == (0, "", "")
     assert set(labels_in(tmp_path / "out" / "run")) == {"00", "01"}
