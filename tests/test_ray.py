@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import signal
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -23,8 +24,10 @@ from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.types import RemoteSource, Sample
 
-ray = pytest.importorskip("ray", reason="needs the library ray, of the extra [ray]")
-pytest.importorskip("ray.data", reason="needs the libraries of ray[data], of the extra [ray]")
+if not all(
+    map(find_spec, ("ray", "pyarrow", "fsspec"))
+):  # to import them takes every worker of pytest seconds
+    pytest.skip("needs the libraries of ray[data], of the extra [ray]", allow_module_level=True)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray reads its own old settings
 WORDS = ("--classes", "cat,dog")
@@ -48,6 +51,8 @@ RAY = ("--engine", "ray", "--shard-size", "2", "--actors", "2")
 @pytest.fixture(scope="module")
 def cluster():
     """Two cores and nothing else; the command joins it, since this process has joined it."""
+    import ray
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
             "RAY_worker_niceness", "0"
@@ -220,6 +225,8 @@ def test_without_ray_the_extra_is_named(run, photos, monkeypatch):
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(run, photos, monkeypatch):
+    import ray
+
     def refuse(**_):
         raise ConnectionError("ray client connection timeout\n")
 

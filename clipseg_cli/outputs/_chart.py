@@ -53,6 +53,11 @@ def write_chart(figure: Figure, path: Path, *, tight: bool = False) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
+    return write_bytes(path, render_png(figure, tight=tight))
+
+
+def render_png(figure: Figure, *, tight: bool = False) -> bytes:
+    """The figure as PNG; see `write_chart`."""
     buffer = io.BytesIO()
     figure.savefig(
         buffer,
@@ -64,4 +69,4 @@ def write_chart(figure: Figure, path: Path, *, tight: bool = False) -> Path:
         metadata={"Software": None},
         pil_kwargs={"compress_level": 3},
     )
-    return write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
