@@ -66,6 +66,17 @@ def test_json_is_one_document(segment, make_image, tmp_path):
     assert "no such file" in bad["error"]
 
 
+@pytest.mark.parametrize("formats", ["confidence,labels", "labels,confidence", "confidence,overlay"])
+def test_json_names_labels_and_overlay_by_what_they_are(segment, make_image, tmp_path, formats):
+    """Whatever other PNGs there are, and in whatever order they are asked for."""
+    done = segment(make_image(tmp_path / "photo.png"), "-c", "cat,dog", "--formats", formats, "--json")
+    assert done.code == 0, done.err
+    (image,) = json.loads(done.out)["images"]
+    labels, overlay = tmp_path / "out" / "photo.png", tmp_path / "out" / "photo_overlay.jpg"
+    assert image["labels"] == (str(labels) if "labels" in formats else None)
+    assert image["overlay"] == (str(overlay) if "overlay" in formats else None)
+
+
 def test_failed_images_are_named_and_the_others_written(segment, make_image, tmp_path):
     folder = tmp_path / "in"
     make_image(folder / "good.jpg")
