@@ -53,7 +53,7 @@ def test_hostile_class_names_stay_inside(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", OF_ANY_IMAGE)
-@pytest.mark.parametrize("shape", [(1, 1), (30, 20000), (20000, 30), (1, 700), (700, 1), (2500, 2600)])
+@pytest.mark.parametrize("shape", [(1, 1), (30, 20000), (20000, 30), (1, 700), (700, 1), (800, 2100)])
 def test_every_shape(name, shape, tmp_path):
     for path in write(name, segment(shape), tmp_path / "x"):
         if path.suffix == ".png":
