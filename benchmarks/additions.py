@@ -5,7 +5,8 @@
 Every row is a run of `clipseg eval` in a process of its own. Memories of corrected images are made of the images of
 `--learn` that `clipseg index --suggest` names first, or else of those that `--order` lists, with their ground truth.
 Cost is CPU time per image behind the start, which a run over two images measures, relative to the plain row; memory is
-the peak of the process. What is finished is kept in `--out`: the same command goes on with the rest.
+the peak of the process. With `--jobs`, banks and then rows are made side by side, and neither is measured. What is
+finished is kept in `--out`: the same command goes on with the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,10 @@ def main() -> None:
     )
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--size", default="", help="options of index and eval alike, as one text")
+    parser.add_argument("--device", default="auto", help="that of clipseg")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes at once; of more than one, scores alone"
+    )
     parser.add_argument(
         "--rows", default=",".join(WAYS), help="names of rows; commas within them as semicolons"
     )
@@ -71,8 +77,10 @@ def main() -> None:
         [row.replace(";", ",") for row in args.rows.split(",")] if args.rows != ",".join(WAYS) else [*WAYS]
     )
     bench = Bench(args)
-    for row in wanted:
-        bench.row(row)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        if args.jobs > 1:
+            list(pool.map(bench.bank, bench.banks(wanted)))
+        list(pool.map(bench.row, wanted))
     print(bench.table(wanted))
 
 
@@ -81,8 +89,9 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out = args, args.out
+        self.made = set[Path]()
         self.out.mkdir(parents=True, exist_ok=True)
-        self.common = ("--model", args.model, *args.size.split())
+        self.common = ("--model", args.model, "--device", args.device, *args.size.split())
         self.source = args.learn_from or args.dataset
 
     def row(self, name: str) -> dict[str, Any]:
@@ -91,13 +100,13 @@ class Bench:
         if not file.exists():
             options = [self.fill(option) for option in WAYS[name]]
             report, seconds, peak = self.score(self.args.split, options)
-            start = self.score(self.few(), options)[1]
             figures = {
                 "miou": 100 * report["summary"]["mIoU"],
                 "accuracy": 100 * report["summary"]["pixel_accuracy"],
-                "seconds": (seconds - start) / (report["images"] - FEW),
-                "peak_mb": peak,
             }
+            if self.args.jobs == 1:
+                start = self.score(self.few(), options)[1]
+                figures |= {"seconds": (seconds - start) / (report["images"] - FEW), "peak_mb": peak}
             file.write_text(json.dumps(figures))
             print(name, {key: round(value, 2) for key, value in figures.items()}, flush=True)
         found: dict[str, Any] = json.loads(file.read_text())
@@ -122,10 +131,22 @@ class Bench:
 
     def fill(self, option: str) -> str:
         """An option, with the bank that it names, which is made when it is first asked for."""
-        if not option.startswith("{"):
-            return option
+        return self.bank(option[1:-1]) if option.startswith("{") else option
+
+    def banks(self, wanted: list[str]) -> list[str]:
+        """Kinds of the banks that rows ask for."""
+        options = [option for name in wanted for option in WAYS[name] if option.startswith("{")]
+        kinds = [option[1:-1] for option in dict.fromkeys(options)]
+        if set(kinds) - {"unlabelled"}:
+            self.suggested()
+        return kinds
+
+    def bank(self, kind: str) -> str:
+        """A bank, made the first time: of so many corrected images, or of unlabelled ones."""
         where: tuple[str, ...]
-        kind, bank = option[1:-1], self.out / f"bank-{option[1:-1]}"
+        bank = self.out / f"bank-{kind}"
+        if bank in self.made:
+            return str(bank)
         if kind == "unlabelled":
             where = (str(self.source), "--split", self.args.learn)
         else:
@@ -133,6 +154,7 @@ class Bench:
             names.write_text("".join(f"{name}\n" for name in self.suggested()[: int(kind)]))
             where = ("--labels", str(self.source), "--split", str(names))
         self.run("index", *where, *self.common, "--out", str(bank))
+        self.made.add(bank)
         return str(bank)
 
     def suggested(self) -> list[str]:
@@ -156,16 +178,18 @@ class Bench:
         return report, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
     def table(self, wanted: list[str]) -> str:
-        """Markdown."""
-        plain = self.row("plain")["seconds"]
-        lines = ["| | mIoU | pixel accuracy | CPU time of plain | peak memory, MB |", "|---|---|---|---|---|"]
-        for name in wanted:
-            f = self.row(name)
-            lines.append(
-                f"| {name} | {f['miou']:.1f} | {f['accuracy']:.1f} | {f['seconds'] / plain:.2f} "
-                f"| {f['peak_mb']:.0f} |"
-            )
-        return "\n".join(lines)
+        """Markdown; costs where they were measured."""
+        rows = [(name, self.row(name)) for name in wanted]
+        titles, lines = (
+            ["", "mIoU", "pixel accuracy"],
+            [[name, f"{f['miou']:.1f}", f"{f['accuracy']:.1f}"] for name, f in rows],
+        )
+        if all("seconds" in f for _, f in rows):
+            titles += ["CPU time of plain", "peak memory, MB"]
+            plain = self.row("plain")["seconds"]
+            for line, (_, f) in zip(lines, rows, strict=True):
+                line += [f"{f['seconds'] / plain:.2f}", f"{f['peak_mb']:.0f}"]
+        return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ["---"] * len(titles), *lines))
 
 
 def command(*line: str) -> list[str]:

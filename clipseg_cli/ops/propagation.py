@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clipseg_cli.ops.sparse import sparse_sum
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -154,11 +156,9 @@ def _normalised_sparse(index: Tensor, weight: Tensor) -> Tensor:
     total = weight.sum(dim=1).index_add(0, column, value)
     inverse = _inverse_root(total)
     value = value * inverse[row] * inverse[column]
-    # Both directions of every edge: coalescing adds up those that are there twice.
+    # Both directions of every edge; those that are there twice add up.
     both = torch.stack([torch.cat([row, column]), torch.cat([column, row])])
-    return torch.sparse_coo_tensor(
-        both, torch.cat([value, value]), (count, count), check_invariants=False
-    ).coalesce()
+    return sparse_sum(both, torch.cat([value, value]), (count, count))
 
 
 def _inverse_root(total: Tensor) -> Tensor:

@@ -9,18 +9,16 @@ ids), `background`, `ignore`, `image`, `file` (of the image) and `made_by`.
 
 from __future__ import annotations
 
-import io
 import json
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
 
 from clipseg_cli.config import IGNORE_INDEX, ignore_value
 from clipseg_cli.outputs._colors import voc_palette
 from clipseg_cli.outputs._each import each
 from clipseg_cli.outputs._own import MARK, write_own
+from clipseg_cli.outputs._png import encode_png
 from clipseg_cli.outputs._run import json_safe
 from clipseg_cli.types import Format, Segmentation
 
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from clipseg_cli.types import ClassList, RunInfo
 
@@ -52,11 +51,6 @@ def encode_labels(
         file: name of its file, with the suffix that `image` lacks.
         made_by: model and method, for people.
     """
-    if len(classes) <= IGNORE_INDEX:
-        picture = Image.fromarray(labels.astype(np.uint8, copy=False))
-        picture.putpalette(voc_palette().tobytes())
-    else:
-        picture = Image.fromarray(labels.astype(np.uint16, copy=False))
     facts = {
         "classes": classes.names,
         "background": classes.background,
@@ -65,13 +59,13 @@ def encode_labels(
         **({"file": file} if file else {}),
         "made_by": made_by,
     }
-    text = PngImagePlugin.PngInfo()
-    # Compressed, since a list of 300 names is longer than most label maps; ASCII, since Latin-1 is all it can hold.
-    text.add_text(MARK, json.dumps(json_safe(facts), ensure_ascii=True), zip=True)
-    buffer = io.BytesIO()
-    # Label maps are runs of one value: looking for nothing else is the fastest, and mostly the smallest too.
-    picture.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=text)
-    return buffer.getvalue()
+    small = len(classes) <= IGNORE_INDEX
+    return encode_png(
+        labels.astype(np.uint8 if small else np.uint16, copy=False),
+        palette=voc_palette().tobytes() if small else None,
+        # ASCII, since Latin-1 is all that it can hold.
+        text=(MARK, json.dumps(json_safe(facts), ensure_ascii=True)),
+    )
 
 
 def read_facts(image: Image.Image) -> dict[str, Any] | None:

@@ -51,13 +51,19 @@ class Segmentation:
 
     @cached_property
     def _shares(self) -> list[ClassShare]:
+        import torch  # counts without the interpreter's lock, which the model needs meanwhile
+
         classes, size = len(self.classes), self.labels.size
         counts, sums = np.zeros(classes, dtype=np.int64), np.zeros(classes)
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
-        for top in range(0, self.labels.shape[0], step):  # bincount widens what it gets to 8 bytes
+        for top in range(0, self.labels.shape[0], step):  # scores are widened to 8 bytes
             labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
-            counts += np.bincount(labels, minlength=classes)[:classes]  # and none of those that are ignored
-            sums += np.bincount(labels, weights=scores, minlength=classes)[:classes]
+            ids, weights = (
+                torch.from_numpy(one) for one in (labels.astype(np.int32), scores.astype(np.float64))
+            )
+            # None of those that are ignored.
+            counts += torch.bincount(ids, minlength=classes).numpy()[:classes]
+            sums += torch.bincount(ids, weights, minlength=classes).numpy()[:classes]
         return [
             ClassShare(i, name, int(n), float(n / size), float(total / n) if n and total == total else None)
             for i, (name, n, total) in enumerate(zip(self.classes.names, counts, sums, strict=True))

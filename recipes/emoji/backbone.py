@@ -32,7 +32,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 
-from clipseg_cli.models.student.backbones import SCALE, build_backbone
+from clipseg_cli.models.student.backbones import SCALE, build_backbone, widened
 from clipseg_cli.models.student.heads import DeepLabV2Head
 from recipes.emoji.check_words import load_exported
 from recipes.emoji.loader import CROPS, SCENES, Loader
@@ -116,21 +116,24 @@ class Shown:
     """
 
     def __init__(self, batch: Batch, concepts: Tensor, related: Tensor, *, mirrored: bool) -> None:
-        place = torch.zeros(len(related), dtype=torch.long)
-        place[concepts] = torch.arange(len(concepts))
-        cover, winner = torch.from_numpy(batch.cover), torch.from_numpy(batch.patch_labels)
+        device = related.device
+        place = torch.zeros(len(related), dtype=torch.long, device=device)
+        place[concepts] = torch.arange(len(concepts), device=device)
+        cover, winner = (torch.from_numpy(one).to(device) for one in (batch.cover, batch.patch_labels))
         if mirrored:
             grid = round(winner.shape[1] ** 0.5)
             cover = cover.unflatten(2, (grid, grid)).flip(3).flatten(2)
             winner = winner.unflatten(1, (grid, grid)).flip(2).flatten(1)
-        instances = torch.from_numpy(batch.labels)  # [B, K]
-        things = torch.from_numpy(batch.thing_instances)
+        instances = torch.from_numpy(batch.labels).to(device)  # [B, K]
+        things = torch.from_numpy(batch.thing_instances).to(device)
         self.winner = place[winner]  # [B, N]
         self.at = place[instances.clamp(min=0)]  # [B, K]
         self.share = (
             cover * torch.where(things, THING_WEIGHT, 1.0)[..., None] * (instances >= 0)[..., None]
         ).mT
-        seen = torch.zeros(len(cover), len(concepts)).scatter_add_(1, self.at, (instances >= 0).float())
+        seen = torch.zeros(len(cover), len(concepts), device=device).scatter_add_(
+            1, self.at, (instances >= 0).float()
+        )
         self.blocked = related[winner][..., concepts] & (seen == 0)[:, None]  # [B, N, T]
 
     def entropy(self, scores: Tensor) -> Tensor:
@@ -154,14 +157,15 @@ class Run:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         torch.manual_seed(args.seed)
+        self.device = torch.device(args.device)
         self.vocabulary = load_vocabulary()
-        self.teacher = load_exported(args.teacher).requires_grad_(False)
+        self.teacher = load_exported(args.teacher).requires_grad_(False).to(self.device)
         self.texts = TextSampler(self.vocabulary.concepts, 24, args.seed)
         self.texts.progress = 1.0
         self.net = Network(args.backbone, self.teacher.clip.text_projection.shape[1])
-        self.net.to(memory_format=torch.channels_last)
+        self.net.to(self.device, memory_format=torch.channels_last)
         if args.start:
-            missing, _ = self.net.load_state_dict(load_file(args.start), strict=False)
+            missing, _ = self.net.load_state_dict(widened(load_file(args.start)), strict=False)
             print(f"from {args.start}, without {missing}", file=sys.stderr)
         parameters = list(self.net.parameters())
         rest = [p for p in parameters if p.ndim < 4]
@@ -170,10 +174,13 @@ class Run:
             torch.optim.AdamW(rest, lr=RATE, weight_decay=0.0),
         ]
         self.rates = [args.rate * FILTER_RATE, args.rate * RATE]
-        self.related = torch.from_numpy(self.vocabulary.related)  # [C, C]
-        self.mean, self.std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        self.related = torch.from_numpy(self.vocabulary.related).to(self.device)  # [C, C]
+        self.mean, self.std = (
+            255 * torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (MEAN, STD)
+        )
         self.step, self.seconds, self.scenes = 0, 0.0, 0
-        self.recent = [0.0, 0.0, 0.0]  # divergence, cosine and agreement, averaged over the last steps
+        # Divergence, cosine and agreement, averaged over the last steps; asked for at a row of the log only.
+        self.recent = torch.zeros(3, device=self.device)
 
     @property
     def progress(self) -> float:
@@ -184,7 +191,7 @@ class Run:
     def read(self, pixels: Tensor) -> Tensor:
         """What the teacher sees: unit features [B, N, D]."""
         offset = window(GRID, pixels.shape[2] // PATCH, self.texts.rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16):
             features, _ = self.teacher.readings(pixels, (METHOD,), offset)
         return normalise(features[METHOD].float())
 
@@ -192,23 +199,22 @@ class Run:
     def words(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The concepts of a step, and their unit texts: [T] and [T, D]."""
         candidates = self.texts.candidates(batch.labels)
-        return torch.from_numpy(candidates), normalise(
-            self.teacher.encode_text(self.texts.tokens(candidates))
-        )
+        tokens = self.texts.tokens(candidates).to(self.device)
+        return torch.from_numpy(candidates).to(self.device), normalise(self.teacher.encode_text(tokens))
 
     def train_step(self, batch: Batch, *, mirrored: bool) -> None:
-        """One batch of scenes; composing them takes longer than learning from them, so each is also seen mirrored."""
+        """One batch of scenes, or of their mirror images."""
         share = min(1.0, (self.step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * self.progress))
         for optimiser, rate in zip(self.optimisers, self.rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * share
-        pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(batch.images).to(self.device).permute(0, 3, 1, 2)
         if mirrored:
             pixels = pixels.flip(3)
         concepts, text = self.words(batch)
         centred = normalise(text - text.mean(dim=0))  # as students classify
         image = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.args.bf16):
             found, linear = self.net(image)
         guess, plain = found @ centred.T, INFERENCE_SCALE * linear @ text.T  # [B, N, T]
         if self.args.lesson == "masks":
@@ -231,19 +237,18 @@ class Run:
             optimiser.step()
         self.step += 1
         self.scenes += len(pixels)
-        for i, value in enumerate((divergence.detach(), 1 - distance.detach(), right)):
-            self.recent[i] = KEPT * self.recent[i] + (1 - KEPT) * float(value)
+        self.recent.lerp_(torch.stack([divergence.detach(), 1 - distance.detach(), right]), 1 - KEPT)
 
     def row(self) -> tuple[str | int, ...]:
         """Where the run stands, for the log."""
         weight = 1 - KEPT**self.step
-        averages = (f"{value / weight:.3f}" for value in self.recent)
+        averages = (f"{value / weight:.3f}" for value in self.recent.tolist())
         return (f"{self.seconds / 60:.1f}", self.step, self.scenes, *averages)
 
     def save(self) -> None:
         """Weights and checkpoint, each written beside and renamed."""
         kept = self.net.state_dict().items()
-        weights = {k: v.contiguous() for k, v in kept if not k.startswith("linear.")}
+        weights = {k: v.cpu().contiguous() for k, v in kept if not k.startswith("linear.")}
         state = {
             "net": self.net.state_dict(),
             "optimisers": [o.state_dict() for o in self.optimisers],
@@ -259,12 +264,12 @@ class Run:
 
     def load(self) -> None:
         """Continue from the checkpoint."""
-        state = torch.load(checkpoint_of(self.args.out), weights_only=True)
+        state = torch.load(checkpoint_of(self.args.out), map_location=self.device, weights_only=True)
         self.net.load_state_dict(state["net"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step, self.seconds, self.scenes = state["counters"]
-        self.recent = state["recent"]
+        self.recent.copy_(torch.as_tensor(state["recent"]))
         torch.manual_seed(self.args.seed + self.step)
 
 
@@ -288,9 +293,10 @@ def train(run: Run) -> None:
                 log.writerow(("minute", "step", "scenes", "divergence", "cosine", "agreement"))
             while run.progress < 1:
                 start = time.monotonic()
-                if run.step % 2 == 0:
+                if run.step % args.looks == 0:
                     batch = loader.next()
-                run.train_step(batch, mirrored=run.step % 2 == 1)
+                mirrored = run.step % 2 == 1 if args.looks > 1 else bool(run.texts.rng.integers(2))
+                run.train_step(batch, mirrored=mirrored)
                 run.seconds += time.monotonic() - start
                 if run.step % 100 == 0:
                     log.writerow(run.row())
@@ -342,6 +348,14 @@ def main() -> None:
         help="what is learnt: the CLIP's word, or masks",
     )
     parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--looks",
+        type=int,
+        choices=(1, 2),
+        default=2,
+        help="how often each batch is seen, the second time mirrored: scenes cost more than steps on a CPU",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that compose pictures")

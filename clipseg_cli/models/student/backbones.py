@@ -151,7 +151,7 @@ def _fit_bundled(net: nn.Module, name: str, head: nn.Module | None) -> None:
             f"the first weights for students are missing in this installation ({path})", hint=hint
         )
     with hinting(hint):
-        weights = _widened(read_checkpoint(path).tensors)
+        weights = widened(read_checkpoint(path).tensors)
         _fit(net, weights, name, str(path))
     own = {k.removeprefix("head."): v for k, v in weights.items() if k.startswith("head.")}
     expected = {k: v for k, v in head.state_dict().items() if v.is_floating_point()} if head else {}
@@ -159,8 +159,8 @@ def _fit_bundled(net: nn.Module, name: str, head: nn.Module | None) -> None:
         head.load_state_dict(own, strict=False)
 
 
-def _widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Filters of 8 bits times their scales, all others as they are."""
+def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as the package ships them for students: filters of 8 bits times their scales, all others as they are."""
     wide = {k: v for k, v in tensors.items() if not k.endswith(SCALE)}
     for name, weight in wide.items():
         scale = tensors.get(f"{name}{SCALE}")
