@@ -99,7 +99,9 @@ class DilatedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, h, w] -> [B, c', h, w]."""
-        if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():  # what is written down fits any size
+        if (
+            torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+        ):  # what is written down fits any size
             return super().forward(x)
         weight, (down, across) = self.weight, self.dilation
         rows, columns = (0 if d >= side else d for d, side in zip(self.dilation, x.shape[-2:], strict=True))
