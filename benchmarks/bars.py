@@ -123,7 +123,7 @@ def image_bars(options: argparse.Namespace, weights: Path | None, folder: Path) 
     words = load_classes(SMALL.classes, background="none").names  # of each the first, as CLIPSeg takes one
     network = clipseg_network.build(device)
     tokens = own.backbone.tokenizer(list(words))[:, :16]  # type: ignore[attr-defined]
-    crops = {name: all_windows(run, files) for name, run in (("fp32", fp32), ("auto", own))}
+    crops = {name: all_windows(run) for name, run in (("fp32", fp32), ("auto", own))}
     few = files[:1]  # what takes ten seconds an image
     candidates = {
         "fp32": partial(pipeline, fp32),
@@ -165,7 +165,8 @@ def _runs(
     options: argparse.Namespace, weights: Path | None, folder: Path
 ) -> tuple[dict[str, SegmentRun], Sequence[Path]]:
     """The teacher in both precisions, and a student that sees images at two sizes, all over the same images."""
-    runs, files = {}, []
+    runs: dict[str, SegmentRun] = {}
+    files: Sequence[Path] = ()
     for precision in ("fp32", "auto"):
         own = argparse.Namespace(**{**vars(options), "precision": precision})
         (folder / precision).mkdir()

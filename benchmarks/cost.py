@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def measure(options: argparse.Namespace, megapixels: float, words: float) -> Cos
             torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() if cuda else reset_peak()
         ones = [run.of([source], []) for source in run.sources]
-        seconds = [seconds_of(lambda one=one: pipeline(one), options.clock) for one in ones]
+        seconds = [seconds_of(partial(pipeline, one), options.clock) for one in ones]
         after = torch.cuda.max_memory_allocated() if cuda else peak()
         return Cost(min(seconds), (after - before) / MIB)
 

@@ -77,7 +77,7 @@ class Counting(TorchDispatchMode):
     """Counts all operators while it is on; of tensors without content it makes up what the host asks for."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts, self._paused = Counts(), False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

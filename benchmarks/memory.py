@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class LastCall:
             start = time.process_time()
             self.asked, self.answer = images, self.reader(images)
             self.seconds += time.process_time() - start
-        return self.answer
+        return cast("DenseFeatures", self.answer)
 
 
 def index(options: dict[str, Any], names: list[str], out: Path, base: Path | None = None) -> None:
@@ -109,7 +109,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, common: dict[str, Any], found: dict[tuple[int, int], Path]) -> None:
     """Label one split with each bank, and print what came out."""
-    extra = {"regions": "superpixels", "region_vote": True} if args.vote else {}
+    extra: dict[str, Any] = {"regions": "superpixels", "region_vote": True} if args.vote else {}
     base = EvalConfig(**common, dataset=args.folder, split=args.split, **extra)
     dataset, protocol = open_data(base, "score")
     predictors: dict[tuple[int, int], Predictor] = {}
@@ -120,9 +120,10 @@ def measure(args: argparse.Namespace, common: dict[str, Any], found: dict[tuple[
         plan = plan_clip(EvalConfig(**common, memory=str(bank), **extra), protocol)
         backbone = backbone or plan.backbone()
         start = time.process_time()
-        predictors[count, draw] = own = plan.predictor(backbone, dataset.classes)
+        predictors[count, draw] = predictor = plan.predictor(backbone, dataset.classes)
         fitting.setdefault(count, []).append(time.process_time() - start)
-        reader = own.reader = reader or LastCall(own.reader)
+        reader = reader or LastCall(predictor.reader)
+        predictor.reader = reader
     classes, asking = len(dataset.classes), dict.fromkeys(predictors, 0.0)
     matrices = {key: torch.zeros(classes, classes + 1, dtype=torch.int64) for key in predictors}
     for sample in dataset.samples:

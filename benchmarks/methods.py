@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import open_clip
@@ -60,7 +60,7 @@ def ways(guide: str) -> list[Way]:
         methods.append(
             Way(name, {"method": name, "guide": guide if method.guided else "", "regions": regions})
         )
-    refinements = {
+    refinements: dict[str, dict[str, Any]] = {
         "--prompt-denoising 0.5": {"prompt_denoising": 0.5},
         "--key-smoothing 1.0": {"key_smoothing": 1.0},
         "--presence": {"presence": True},
@@ -109,7 +109,7 @@ def prepare(
             timm.create_model("vit_base_patch8_224", num_classes=0).state_dict(), folder / "guide.safetensors"
         )
     files = write_pictures(folder / "images", SMALL, options.images)
-    images = [read_image(ImageSource(file, Path(file.stem))) for file in files]
+    images = [read_image(ImageSource(file, PurePosixPath(file.stem))) for file in files]
     backbone, predictors, pictures = None, {}, {}
     for way in chosen:
         config = SegmentConfig(

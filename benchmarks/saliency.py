@@ -23,6 +23,7 @@ from clipseg_cli.data.images import read_image, resize_image, target_size
 from clipseg_cli.inference.auxiliary import load_saliency
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.models.clip.backbones import load_backbone
+from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.ops.reduce import upsample
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def foreground_ious(
         image = read_image(sample.source).pixels
         height, width = image.shape[:2]
         truth = read_label(sample, dataset, (height, width))
-        multiple = backbone.model.visual.patch_size[0]
+        multiple = patch_of(backbone.model.visual)
         size = target_size(height, width, short_side=side, long_side=2048, multiple=multiple)
         seen = torch.from_numpy(resize_image(image, size, antialias=True).copy()).permute(2, 0, 1)
         found = upsample(saliency(seen[None].float() / 255), (height, width))[0, 0].numpy() > 0.5

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from clipseg_cli.commands.segment import SegmentRun
+    from clipseg_cli.models.clip.dense_transformer import DenseTransformer
 
 MIB = 1 << 20
 
@@ -90,7 +91,7 @@ def speeds(options: argparse.Namespace, console: Console) -> None:
     """Images/s of the bare tower, the pipeline and the plain loop on the same pictures."""
     with tempfile.TemporaryDirectory() as folder:
         run, files = make_run(options, SMALL, Path(folder), options.images)
-        crops = all_windows(run, files)
+        crops = all_windows(run)
         candidates: dict[str, Callable[[], None]] = {
             "bare tower on the same windows": lambda: bare_tower(run, crops),
             "whole pipeline (files in, label maps and overlays out)": lambda: pipeline(run),
@@ -215,7 +216,7 @@ def write_pictures(folder: Path, case: Case, count: int) -> list[Path]:
     return files
 
 
-def all_windows(run: SegmentRun, files: list[Path]) -> list[torch.Tensor]:
+def all_windows(run: SegmentRun) -> list[torch.Tensor]:
     """The batches that the pipeline will send through the tower, ready on the device."""
     predictor, crops = run.predictor, []
     for source in run.sources:
@@ -232,10 +233,10 @@ def all_windows(run: SegmentRun, files: list[Path]) -> list[torch.Tensor]:
 @torch.inference_mode()
 def bare_tower(run: SegmentRun, batches: list[torch.Tensor]) -> None:
     """open_clip's own forward of the image tower, nothing else."""
-    predictor = run.predictor
+    predictor, reader = run.predictor, cast("DenseTransformer", run.predictor.reader)
     for batch in batches:
         with torch.autocast(batch.device.type, predictor.dtype, enabled=predictor.dtype != torch.float32):
-            predictor.reader.tower.visual(batch)
+            reader.tower.visual(batch)
 
 
 def pipeline(run: SegmentRun) -> None:
