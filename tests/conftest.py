@@ -20,6 +20,7 @@ from warm_server import WarmProcess, WarmServer, wait_for, warm_script
 
 import clipseg_cli
 from clipseg_cli.cli.main import main
+from clipseg_cli.outputs._chart import render_png as RENDER_PNG
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -31,6 +32,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; before t
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from matplotlib.figure import Figure
 
 TINY_CONFIG = {
     "embed_dim": 32,
@@ -114,6 +117,32 @@ def _own_cache(tmp_path_factory):
         del os.environ["CLIPSEG_CACHE"]
     else:
         os.environ["CLIPSEG_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blank_charts():
+    """Charts are blank outside their own tests: matplotlib draws longer than most of the small runs take.
+
+    Figures are made of the numbers all the same; only their pixels are not.
+    """
+    from clipseg_cli.outputs import _chart
+
+    def blank(figure: Figure, *, tight: bool = False) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("L", tuple(map(round, figure.get_size_inches() * figure.dpi))).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_chart, "render_png", blank)
+        yield
+
+
+@pytest.fixture
+def drawn_charts(monkeypatch):
+    """Charts with all their pixels."""
+    from clipseg_cli.outputs import _chart
+
+    monkeypatch.setattr(_chart, "render_png", RENDER_PNG)
 
 
 @pytest.fixture(scope="session")

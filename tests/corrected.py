@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from annotated import NAMES, result_of, samples, write
 from PIL import Image
 
@@ -80,3 +81,14 @@ def closed_set(labels: np.ndarray, name: str = "x.jpg") -> Segmentation:
 def class_list(names: Sequence[str] = NAMES, background: int | None = 0) -> ClassList:
     """Classes with one word each."""
     return ClassList(tuple(names), tuple((name,) for name in names), background)
+
+
+@pytest.fixture(name="run")
+def labelled_run(tmp_path) -> Path:
+    return labelled(tmp_path / "run")
+
+
+@pytest.fixture(name="good")
+def good_corrections(tmp_path) -> Path:
+    """Corrections of all five images."""
+    return write("coco", corrections(), tmp_path / "good")[0]

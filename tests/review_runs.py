@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pytest
 from annotated import VERSIONS
 from PIL import Image
 
@@ -118,3 +120,26 @@ def unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
             numbers.append(value)
             value = shift = 0
     return np.repeat(numbers[::2], numbers[1::2]).reshape(shape)
+
+
+MAPS = {name: blocks(seed) for seed, name in enumerate(("one", "sub folder/zwei 猫", "three", "four"))}
+FILES = ("review.csv", "review_regions.csv", "review.json", "review.html")
+
+
+@pytest.fixture(name="run")
+def run_of_maps(tmp_path):
+    """A folder of four label maps with their confidences."""
+    return make_run(tmp_path, MAPS)
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def listed(folder):
+    return json.loads((folder / "review.json").read_text("utf-8"))
+
+
+def page_of(folder):
+    return Page((folder / "review.html").read_text("utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import gc
 import io
 import json
@@ -21,7 +22,7 @@ from PIL import Image
 
 from clipseg_cli.errors import OutputError
 from clipseg_cli.outputs import Outputs
-from clipseg_cli.types import RunInfo
+from clipseg_cli.types import ImageSource, RunInfo
 
 NUMBER = {name: i for i, name in enumerate(NAMES)}
 
@@ -319,6 +320,16 @@ def test_panoptic_holds_the_map(tmp_path):
 # --- Label Studio ----------------------------------------------------------------------------------------
 
 
+def test_a_task_of_label_studio_is_replaced_wherever_its_image_is_now(tmp_path):
+    known = result_of(shapes(), "one.jpg")
+    source = ImageSource(None, known.image.source.relative, "one.jpg")
+    moved = dataclasses.replace(known, image=dataclasses.replace(known.image, source=source))
+    for result, address in ((known, "images/one.jpg"), (moved, "one.jpg")):
+        path = write("label_studio", [result], tmp_path)[0]
+        (task,) = json.loads(path.read_text("utf-8"))
+        assert task["data"]["image"] == "/data/local-files/?d=" + address
+
+
 def test_label_studio_holds_the_map(tmp_path):
     results = samples()
     path, config = write("label_studio", results, tmp_path)
@@ -330,7 +341,7 @@ def test_label_studio_holds_the_map(tmp_path):
     assert len(tasks) == len(results)
     ids = []
     for result in results:
-        (prediction,) = tasks["/data/local-files/?d=" + quote(name_of(result))]["predictions"]
+        (prediction,) = tasks["/data/local-files/?d=images/" + quote(name_of(result))]["predictions"]
         size = result.labels.shape
         parts = []
         for one in prediction["result"]:

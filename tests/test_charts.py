@@ -19,6 +19,8 @@ from clipseg_cli.outputs._confusion import LARGEST, MOST, SMALLEST, confusion_fi
 from clipseg_cli.outputs._curves import curves_figure
 from clipseg_cli.types import ClassList
 
+pytestmark = pytest.mark.usefixtures("drawn_charts")
+
 # --- curves of a training run ------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,11 +143,17 @@ def test_command_runs_offline(number: int, finished: list[Future[Done]]) -> None
         assert json.loads(done.stdout)["failed"] == 0
 
 
+@lru_cache
+def help_of(command: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """What a command says of its options, asked once."""
+    return run(f"{command} --help", place)
+
+
 @pytest.mark.parametrize("command", LONG)
 def test_a_command_that_takes_hours_has_the_options_that_it_names(command: str, place: Path) -> None:
     module = re.match(r"python -m [\w.]+|clipseg \w+", command)
     assert module is not None
-    done = run(f"{module[0]} --help", place)
+    done = help_of(module[0], place)
     assert done.returncode == 0, done.stderr
     named = re.findall(r" (--[\w-]+)", re.sub(r'"[^"]*"', "", command))
     assert named and all(re.search(rf"{option}\b", done.stdout) for option in named)

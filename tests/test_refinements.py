@@ -17,7 +17,9 @@ from clipseg_cli import Segmenter
 from clipseg_cli.commands.segment import plan_segmentation
 from clipseg_cli.config import BUNDLED_MODEL, InferenceConfig, SegmentConfig, TrainConfig
 from clipseg_cli.errors import UsageError
+from clipseg_cli.inference.auxiliary import FOUND_HEAD
 from clipseg_cli.methods import METHODS
+from clipseg_cli.models.weights import hub
 from clipseg_cli.training.targets import Teacher
 from clipseg_cli.training.task import check_sources
 from clipseg_cli.types import DecodedImage, ImageSource
@@ -174,6 +176,29 @@ def test_found_and_its_masks(cli, make_image, tmp_path, tiny_dino):
         made = json.loads((tmp_path / "out" / "classes.json").read_text("utf-8"))
         prints.add(made["model"]["settings"]["auxiliary"]["saliency"])
     assert len(prints) == 3
+
+
+def test_the_paths_of_found_may_hold_commas(cli, make_image, tmp_path, tiny_dino):
+    folder = tmp_path / "a,b" / "c"
+    folder.mkdir(parents=True)
+    head, dino = folder / "head,1.safetensors", tiny_dino.rename(folder / "dino.safetensors")
+    save_file({"decoder.weight": torch.randn(1, 24, 1, 1), "decoder.bias": torch.zeros(1)}, head)
+    picture = make_image(tmp_path / "x.png", 72, 88)
+    args = ("segment", picture, "-c", "cat", *EMOJI, "--templates", "single", "--out", tmp_path / "out")
+    done = cli(*args, "--saliency", f"found={head},{dino}")
+    assert done.code == 0, done.err
+
+
+def test_the_head_of_found_is_asked_for_where_it_lies(cli, make_image, tmp_path, tiny_dino, monkeypatch):
+    """Not at the hub; and the hint is about saliency, whatever is given beside."""
+    asked = []
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "reachable", lambda url: asked.append(url))
+    args = ("segment", make_image(tmp_path / "x.png"), "-c", "cat", *EMOJI, "--out", tmp_path / "out")
+    done = cli(*args, "--saliency", f"found=,{tiny_dino}")
+    assert done.code == 1 and asked == [FOUND_HEAD]
+    assert "the head of FOUND is not on this machine, and raw.githubusercontent.com cannot be" in done.err
+    assert "Hint: give both files with --saliency found=HEAD,DINO" in done.err
 
 
 @pytest.mark.parametrize(

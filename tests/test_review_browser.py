@@ -22,6 +22,7 @@ from review_runs import Page, blocks, class_list, make_run
 from clipseg_cli.outputs import levels_text, runs_text
 from clipseg_cli.outputs._review import Entry, ReviewFiles
 from clipseg_cli.outputs._spool import to_json
+from clipseg_cli.runs.records import file_fingerprint
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -207,7 +208,14 @@ def test_marked_by_keys_saved_and_remembered(page, made):
     (path,) = done
     assert path.name == "review_marks.json"
     saved = json.loads(path.read_text("utf-8"))
-    assert saved == {"format": "clipseg-review", "version": 1, "run": "run", "marks": expected}
+    labels = {name: file_fingerprint(made.parent / f"{name}.png") for name in expected}
+    assert saved == {
+        "format": "clipseg-review",
+        "version": 1,
+        "run": "run",
+        "marks": expected,
+        "labels": labels,
+    }
     page.execute_script("view.mark = 'fix'; filter()")
     assert names_shown(page) == [order[1]]
     page.get(made.as_uri())
@@ -223,6 +231,11 @@ def test_marked_by_keys_saved_and_remembered(page, made):
     page.find_element("id", "file").send_keys(str(path))
     until(page, "marks.size === 3")
     assert dict(page.execute_script(marked)) == {**dict.fromkeys(order), **expected}
+    page.execute_script("localStorage.clear(); marks.clear(); showMarks()")
+    path.write_text(json.dumps(saved | {"labels": labels | {order[1]: "of another label"}}))
+    page.find_element("id", "file").send_keys(str(path))
+    until(page, "marks.size === 2")
+    assert order[1] not in [name for name, mark in page.execute_script(marked) if mark]
 
 
 @pytest.fixture(scope="module")

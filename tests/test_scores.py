@@ -38,6 +38,7 @@ def random_table(count: int, seed: int = 0) -> np.ndarray:
 # --- results.json and results.csv ------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("drawn_charts")
 def test_three_files_and_nothing_else(tmp_path):
     written = write_scores(RECORD, TABLE, listed("a", "b", "c", "d"), tmp_path / "new" / "out")
     assert [path.name for path in written] == ["results.json", "results.csv", "confusion.png"]
@@ -90,6 +91,7 @@ def test_undefined_rates_are_empty_fields(tmp_path):
     assert path.read_text("utf-8").splitlines()[-2:] == ["2,c,,0.0,,0.0,0.0,0,15", "3,d,,,,,,0,0"]
 
 
+@pytest.mark.usefixtures("drawn_charts")
 def test_names_survive_whatever_they_are(tmp_path):
     names = ("a,b", 'say "x"', "猫", "🐱", "line\nbreak", "=1+1", "\ud800", "x" * 3000)
     paths = write_scores({"dataset": "数据", "model": None}, random_table(8), listed(*names), tmp_path)

@@ -123,6 +123,43 @@ def test_a_tool_connects_as_label_studio_does(client, service):
     assert client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 201
 
 
+RECORDED_CONFIG = (
+    '<!-- clipseg 0.1.0 -->\n<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
+    '  <BrushLabels name="tag" toName="image">\n    <Label value="cat" background="#0072b2"/>\n'
+    '    <Label value="dog" background="#e69f00"/>\n  </BrushLabels>\n</View>'
+)
+RECORDED_SETUP = {
+    "project": "4.1795740180",
+    "schema": RECORDED_CONFIG,
+    "hostname": "http://localhost:8081",
+    "access_token": "tok0123456789",
+    "extra_params": None,
+}
+RECORDED_PREDICT = {
+    "tasks": [
+        {"id": 10, "data": {"image": "/data/local-files/?d=photos/one%20two.png"}, "meta": {},
+         "created_at": "2026-11-27T00:43:00.449607Z", "updated_at": "2026-11-27T00:43:00.449656Z", "is_labeled": False,
+         "overlap": 1, "inner_id": 1, "total_annotations": 0, "cancelled_annotations": 0, "total_predictions": 0,
+         "comment_count": 0, "unresolved_comment_count": 0, "last_comment_updated_at": None, "project": 4,
+         "updated_by": None, "file_upload": None, "comment_authors": [], "annotations": [], "predictions": []}
+    ],
+    "project": "4.1795740180",
+    "label_config": RECORDED_CONFIG,
+    "params": {"login": None, "password": None, "context": None},
+}  # fmt: skip
+"""What Label Studio 1.23.2 sent, with the words of these tests."""
+
+
+def test_what_label_studio_sent_is_answered(client, service):
+    """Its address names the folder of images, which is that of `--images` here."""
+    assert client.post("/setup", json=RECORDED_SETUP).json() == {"model_version": service.version}
+    (result,) = client.post("/predict", json=RECORDED_PREDICT).json()["results"]
+    (same,) = predict(client, "/data/local-files/?d=one%20two.png")
+    assert result["result"]
+    assert [b["value"] for b in result["result"]] == [b["value"] for b in same["result"]]
+    assert {(b["from_name"], b["to_name"]) for b in result["result"]} == {("tag", "image")}
+
+
 def test_predictions_are_the_labels(client, service):
     local, upload = "/data/local-files/?d=one%20two.png", "http://tool:8080/data/upload/1/ab-x.png"
     inline = "data:image/png;base64," + base64.b64encode(png(seed=1)).decode()

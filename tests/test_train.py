@@ -44,11 +44,6 @@ def words(label_run, tmp_path):
     return ("train", "--labels", label_run, *WORDS, *SMALL_WORDS, "--out", tmp_path, "--name", "run")
 
 
-@pytest.fixture
-def _no_drawing(monkeypatch):
-    monkeypatch.setattr(log, "draw_curves", lambda *args, **options: None)
-
-
 def segment(cli, picture, student, out):
     """Label one picture, and return its label map."""
     done = cli("segment", picture, "--student", student, "--device", "cpu", "--out", out)
@@ -165,7 +160,7 @@ def test_the_command_says_what_it_learns_and_how_to_use_it(words, label_run, tmp
     assert re.search(r"^4 iterations in \d", done.err, re.MULTILINE)
 
 
-def test_json_is_one_document(words, tmp_path, cli, _no_drawing):
+def test_json_is_one_document(words, tmp_path, cli):
     done = cli(*words, "--json")
     found = json.loads(done.out)
     assert done.code == 0
@@ -175,7 +170,7 @@ def test_json_is_one_document(words, tmp_path, cli, _no_drawing):
     assert found["validation"]["miou"] == found["best_miou"] and found["failures"] == {}
 
 
-def test_quiet_is_silent(words, tmp_path, cli, _no_drawing):
+def test_quiet_is_silent(words, tmp_path, cli):
     done = cli(*words, "--quiet")
     assert (done.code, done.out, done.err) == (0, "", "")
     assert (tmp_path / "run/checkpoints/last-0000004").is_dir()
@@ -190,7 +185,7 @@ def test_help_lists_the_panels(cli, monkeypatch):
     assert "clipseg train --preset quick" in done.out
 
 
-def test_without_labels_the_newest_run_is_taken(label_run, tmp_path, cli, monkeypatch, _no_drawing):
+def test_without_labels_the_newest_run_is_taken(label_run, tmp_path, cli, monkeypatch):
     copy_run(label_run, tmp_path / "runs/pseudolabel/newest")
     monkeypatch.chdir(tmp_path)
     done = cli("train", *WORDS, *SMALL_WORDS)
@@ -202,7 +197,7 @@ def test_without_labels_the_newest_run_is_taken(label_run, tmp_path, cli, monkey
 # That it learns
 
 
-def test_ground_truth_is_learnt(tree, tmp_path, _no_drawing):
+def test_ground_truth_is_learnt(tree, tmp_path):
     options = {
         "setting": "supervised",
         "model": "emoji",
@@ -216,7 +211,7 @@ def test_ground_truth_is_learnt(tree, tmp_path, _no_drawing):
     assert all(0 < step.labelled <= 1 for step in done.steps)
 
 
-def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path, _no_drawing):
+def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path):
     options = {
         **teacher_options(tiny_clip, tree),
         "targets": "features",
@@ -231,7 +226,7 @@ def test_the_teacher_s_features_are_learnt(tree, tiny_clip, tmp_path, _no_drawin
     assert done.losses == [0.0] * 25  # no label is known
 
 
-def test_the_other_head_of_the_paper_learns_too(label_run, tmp_path, cli, tree, _no_drawing):
+def test_the_other_head_of_the_paper_learns_too(label_run, tmp_path, cli, tree):
     options = {"head": "deeplabv3plus", "iterations": 2, "guided": 2, "backbone": "small", "short_side": 0}
     done = train(short_config(labels=str(label_run), out=tmp_path, name="run", **options))
     assert np.isfinite(done.losses).all()
@@ -249,7 +244,6 @@ def test_a_rate_that_is_too_high_ends_in_a_sentence_or_in_numbers(
     tmp_path,
     cli,
     rate,
-    _no_drawing,
 ):
     """Whenever it stops, the checkpoint that is there can be used."""
     done = cli(*words, "--rate", rate, "--checkpoint-every", "1", "--iterations", "12")
@@ -264,7 +258,7 @@ def test_a_rate_that_is_too_high_ends_in_a_sentence_or_in_numbers(
     assert labels.shape == SIZE
 
 
-def test_a_loss_that_is_no_number_changes_no_weight(words, tmp_path, cli, monkeypatch, _no_drawing):
+def test_a_loss_that_is_no_number_changes_no_weight(words, tmp_path, cli, monkeypatch):
     loss, calls = run.segmentation_loss, []
 
     def spoilt(*args):
@@ -283,7 +277,7 @@ def test_a_loss_that_is_no_number_changes_no_weight(words, tmp_path, cli, monkey
 
 
 @pytest.mark.parametrize("validate", [0, 2])
-def test_weights_that_are_no_numbers_replace_no_checkpoint(label_run, tmp_path, validate, _no_drawing):
+def test_weights_that_are_no_numbers_replace_no_checkpoint(label_run, tmp_path, validate):
     """A statistic may be infinite while the loss still is a number."""
     options = {
         "labels": str(label_run),
@@ -324,7 +318,7 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(label_run, tmp_path, 
         (("--accumulate", "2"), "1 crop of 32", "a smaller --backbone"),
     ],
 )
-def test_out_of_memory_says_what_to_try(words, cli, monkeypatch, options, here, ways, _no_drawing):
+def test_out_of_memory_says_what_to_try(words, cli, monkeypatch, options, here, ways):
     def forward(self, image):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
@@ -337,7 +331,7 @@ def test_out_of_memory_says_what_to_try(words, cli, monkeypatch, options, here, 
 
 
 @pytest.mark.parametrize(("at", "kept"), [(1, False), (3, True)])
-def test_ctrl_c_says_how_to_go_on(words, tmp_path, cli, monkeypatch, at, kept, _no_drawing):
+def test_ctrl_c_says_how_to_go_on(words, tmp_path, cli, monkeypatch, at, kept):
     step, calls = log.TrainingLog.step, []
 
     def interrupted(self, *args):
@@ -363,7 +357,7 @@ def test_ctrl_c_says_how_to_go_on(words, tmp_path, cli, monkeypatch, at, kept, _
     assert len(read_log(tmp_path / "run")) == 4
 
 
-def test_a_full_disk_is_a_sentence(words, tmp_path, cli, monkeypatch, _no_drawing):
+def test_a_full_disk_is_a_sentence(words, tmp_path, cli, monkeypatch):
     from pathlib import Path
 
     opened = Path.open

@@ -28,17 +28,9 @@ from training_trees import (  # noqa: F401
 
 from clipseg_cli.inference.dataset import list_hash
 from clipseg_cli.runs.manifest import read_manifest
-from clipseg_cli.training import log
 from clipseg_cli.training.log import read_log, read_validation
 
 SHORT = (*WORDS, *SMALL_WORDS)
-
-pytestmark = pytest.mark.usefixtures("_no_curves")
-
-
-@pytest.fixture
-def _no_curves(monkeypatch):
-    monkeypatch.setattr(log, "draw_curves", lambda *args, **options: None)
 
 
 @pytest.fixture

@@ -214,6 +214,7 @@ def test_a_log_that_cannot_be_written_is_said(tmp_path):
         TrainingLog(tmp_path / "file" / "run")
 
 
+@pytest.mark.usefixtures("drawn_charts")
 @pytest.mark.parametrize("rows", [(0, 0), (1, 0), (10, 1)])
 def test_curves_of_any_short_run(tmp_path, rows):
     with TrainingLog(tmp_path) as log:

@@ -8,8 +8,10 @@ starts one that can be killed and waited for.
 from __future__ import annotations
 
 import array
+import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import socket
@@ -18,17 +20,34 @@ import sys
 import tempfile
 import time
 import types
+from contextlib import suppress
 from pathlib import Path
 
-WARM = ("clipseg_cli.cli.main", "clipseg_cli.commands.segment", "clipseg_cli.commands.evaluate")
-WARM += ("clipseg_cli.commands.pseudolabel", "clipseg_cli.commands.train", "clipseg_cli.commands.compare")
-WARM += ("torch.distributed.run",)
+WARM = ("torch.distributed.run", "matplotlib.figure", "matplotlib.backends.backend_agg", "timm")
+WARM += ("typer.rich_utils", "rich.markdown")
+
+
+def warm_up() -> None:
+    """Import the whole package, and what its commands import late; read the table of byte pairs."""
+    import clipseg_cli
+
+    for module in pkgutil.walk_packages(clipseg_cli.__path__, "clipseg_cli."):
+        if not module.name.endswith(".__main__"):
+            with suppress(ImportError):  # of what is not installed
+                importlib.import_module(module.name)
+    for name in WARM:
+        importlib.import_module(name)
+    from PIL import Image
+
+    from clipseg_cli.models.clip.backbones import _byte_pairs
+
+    Image.init()
+    _byte_pairs(77, ())
 
 
 def serve(path: str) -> None:
     """Fork for each caller until the process is ended."""
-    for name in WARM:
-        __import__(name)
+    warm_up()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{path}.new")
     listener.listen(16)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, count
+from clipseg_cli.cli.renewed import Renewed, renew
 from clipseg_cli.config import ImportConfig
 from clipseg_cli.errors import UsageError
 
@@ -61,12 +63,14 @@ def import_labels(
 
     if config.undo:
         facts, images = undo_import(config)
+        renewed = renew(Path(config.run), console, len(images))
         if as_json:
-            console.document({"run": config.run, "undone": facts, "labels": images})
+            console.document({"run": config.run, "undone": facts, "labels": images, **_beside(renewed)})
         console.say(
             f"took back the import by {facts['by']} of {facts['when']}: "
             f"{count(len(images), 'label')} as before it"
         )
+        _end(renewed)
         return
     done: list[Any] = []
     with open_import(config) as work:
@@ -81,6 +85,7 @@ def import_labels(
         for problem in work.problems:
             console.error(problem)
         work.finish()
+    renewed = renew(Path(config.run), console, sum(result.changed > 0 for result in done))
     taken = sum(result.outcome in ("corrected", "checked") for result in done)
     if as_json:
         console.document(
@@ -99,6 +104,7 @@ def import_labels(
                     }
                     for result in done
                 ],
+                **_beside(renewed),
             }
         )
     rows = [(r.image, r.outcome, f"{r.changed:,}") for r in done if r.outcome != "unchanged"]
@@ -109,6 +115,12 @@ def import_labels(
         console.say(
             f"Note: {count(left, 'image')} without a region in the file left as before; --empty makes it background"
         )
+    since = sum(result.outcome == "changed since" for result in done)
+    if since:
+        console.say(
+            f"Note: {count(since, 'image')} not marked: the labels are others than those that were looked at; "
+            "look again with clipseg review"
+        )
     same = sum(result.outcome == "unchanged" for result in done)
     if same:
         console.say(
@@ -116,6 +128,18 @@ def import_labels(
         )
     held = f", {work.held_out} held out of training" if work.held_out else ""
     console.say(f"{summary_of(done)}, by {work.by}{held}")
+    _end(renewed)
+
+
+def _beside(renewed: Renewed) -> dict[str, Any]:
+    """What the document says of files that were made of the labels before."""
+    return {"made_anew": renewed.written, "out_of_date": renewed.outdated}
+
+
+def _end(renewed: Renewed) -> None:
+    """Raise where label maps could not be read for these files: the import holds all the same."""
+    if renewed.failed:
+        raise typer.Exit(1)
 
 
 COMMAND = opt.Command("import", import_labels, EXAMPLES, order=73)

@@ -11,6 +11,7 @@ import typer
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line
 from clipseg_cli.cli.qualities import say_needs
+from clipseg_cli.cli.renewed import renew, show_conversion
 from clipseg_cli.cli.sharded import label_shards
 from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import ClipsegError
@@ -172,26 +173,13 @@ def _label_shards(run: ShardedRun, console: Console) -> None:
 
 
 def _convert(run: PseudolabelRun | ShardedRun, console: Console) -> int:
-    """Write the label maps in the formats that were asked for; how many of them could not be."""
-    conversion = run.conversion()
-    if conversion is None:
-        return 0
-    for note in conversion.labels.notes:
-        console.say(f"Note: {note}")
-    failed = 0
-    with (
-        console.progress("converting", total=conversion.total) as advance,
-        closing(iter(conversion)) as results,
-    ):
-        for result in results:
-            if result.error is not None:
-                failed += 1
-                console.error(result.error)
-            advance()
-    for paths in conversion.together.values():
-        for path in paths:
-            console.say(f"wrote {path}")
-    return failed
+    """Write formats that were asked for, and anew what is of other labels; how many label maps could not be read."""
+    conversion, failed = run.conversion(), 0
+    if conversion is not None:
+        for note in conversion.labels.notes:
+            console.say(f"Note: {note}")
+        failed = show_conversion(conversion, console)
+    return failed + renew(run.folder, console).failed
 
 
 def _show_part(run: PseudolabelRun, console: Console) -> None:

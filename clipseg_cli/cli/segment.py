@@ -12,6 +12,7 @@ import typer
 from clipseg_cli.cli import options as opt
 from clipseg_cli.cli.console import Console, Stopwatch, count, data_errors
 from clipseg_cli.cli.qualities import say_needs
+from clipseg_cli.cli.renewed import renew
 from clipseg_cli.config import OUTPUT, SegmentConfig
 from clipseg_cli.errors import ClipsegError, UsageError
 from clipseg_cli.utils.text import format_seconds, percent
@@ -87,6 +88,8 @@ def segment(
     _run(run, report, console, None if streamed else run.out)
     if config.watch:
         _watch(run, found[0], report, console)
+    if report.wrote:  # files of other formats that an earlier command has made of these labels
+        report.failed += renew(run.out, console).failed
     if as_json:
         console.document({**report.document(), "out": str(run.out), "failed": report.failed})
     _finish(report, console, run.out)

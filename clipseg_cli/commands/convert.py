@@ -6,8 +6,10 @@ import dataclasses
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from clipseg_cli.commands.derive import Derivation
 from clipseg_cli.config import ConvertConfig, check_options, ignore_value
 from clipseg_cli.errors import ClipsegError, DiskFullError, UsageError
 from clipseg_cli.inference.hyperparameters import is_about_a_format, read_settings, require_used
@@ -25,8 +27,8 @@ from clipseg_cli.runs.manifest import FILE as MANIFEST
 from clipseg_cli.utils.files import check_writable, settle, sweep_leftovers
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
-    from pathlib import Path, PurePosixPath
+    from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+    from pathlib import PurePosixPath
 
     from clipseg_cli.config import PseudolabelConfig
 
@@ -49,8 +51,12 @@ class Converted:
     error: ClipsegError | None = None
 
 
-def prepare_conversion(config: ConvertConfig) -> Conversion:
+def prepare_conversion(config: ConvertConfig, only: Set[str] | None = None) -> Conversion:
     """Check every option, find the label maps and their images.
+
+    Args:
+        config: all options.
+        only: these images alone, of which files about all images know no more, or other things; None for all.
 
     Raises:
         ClipsegError: anything wrong with options or folders, or a format that label maps are not enough for.
@@ -67,7 +73,27 @@ def prepare_conversion(config: ConvertConfig) -> Conversion:
         raise UsageError("labels would be written over themselves", hint="choose another folder with --out")
     check_class_list(out, labels.run.classes)
     check_writable(out)
-    return Conversion(config, labels, names, chosen.hyperparameters, out, describes=not same)
+    if only is not None:
+        labels = dataclasses.replace(
+            labels, files={name: path for name, path in labels.files.items() if str(name) in only}
+        )
+    outputs = Outputs(names, labels.run, out, chosen.hyperparameters)
+    notes = Derivation(labels, out, _options(config, names), part=only is not None)
+    return Conversion(config, labels, names, outputs, notes, out, describes=not same)
+
+
+def _options(config: ConvertConfig, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Format -> options other than the defaults, with which it can be made again; none of the scores of a model."""
+    said: dict[str, Any] = {"classes": config.classes, "min_area": config.min_area}
+    if config.images:
+        said["images"] = str(Path(config.images).resolve())
+    said = {name: value for name, value in said.items() if value}
+    found = {}
+    for name in names:
+        own = [text for text in config.hyperparameters if text.split(".")[0].replace("-", "_") == name]
+        if "scores" not in FORMATS.get(name).needs:
+            found[name] = {**said, **({"hyperparameters": own} if own else {})}
+    return found
 
 
 def check_enough(names: Sequence[str], labels: LabelFolder) -> None:
@@ -140,7 +166,8 @@ class Conversion:
         config: ConvertConfig,
         labels: LabelFolder,
         names: Sequence[str],
-        options: Mapping[str, Mapping[str, object]],
+        outputs: Outputs,
+        notes: Derivation,
         out: Path,
         *,
         describes: bool,
@@ -150,7 +177,7 @@ class Conversion:
         self.together: dict[str, tuple[Path, ...]] = {}
         self._config, self._describes = config, describes
         self._pixels = any("pixels" in FORMATS.get(name).needs for name in names)
-        self._outputs = Outputs(names, labels.run, out, options)
+        self._outputs, self._notes = outputs, notes
 
     def __iter__(self) -> Generator[Converted, None, None]:
         """In the order of names.
@@ -162,12 +189,14 @@ class Conversion:
         sweep_leftovers({self.out})
         if self._describes and not (self.out / MANIFEST).exists():
             write_run_info(self.labels.run, self.out)
+        self._notes.begin()
         self._outputs.begin()
         try:
             yield from self._all()
         finally:  # what describes all images describes those that are there, however this ends
             if self.finished:
                 self.together = self._outputs.end()
+                self._notes.end(self.together)
                 settle()
 
     def _all(self) -> Iterator[Converted]:
@@ -186,6 +215,7 @@ class Conversion:
 
     def _one(self, name: PurePosixPath) -> Converted:
         try:
+            content = self._notes.fingerprint(name)
             result = self.labels.read(name, pixels=self._pixels)
             ignore = ignore_value(len(result.classes))
             labels = absorb_small(result.labels, self._config.min_area, keep=ignore)
@@ -194,5 +224,6 @@ class Conversion:
             raise  # every later file would fail in the same way
         except ClipsegError as error:
             return Converted(str(name), error=error)
+        self._notes.add(name, content, written)
         self.finished.append(str(name))
         return Converted(str(name), written)

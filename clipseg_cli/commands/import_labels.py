@@ -16,10 +16,11 @@ from clipseg_cli.data.annotations import FORMATS, ImageNames, choose, shown_name
 from clipseg_cli.data.labels import label_texts
 from clipseg_cli.errors import AnnotationError, ClipsegError, DiskFullError, UsageError
 from clipseg_cli.outputs.labels import encode_labels, facts_in
+from clipseg_cli.runs.derived import read_derived
 from clipseg_cli.runs.human import HumanRecord, home_of
 from clipseg_cli.runs.human_changes import changing, undo_last
 from clipseg_cli.runs.labelled import open_labels
-from clipseg_cli.runs.records import fingerprint
+from clipseg_cli.runs.records import file_fingerprint, fingerprint
 from clipseg_cli.types import NO_CLASS, UNTOLD, ReadOptions
 from clipseg_cli.utils.text import listed
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from clipseg_cli.runs.labelled import LabelFolder
     from clipseg_cli.types import Annotation, ClassList, Told
 
-Outcome = Literal["corrected", "checked", "unchanged", "left out"]
+Outcome = Literal["corrected", "checked", "unchanged", "left out", "changed since"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class ImportedImage:
 
     Attributes:
         image: its name.
-        outcome: "unchanged" and "left out" (without a region in its file) change nothing and mark nothing.
+        outcome: "unchanged", "left out" (without a region in its file) and "changed since" (it was looked at with
+            another label than there is now) change nothing and mark nothing.
         changed: pixels that get another label.
         source: the file.
         format: of it.
@@ -69,6 +71,7 @@ def open_import(config: ImportConfig) -> Iterator[LabelImport]:
         raise UsageError("Missing argument 'FILES'.", hint="name files of corrections, or --undo")
     labels = open_labels(config.run)
     chosen = choose(config.files, config.format)
+    read_derived(home_of(labels.folder))  # a damaged record is refused before anything changes
     with changing(home_of(labels.folder)) as change:
         # Once more, now that nobody changes them.
         yield LabelImport(config, open_labels(config.run), chosen, change)
@@ -82,7 +85,9 @@ def undo_import(config: ImportConfig) -> tuple[dict[str, Any], list[str]]:
     """
     if config.files:
         raise UsageError("--undo takes the last import back, whatever it was", hint="leave out FILES")
-    return undo_last(home_of(open_labels(config.run).folder))
+    home = home_of(open_labels(config.run).folder)
+    read_derived(home)  # a damaged record is refused before anything changes
+    return undo_last(home)
 
 
 class LabelImport:
@@ -168,6 +173,8 @@ class LabelImport:
                 f"is {annotation.size[1]}x{annotation.size[0]} in the file, but its label map is {size[1]}x{size[0]}",
                 hint="is it another image, or one of another size?",
             )
+        if annotation.label and annotation.label != file_fingerprint(self.labels.files[name]):
+            return ImportedImage(str(name), "changed since", 0, str(path), shown_name(format_))
         new = now
         if annotation.told is not None:
             told = annotation.told(size)

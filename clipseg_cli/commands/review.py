@@ -6,15 +6,17 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipseg_cli.commands.derive import Derivation
 from clipseg_cli.config import ReviewConfig, check_options
 from clipseg_cli.errors import ClipsegError, DiskFullError, RunError, UsageError
 from clipseg_cli.outputs import ReviewFiles
 from clipseg_cli.runs.beside import maps_of, truth_of
 from clipseg_cli.runs.command import command_of_folder, command_of_run
+from clipseg_cli.runs.derived import REVIEW
 from clipseg_cli.runs.find import GOES_ON
 from clipseg_cli.runs.labelled import NO_CONFIDENCE, dataset_of_run, open_labels, run_home
 from clipseg_cli.runs.manifest import read_manifest
@@ -25,7 +27,6 @@ from clipseg_cli.utils.files import check_writable, settle, sweep_leftovers
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
     from pathlib import PurePosixPath
-    from typing import Any
 
     from clipseg_cli.outputs import Entry
     from clipseg_cli.runs.beside import OtherMaps
@@ -117,6 +118,7 @@ class Review:
         self.written: tuple[Path, ...] = ()
         self._workers = config.workers
         self._files = ReviewFiles(self.out, head, trust.labels.run.classes, config.show)
+        self._notes = Derivation(trust.labels, self.out, {REVIEW: _options(config)})
 
     def __iter__(self) -> Generator[Looked, None, None]:
         """In the order of names.
@@ -136,6 +138,7 @@ class Review:
                 yield Looked(str(name), None if np.isnan(entry.trust) else entry.trust)
             if len(self.failures) < self.total:
                 self.written = self._files.end(self.failures)
+                self._notes.end({REVIEW: self.written})
                 settle()
         finally:
             self._files.close()
@@ -157,11 +160,26 @@ class Review:
 
     def _one(self, name: PurePosixPath) -> Entry | ClipsegError:
         try:
-            return self.trust.entry(name)
+            content = self._notes.fingerprint(name)
+            entry = self.trust.entry(name)
         except DiskFullError:
             raise
         except ClipsegError as error:
             return error
+        self._notes.add(name, content, {})
+        return entry
+
+
+def _options(config: ReviewConfig) -> dict[str, Any]:
+    """Options other than the defaults, with which the review can be made again."""
+    plain = ReviewConfig()
+    places = {
+        name: str(Path(text).resolve())
+        for name in ("images", "against", "truth")
+        if (text := getattr(config, name))
+    }
+    others = {name: getattr(config, name) for name in ("classes", "min_area", "show", "side")}
+    return places | {name: value for name, value in others.items() if value != getattr(plain, name)}
 
 
 def _head(config: ReviewConfig, home: Path | None, manifest: Manifest | None, trust: Trust) -> dict[str, Any]:

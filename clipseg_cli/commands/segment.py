@@ -33,6 +33,7 @@ from clipseg_cli.outputs import (
     shown_name,
     write_run_info,
 )
+from clipseg_cli.runs.derived import forget_derived
 from clipseg_cli.runs.human import human_labels
 from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.provenance import notes, run_info
@@ -202,6 +203,7 @@ class SegmentRun:
         finally:  # what describes all results describes those that are there, however this ends
             if files and self.finished:
                 self.outputs.end()
+                forget_derived(self.out, format_names(self.config.format_texts))
                 settle()
 
     def _read(self, source: ImageSource) -> Prepared | ImageResult:

@@ -162,10 +162,14 @@ class Service:
         inside = inside.removeprefix(_DATA).lstrip("/")
         if "\0" in inside or not inside:
             raise ImageError(f"{address[:200]!r} names no file")
-        path = (self.root / inside).resolve()
-        if not path.is_relative_to(self.root) or not path.is_file():
-            raise ImageError(f"{inside[:200]}: no such image below {self.root}")
-        return path
+        first, _, rest = inside.partition(
+            "/"
+        )  # the folder itself may be named, as it is below the document root
+        for name in (inside, rest if first == self.root.name else ""):
+            path = (self.root / name).resolve()
+            if path.is_relative_to(self.root) and path.is_file():
+                return path
+        raise ImageError(f"{inside[:200]}: no such image below {self.root}")
 
 
 def sentence(error: ClipsegError) -> str:

@@ -177,8 +177,9 @@ def load_saliency(
     if not files and backbone.name in SALIENCY_HEADS and backbone.pretrained == BUNDLED_TAG:
         return Found.own(backbone)
     head, dino = _two_files(files)
-    with nullcontext() if files else hinting(WAYS_OUT):
+    with nullcontext() if dino else hinting(WAYS_OUT):
         vit = _dino(dino, device, dtype)
+    with nullcontext() if head else hinting(WAYS_OUT):
         path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
     return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
 

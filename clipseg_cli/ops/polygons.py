@@ -63,11 +63,11 @@ def bridged(rings: Sequence[Ring]) -> Ring:
 
 
 def fill(ring: NDArray[np.float64], height: int, width: int) -> tuple[int, int, NDArray[np.bool_]]:
-    """The pixels whose centres are inside a ring, by the even-odd rule; what lies outside the picture is cut off.
+    """The pixels whose centres are inside a ring, by the even-odd rule; what lies outside the image is cut off.
 
     Args:
-        ring: [n, 2] corners, x and y in pixels from the upper left corner of the picture; any order of turning.
-        height, width: of the picture.
+        ring: [n, 2] corners, x and y in pixels from the upper left corner of the image; any order of turning.
+        height, width: of the image.
 
     Returns:
         Top, left and mask [h, w] of a box that holds them all; a mask without pixels where there are none.

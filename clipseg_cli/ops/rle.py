@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _BRUSH_WORD = 8  # bits of a value
 _BRUSH_SIZES = (3, 4, 8, 16)  # bits of the length of a run, of which each run takes the least that fits
 _BRUSH_LONGEST = 1 << _BRUSH_SIZES[-1]
-_MOST_GROUPS = 8  # of five bits in a number of COCO's: far more pixels than a picture has
+_MOST_GROUPS = 8  # of five bits in a number of COCO's: far more pixels than an image has
 _CHANNELS = 4  # Label Studio counts every pixel as red, green, blue and alpha
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Patch = tuple[int, int, NDArray[np.bool_]]
-"""Top, left and mask [h, w] of the box of a shape inside the picture."""
+"""Top, left and mask [h, w] of the box of a shape inside the image."""
 
 
 def box_ring(
@@ -26,13 +26,13 @@ def box_ring(
 def ellipse_patch(
     x: float, y: float, radius_x: float, radius_y: float, degrees: float, height: int, width: int
 ) -> Patch:
-    """The pixels whose centres are inside an ellipse that is turned clockwise; cut off at the picture.
+    """The pixels whose centres are inside an ellipse that is turned clockwise; cut off at the image.
 
     Args:
-        x, y: its centre, in pixels from the upper left corner of the picture.
+        x, y: its centre, in pixels from the upper left corner of the image.
         radius_x, radius_y: in pixels, above 0.
         degrees: of the turn.
-        height, width: of the picture.
+        height, width: of the image.
     """
     reach = max(radius_x, radius_y)
     left, right = (int(np.clip(v, 0, width)) for v in (math.floor(x - reach), math.ceil(x + reach)))

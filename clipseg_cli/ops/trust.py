@@ -1,7 +1,7 @@
 """How far a label map can be trusted: how sure the model was of what it found, and whether another map says the same.
 
-Measures to rank by, not probabilities: a rank carries over to other pictures and words where a calibrated number does
-not. Over 60 pictures with known truth the confidence of the foreground ranks them like their mIoU (Spearman 0.69), that
+Measures to rank by, not probabilities: a rank carries over to other images and words where a calibrated number does
+not. Over 60 images with known truth the confidence of the foreground ranks them like their mIoU (Spearman 0.69), that
 of all pixels does so less (0.44).
 """
 

@@ -53,6 +53,11 @@ def write_chart(figure: Figure, path: Path, *, tight: bool = False) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
+    return write_bytes(path, render_png(figure, tight=tight))
+
+
+def render_png(figure: Figure, *, tight: bool = False) -> bytes:
+    """The figure as PNG; see `write_chart`."""
     buffer = io.BytesIO()
     figure.savefig(
         buffer,
@@ -62,6 +67,6 @@ def write_chart(figure: Figure, path: Path, *, tight: bool = False) -> Path:
         bbox_inches="tight" if tight else None,
         pad_inches=0.2,
         metadata={"Software": None},
-        pil_kwargs={"optimize": True},
+        pil_kwargs={"compress_level": 3},
     )
-    return write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -58,6 +58,7 @@ class ReviewedImage:
         confidence, agreement, accuracy: mean confidence of the foreground; share of it that a second run labels in the
             same way; share of pixels with the true label.
         foreground, ignored: shares of all pixels.
+        label: fingerprint of its label PNG, which a mark is about.
         corrected: somebody has corrected its labels since they were made, or answers for them as they are.
         classes: in label order.
         regions: all of them; R.
@@ -74,6 +75,7 @@ class ReviewedImage:
     accuracy: float
     foreground: float
     ignored: float
+    label: str
     corrected: bool
     classes: Sequence[ClassShare]
     regions: Regions
@@ -143,6 +145,7 @@ def review_entry(image: ReviewedImage, names: Sequence[str], payload: Mapping[st
     shown = {
         "name": name,
         "link": image.link,
+        "label": image.label,
         **facts,
         "corrected": image.corrected,
         "classes": classes,

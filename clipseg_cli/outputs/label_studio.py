@@ -2,15 +2,16 @@
 
 One brush for each region, as Label Studio's own run lengths, so that nothing is lost; the background has none. A
 prediction's score is the mean confidence of what is not background, by which the Data Manager sorts. Images are
-looked for in local storage (`/data/local-files/?d=<image>`), below its document root. Images of earlier runs in the
-same folder keep their predictions. Format: labelstud.io/guide/predictions.
+looked for in local storage (`/data/local-files/?d=<folder>/<image>`): it cannot be the document root itself, but any
+folder in it, and is that of the images where the root is the folder above theirs. Images of earlier runs in the same
+folder keep their predictions. Format: labelstud.io/guide/predictions, .../storage.
 """
 
 from __future__ import annotations
 
 import hashlib
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -93,8 +94,8 @@ class LabelStudio(Collected):
         begins = hashlib.sha256(name.encode()).hexdigest()[:10]
         return name, to_json(
             {
-                "meta": {MARK: self._run.versions.get("clipseg", "")},
-                "data": {"image": LOCAL + quote(name)},
+                "meta": {MARK: self._run.versions.get("clipseg", ""), "image": name},
+                "data": {"image": LOCAL + quote(_below_root(result, name))},
                 "predictions": [
                     {
                         "model_version": model_version(self._run),
@@ -103,6 +104,16 @@ class LabelStudio(Collected):
                 ],
             }
         )
+
+
+def _below_root(result: Segmentation, name: str) -> str:
+    """The name of an image with that of the folder of all images before it, as far as that is known."""
+    source = result.image.source
+    if source.path is None:
+        return name
+    above = source.path.absolute().parents[len(source.relative.parts) - 1 :][:1]
+    folder = above[0].name.encode(errors="replace").decode() if above else ""
+    return f"{folder}/{name}" if folder else name
 
 
 def model_version(run: RunInfo) -> str:
@@ -177,8 +188,7 @@ def _join_tasks(spool: Spool, file: IO[bytes]) -> None:
 def _read_tasks(path: Path) -> Iterator[Entry]:
     with path.open("rb") as file:
         for _, task in read_lines(file, "tasks"):
-            image = task["data"]["image"]
-            yield unquote(image.removeprefix(LOCAL)), to_json(task)
+            yield str(task["meta"]["image"]), to_json(task)
 
 
 def open_label_studio(run: RunInfo, out: Path, *, min_area: int = 0) -> Writer:

@@ -27,7 +27,7 @@ from clipseg_cli.runs.human import home_of, human_labels
 from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.manifest import FILE as MANIFEST
 from clipseg_cli.runs.manifest import read_manifest
-from clipseg_cli.runs.records import read_removed
+from clipseg_cli.runs.records import file_fingerprint, read_removed
 from clipseg_cli.runs.summary import LABELS
 from clipseg_cli.types import ClassList, DecodedImage, ImageSource, RunInfo, Segmentation
 
@@ -65,6 +65,19 @@ class LabelFolder:
     has_confidence: bool = False
     notes: tuple[str, ...] = ()
     human: frozenset[str] = frozenset()
+
+    def fingerprint(self, name: PurePosixPath) -> str:
+        """Of all that a result depends on: the label PNG, the confidence beside it, and whether a human answers for it.
+
+        Empty where the label cannot be read.
+        """
+        path = self.files[name]
+        parts = [file_fingerprint(path)]
+        if parts[0] and _beside(path).is_file():
+            parts.append(file_fingerprint(_beside(path)))
+        if parts[0] and str(name) in self.human:
+            parts.append("human")
+        return "+".join(parts)
 
     def read(self, name: PurePosixPath, *, pixels: bool = False) -> Segmentation:
         """The result of one image; may run in several threads at once.

@@ -24,7 +24,7 @@ from clipseg_cli.outputs import (
     runs_text,
     shrunk,
 )
-from clipseg_cli.runs.records import fingerprint
+from clipseg_cli.runs.records import file_fingerprint
 from clipseg_cli.types import Segmentation
 
 if TYPE_CHECKING:
@@ -84,11 +84,12 @@ class Trust:
         Raises:
             ClipsegError: the image or one of its label maps cannot be read, or they do not fit.
         """
+        label = file_fingerprint(self.labels.files[name])
         result = self.labels.read(name, pixels=True)
         classes, shape = result.classes, result.labels.shape
         ignore = ignore_value(len(classes))
         record = self.records.get(str(name))
-        corrected = str(name) in self.labels.human or self._is_corrected(name, record)
+        corrected = str(name) in self.labels.human or bool(record and record.label not in ("", label))
         if corrected:  # the confidence that is there was about other labels
             result = _with(result, scores=np.broadcast_to(np.float32(np.nan), shape))
         result = _with(result, labels=absorb_small(result.labels, self.min_area, keep=ignore))
@@ -116,6 +117,7 @@ class Trust:
             accuracy=UNKNOWN if true is None else accuracy(labels, true, ignore),
             foreground=float(foreground(labels, classes.background, ignore).mean()),
             ignored=float((labels == ignore).mean()),
+            label=label,
             corrected=corrected,
             classes=result.shares(),
             regions=regions,
@@ -125,11 +127,6 @@ class Trust:
         )
         payload = self._payload(result, image.outlined(), regions, other, true)
         return review_entry(image, classes.names, payload)
-
-    def _is_corrected(self, name: PurePosixPath, record: ImageRecord | None) -> bool:
-        if record is None or not record.label:
-            return False
-        return fingerprint(self.labels.files[name].read_bytes()) != record.label
 
     def _link(self, name: PurePosixPath) -> str:
         """Where the image lies, as seen from the page; quoted, so that no name is taken for another address."""

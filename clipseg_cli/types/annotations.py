@@ -34,12 +34,14 @@ class Annotation:
         told: (H, W) -> what the file says; None where it says that the label that is there is right. Raises
             `AnnotationError`, whose message is about the image and does not name it.
         checked: somebody has looked at the image, even if nothing was changed.
+        label: fingerprint of the label PNG that it is about; "" where that is not said.
     """
 
     image: str
     size: tuple[int, int] | None
     told: Callable[[tuple[int, int]], Told] | None
     checked: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True)

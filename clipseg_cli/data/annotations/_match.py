@@ -62,6 +62,6 @@ class ImageNames:
 
 
 def _parts(name: str) -> Parts:
-    # As formats write them that cannot hold every character.
-    text = name.replace("\\", "/").encode(errors="replace").decode()
+    # As formats write them that cannot hold every character; Label Studio's COCO begins with the query of an address.
+    text = name.replace("\\", "/").removeprefix("?d=").encode(errors="replace").decode()
     return tuple(clean(part) for part in text.split("/") if part not in ("", ".", ".."))

@@ -1,7 +1,8 @@
 """Label Studio's JSON: exports (JSON and JSON_MIN), and files of predictions.
 
 Of a task the last annotation that was not cancelled holds. In a file with annotations, tasks that have none were not
-looked at and are left out; in a file without any, predictions hold. Brushes (its own run lengths), polygons,
+looked at and are left out; in a file without any, predictions hold, which an export names by their numbers only: such a
+file says nothing. Brushes (its own run lengths), polygons,
 rectangles and ellipses; other results of a task, such as choices, say nothing of pixels. Format:
 labelstud.io/guide/export.
 """
@@ -55,28 +56,38 @@ def read(path: Path, options: ReadOptions) -> Iterator[Annotation]:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise AnnotationError(f"{path} is no list of tasks")
     names = ClassNames(options.classes)
-    found = list[tuple[str, bool, list[dict[str, Any]]]]()
+    found = list[tuple[str, bool, list[dict[str, Any]] | None]]()
     for i, task in enumerate(tasks, start=1):
         with about(f"{path}: task {task.get('id', i)}"):
             found.append((_image(task), *_results(task)))
     by_hand = any(checked for _, checked, _ in found)
     if by_hand and (left := sum(not checked for _, checked, _ in found)):
         logger.warning("%s: %d of %d tasks have no annotation and are left out", path, left, len(found))
+    if found and all(results is None for _, _, results in found):
+        raise AnnotationError(
+            f"{path}: nobody has annotated any of its {len(found):,} tasks, and predictions are not in it",
+            hint="submit annotations in Label Studio, and export JSON again",
+        )
     for name, checked, results in found:
-        if checked or not by_hand:
+        if results is not None and (checked or not by_hand):
             told = partial(_told, results, names, options, f"{path}: {name}")
             yield Annotation(name, None, told, checked)
 
 
-def _results(task: dict[str, Any]) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether a human has annotated a task, and the results that hold."""
+def _results(task: dict[str, Any]) -> tuple[bool, list[dict[str, Any]] | None]:
+    """Whether a human has annotated a task, and the results that hold; None where the file does not have them."""
     if "data" not in task:  # JSON_MIN: the results lie in the task, under the names of their tags
+        if task.get("annotation_id", 0) is None:
+            return False, None
         lists = [value for value in task.values() if isinstance(value, list)]
         rows = [row for value in lists for row in value if isinstance(row, dict) and _kind(row)]
         return True, [{**row, "type": _kind(row), "value": row} for row in rows]
     done = [row for row in _rows(task, "annotations") if not row.get("was_cancelled")]
     if done:
         return True, objects(done[-1], "result")
+    said = task.get("predictions")
+    if isinstance(said, list) and said and all(type(number) is int for number in said):
+        return False, None
     said = _rows(task, "predictions")
     return False, objects(said[-1], "result") if said else []
 

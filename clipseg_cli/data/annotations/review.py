@@ -1,6 +1,7 @@
 """The marks of a review page: labels marked "good" are right as they are.
 
-{"format": "clipseg-review", "version": 1, "run": NAME, "marks": {IMAGE: "good" | "fix" | "skip"}}
+{"format": "clipseg-review", "version": 1, "run": NAME, "marks": {IMAGE: "good" | "fix" | "skip"},
+ "labels": {IMAGE: fingerprint of the label that was looked at}}
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Annotation]:
         marks = data.get("marks")
         if not isinstance(marks, dict):
             raise AnnotationError("'marks' is no object")
+        labels = data.get("labels", {})  # which files of older pages lack
+        if not isinstance(labels, dict) or not all(isinstance(label, str) for label in labels.values()):
+            raise AnnotationError("'labels' is no object of texts")
         for image, mark in marks.items():
             if mark != GOOD and mark not in OTHERS:
                 raise AnnotationError(f"{image} is marked {str(mark)[:20]!r}, not good, fix or skip")
@@ -57,7 +61,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Annotation]:
         logger.warning("%s marks %s; their labels stay as they are", path, said)
     for image, mark in marks.items():
         if mark == GOOD:
-            yield Annotation(image, None, None, checked=True)
+            yield Annotation(image, None, None, checked=True, label=labels.get(image, ""))
 
 
 FORMAT = AnnotationFormat(

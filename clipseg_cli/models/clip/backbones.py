@@ -221,14 +221,15 @@ def _load_tokenizer(name: str, config: Mapping[str, Any]) -> Callable[[list[str]
 
 
 def _simple_tokenizer(context_length: int, options: Mapping[str, Any]) -> Callable[[list[str]], Tensor]:
-    """The byte pairs of CLIP; their table is read with the first words."""
+    """The byte pairs of CLIP; their table is read with the first words, once for all models."""
+    given = tuple(sorted(options.items()))
+    return lambda texts: _byte_pairs(context_length, given)(texts)
 
-    @functools.cache
-    def tokenizer() -> Callable[[list[str]], Tensor]:
-        kind: Any = module_alone("open_clip", "tokenizer").SimpleTokenizer
-        return kind(context_length=context_length, **options)  # type: ignore[no-any-return]
 
-    return lambda texts: tokenizer()(texts)
+@functools.cache
+def _byte_pairs(context_length: int, options: tuple[tuple[str, Any], ...]) -> Callable[[list[str]], Tensor]:
+    kind: Any = module_alone("open_clip", "tokenizer").SimpleTokenizer
+    return kind(context_length=context_length, **dict(options))  # type: ignore[no-any-return]
 
 
 def _build(config: Mapping[str, Any], what: str) -> Any:

@@ -5,8 +5,10 @@ const KEPT = `clipseg-review:${DATA.run}:${DATA.id}`;
 
 // What is saved, and what `clipseg import` takes.
 function marksFile() {
-  const named = [...marks].sort(([a], [b]) => a - b).map(([i, mark]) => [images[i].name, mark]);
-  return { format: "clipseg-review", version: 1, run: DATA.run, marks: Object.fromEntries(named) };
+  const sorted = [...marks].sort(([a], [b]) => a - b);
+  const named = (value) => Object.fromEntries(sorted.map(([i, mark]) => [images[i].name, value(i, mark)]));
+  // A mark is about the label that was looked at.
+  return { format: "clipseg-review", version: 1, run: DATA.run, marks: named((_, mark) => mark), labels: named((i) => images[i].label) };
 }
 
 function takeMarks(file) {
@@ -14,7 +16,8 @@ function takeMarks(file) {
   const places = new Map(images.map(({ name }, i) => [name, i]));
   let taken = 0;
   for (const [name, mark] of Object.entries(file.marks)) {
-    if (places.has(name) && Object.hasOwn(MARKS, mark)) {
+    const seen = file.labels?.[name];
+    if (places.has(name) && Object.hasOwn(MARKS, mark) && (seen ?? images[places.get(name)].label) === images[places.get(name)].label) {
       marks.set(places.get(name), mark);
       taken++;
     }
