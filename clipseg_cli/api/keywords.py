@@ -42,3 +42,4 @@ class ClipKeywords(StudentKeywords, total=False):
     regions: str
     region_vote: bool | None
     memory: str
+    compile: bool

@@ -247,7 +247,7 @@ class InferenceConfig:
         False,
         "Let torch compile the blocks of the model: half a minute at the start, other rounding. It needs a compiler of "
         "C++, or triton on CUDA.",
-        panel=INFERENCE,
+        panel=MODEL,
         flags=("--compile",),
     )
     max_megapixels: float = option(
