@@ -69,7 +69,8 @@ def whitening(known: Moments, most: int = DIRECTIONS) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(_covariance(known)[1].float())  # the largest are exact enough
     most = min(most, len(values))
-    return (vectors[:, -most:] / values[-most:].clamp(min=LEAST).sqrt()).flip(1).double()
+    found: Tensor = (vectors[:, -most:] / values[-most:].clamp(min=LEAST).sqrt()).flip(1).double()
+    return found
 
 
 def directions(known: Moments, whitened: Tensor) -> Directions:
