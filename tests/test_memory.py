@@ -17,12 +17,13 @@ from clipseg_cli.memory.files import picture_file
 from clipseg_cli.memory.labelled import Labelled, learn
 from clipseg_cli.ops.coverage import most_covering
 from clipseg_cli.ops.discriminant import discriminant, moments, total
-from clipseg_cli.ops.levels import patch_shares, spread, stack_levels
+from clipseg_cli.ops.levels import Packed, patch_shares, spread, stack_levels
 from clipseg_cli.ops.neighbours import nearest, support
 from clipseg_cli.ops.reduce import Tile, stretched
 from clipseg_cli.ops.region_means import paint, region_means
 from clipseg_cli.ops.rns import class_rows, retrieve
 from clipseg_cli.ops.small_net import train_net
+from clipseg_cli.ops.surroundings import mean_around, with_surroundings
 from clipseg_cli.refinements.memory import joined
 from clipseg_cli.refinements.saliency import SaliencyPrior
 
@@ -96,6 +97,9 @@ def test_a_bank_comes_back_as_it_was(make, drawn, tmp_path) -> None:
     assert facts["identity"]["classes"] == list(COLOURS)
     tensors = load_file(picture_file(tmp_path / "bank", "p0"))
     assert tensors["shares"].dtype == torch.uint8 and tensors["shares"].sum(dim=1).float().mean() > 250
+    assert (
+        tensors["levels"].dtype == torch.int8 and len(tensors["levels"]) == 2
+    )  # itself and its mirror image
     before = {path: path.read_bytes() for path in (tmp_path / "bank").rglob("*") if path.is_file()}
     again = make("--labels", drawn)
     assert "4 of them before" in again.err
@@ -185,6 +189,43 @@ def test_another_tower_is_refused_with_both_fingerprints(cli, make, tiny_clip, d
     assert named.code == 2 and f"--model {tiny_clip.name}, not emoji" in named.err
 
 
+def test_a_bank_of_an_older_version_is_refused(make, evaluate, drawn, tmp_path) -> None:
+    assert make("--labels", drawn).code == 0
+    facts = json.loads((tmp_path / "bank" / "bank.json").read_text())
+    (tmp_path / "bank" / "bank.json").write_text(json.dumps({**facts, "format": 1, "clipseg": "0.1"}))
+    found = evaluate(drawn, "--memory", tmp_path / "bank")
+    assert found.code == 1 and "was made by clipseg 0.1" in found.err and "make it anew" in found.err
+
+
+def test_the_bundled_model_remembers_the_stages_of_its_resnet(cli, drawn, tmp_path) -> None:
+    one = tmp_path / "one.txt"
+    one.write_text("p0\n")
+    model = ("--model", "emoji", "--out", tmp_path / "bank", "--split", one, "--short-side", 64)
+    assert cli("index", "--labels", drawn, *model).code == 0
+    facts = json.loads((tmp_path / "bank" / "bank.json").read_text())
+    tower, stages = 5 * 192 + 192 + 128, 64 + 128 + 256 + 512
+    levels = load_file(picture_file(tmp_path / "bank", "p0"))["levels"]
+    assert levels.shape == (2, stages + tower, 8, 8) and facts["identity"]["stages"]
+    facts["identity"]["stages"] = "0123456789abcdef"
+    (tmp_path / "bank" / "bank.json").write_text(json.dumps(facts))
+    image = drawn / "images" / "p0.png"
+    options = ("-c", "brick", "--model", "emoji", "--out", tmp_path / "out", "--memory", tmp_path / "bank")
+    found = cli("segment", image, *options)
+    assert found.code == 1 and "0123456789abcdef" in found.err and "beside the tower" in found.err
+
+
+def test_images_of_other_sizes_are_labelled(cli, make, tiny_clip, drawn, tmp_path) -> None:
+    assert make("--labels", drawn).code == 0
+    halves = np.repeat([COLOURS["brick"], COLOURS["grass"]], 60, axis=0)  # 120 columns
+    Image.fromarray(np.broadcast_to(halves, (64, 120, 3)).astype(np.uint8)).save(tmp_path / "wide.png")
+    words = ("-c", "brick,water,grass", "--background", "none", "--quiet")
+    model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--out", tmp_path / "out")
+    done = cli("segment", tmp_path / "wide.png", *words, *model, "--memory", tmp_path / "bank")
+    assert done.code == 0, done.err
+    labels = np.asarray(Image.open(tmp_path / "out" / "wide.png"))
+    assert (labels[:, :52] == 0).mean() > 0.9 and (labels[:, 68:] == 2).mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -251,19 +292,71 @@ def test_saliency_beside_a_memory_is_a_probability() -> None:
     assert (weighed(torch.ones(size))[..., 0] < undecided[..., 0]).all()
 
 
+def as_maps(rows: torch.Tensor, number: int) -> torch.Tensor:
+    """A quarter of 400 rows as an image of 10 x 10 patches with one view: [1, c, 10, 10]."""
+    return rows[100 * number : 100 * (number + 1)].mT.unflatten(1, (10, 10))[None]
+
+
 def test_meaningless_words_learn_caution() -> None:
     """A class without labels, which the words see everywhere on labelled images, takes about one in a hundred there."""
     torch.manual_seed(0)
     shares = F.one_hot(torch.arange(400) % 2, 3).float()
     levels = 3 * shares[:, :2] @ torch.randn(2, 8) + torch.randn(400, 8)
     words = torch.randn(400, 3).log_softmax(dim=1) + torch.tensor([0.0, 0.0, 4.0])
-    images = [Labelled(levels[i::4], shares[i::4], words[i::4]) for i in range(4)]
+    images = [
+        Labelled(Packed.of(as_maps(levels, i)), as_maps(shares, i), as_maps(words, i)) for i in range(4)
+    ]
     taught = learn(images)
     assert taught.known.tolist() == [True, True, False]
-    logits = taught.judge(taught.read(levels.mT[None, :, :, None])[0])[:, :, 0]
+    read = [taught.judge(taught.read(as_maps(levels, i))[0]) for i in range(4)]
+    words, shares = (
+        torch.cat([as_maps(one, i)[0].flatten(1).mT for i in range(4)]) for one in (words, shares)
+    )
+    logits = torch.cat([one.flatten(1) for one in read], dim=1)
     found = joined(words.mT, logits, taught.known, taught.trust, taught.caution).argmax(dim=0)
     assert (found == 2).float().mean() < 0.02
     assert (found == shares.argmax(dim=1)).float().mean() > 0.9
+
+
+def test_where_a_patch_lies_is_learnt_only_where_it_is_asked() -> None:
+    """What is above is one class and what is below another; the features say nothing."""
+    torch.manual_seed(0)
+    above = (torch.arange(12) < 6).float()[None, :, None].expand(1, 12, 12)
+    shares = torch.stack([above, 1 - above], dim=1)
+    words = torch.zeros(1, 2, 12, 12)
+    images = [Labelled(Packed.of(torch.randn(1, 6, 12, 12)), shares, words) for _ in range(4)]
+    unseen = torch.randn(16, 6, 12, 12)
+    right = []
+    for placed in (True, False):
+        taught = learn(images, placed=placed)
+        labels = torch.stack([taught.judge(one).argmax(dim=0) for one in taught.read(unseen)])
+        right.append((labels == shares.argmax(dim=1)).float().mean())
+    assert right[0] > 0.9 > 0.7 > right[1]
+
+
+def test_surroundings_of_a_mirror_image_are_mirrored() -> None:
+    maps = torch.randn(5, 7, 9, generator=torch.Generator().manual_seed(0))
+    found = with_surroundings(maps, near=2)
+    assert found.shape == (5 + 2 * 2 + 4, 7, 9)
+    assert torch.equal(found[:5], maps)
+    torch.testing.assert_close(with_surroundings(maps.flip(2), near=2), found.flip(2))
+    assert torch.equal(with_surroundings(maps, near=2, placed=False), found[:-4])
+
+
+def test_the_mean_around_is_that_of_a_square() -> None:
+    maps = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
+    found = mean_around(maps, 3)
+    torch.testing.assert_close(found[:, 2, 3], maps[:, 1:4, 2:5].mean(dim=(1, 2)))
+    row = torch.stack([maps[:, 0, 2:5], maps[:, 0, 2:5], maps[:, 1, 2:5]])  # the border counts twice
+    torch.testing.assert_close(found[:, 0, 3], row.mean(dim=(0, 2)))
+
+
+def test_levels_in_a_byte_are_nearly_as_they_were() -> None:
+    spreads = torch.tensor([1.0, 9.0, 0.0])[:, None, None]
+    levels = spreads * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    packed = Packed.of(levels)
+    back = torch.stack([packed.view(0), packed.view(1)])
+    assert ((back - levels).abs() <= levels.abs().amax(dim=(2, 3), keepdim=True) / 253).all()
 
 
 def test_moments_add_up_and_separate() -> None:

@@ -21,7 +21,7 @@ from clipseg_cli.inference.remember import read_levels
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import LABELS as OF_LABELS
 from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_picture
-from clipseg_cli.ops.levels import checkerboard, patch_shares
+from clipseg_cli.ops.levels import Packed, patch_shares
 from clipseg_cli.runs.find import options_of_run
 from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.manifest import FILE, read_manifest
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.types import Sample
-
-LABELLED = 0.2
-"""Share of a patch that must have a label for it to be remembered."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +79,7 @@ class IndexRun:
         return {
             "reading": reading_of(c),
             "weights": self.weights,
+            "stages": described.get("stages", ""),
             "sizes": {"short_side": s.short_side, "window": s.window, "stride": s.stride},
             "auxiliary": described.get("auxiliary", {}),
             "hyperparameters": list(c.hyperparameters),
@@ -122,18 +120,14 @@ class IndexRun:
         truth = self.labelled.truth(sample, (image.pixels.shape[0], image.pixels.shape[1]))
         seen = self.predictor.prepare(image)
         mirrored = dataclasses.replace(seen, resized=np.ascontiguousarray(seen.resized[:, ::-1]))
-        levels, shares = [], []
-        # Neighbours say nearly the same, and the mirror image something new: half of the patches of each are kept.
-        for half, (one, labels) in enumerate(((seen, truth), (mirrored, truth[:, ::-1].copy()))):
-            found = read_levels(self.predictor, one)
-            grid = (found.shape[1], found.shape[2])
-            own = patch_shares(torch.from_numpy(labels), len(self.classes), grid)
-            kept = (own.sum(dim=0) > LABELLED) & checkerboard(grid, half)
-            levels.append(found.cpu()[:, kept].mT)
-            shares.append(own[:, kept].mT)
+        levels = torch.stack([read_levels(self.predictor, one).cpu() for one in (seen, mirrored)])
+        grid = (levels.shape[2], levels.shape[3])
+        shares = patch_shares(torch.from_numpy(truth), len(self.classes), grid)
+        packed = Packed.of(levels)
         return {
-            "levels": torch.cat(levels).half(),
-            "shares": (torch.cat(shares) * 255).round().to(torch.uint8),
+            "levels": packed.values,
+            "scale": packed.scale,
+            "shares": (torch.stack([shares, shares.flip(2)]) * 255).round().to(torch.uint8),
         }
 
 

@@ -16,10 +16,19 @@ from clipseg_cli.inference.remember import read_levels
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import read_facts
 from clipseg_cli.ops.coverage import most_covering
+from clipseg_cli.ops.discriminant import moments
+from clipseg_cli.ops.small_net import whitening
 from clipseg_cli.types import ClassList
 
 if TYPE_CHECKING:
     from clipseg_cli.config import IndexConfig
+    from clipseg_cli.ops.discriminant import Moments
+
+DIRECTIONS = 64
+"""Of most variance, by which images are compared."""
+
+COUNTED = 512
+"""Patches of an image that these are found from, and not many more."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     predictor, _ = load_reader(config, protocol, ClassList(("thing",), (("thing",),)))
     names: list[str] = []
     means: list[torch.Tensor] = []
+    seen: Moments | None = None
     errors: list[ClipsegError] = list(failures)
     for source in sources:
         try:
@@ -60,9 +70,15 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
             errors.append(error)
             continue
         names.append(str(source.relative))
-        means.append(read_levels(predictor, predictor.prepare(image)).mean(dim=(1, 2)).cpu())
-    if not names:
+        levels = read_levels(predictor, predictor.prepare(image)).flatten(1).mT.cpu()  # [n, F]
+        means.append(levels.mean(dim=0))
+        some = levels[:: max(1, len(levels) // COUNTED)]
+        own = moments(some, torch.ones(len(some), 1))
+        seen = own if seen is None else seen + own
+    if seen is None:
         raise nothing_left([])
     before = [i for i, name in enumerate(names) if name in known]
-    chosen = most_covering(torch.stack(means), config.suggest or 0, before)
+    # What patches vary in little says as much as what they vary in most: neither may drown the other.
+    telling = torch.stack(means).double() @ whitening(seen, DIRECTIONS)
+    chosen = most_covering(telling, config.suggest or 0, before)
     return Suggestion(tuple(names[i] for i in chosen), len(names), len(before), tuple(errors))

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipseg_cli.config import BEST, GRAPHS, NO_SALIENCY, SALIENCY_HEADS
+from clipseg_cli.config import BEST, BUNDLED_MODEL, GRAPHS, NO_SALIENCY, SALIENCY_HEADS
 from clipseg_cli.errors import ModelError, UsageError, hinting
 from clipseg_cli.inference.regions import reads_names
 from clipseg_cli.methods import find_method
@@ -18,6 +18,7 @@ from clipseg_cli.models.auxiliary.self_supervised import (
     check_self_supervised,
     load_self_supervised,
 )
+from clipseg_cli.models.auxiliary.stages import Stages
 from clipseg_cli.models.clip.architectures import BUNDLED_TAG
 from clipseg_cli.models.weights import hub
 from clipseg_cli.models.weights.checkpoints import read_checkpoint
@@ -182,6 +183,17 @@ def load_saliency(
     with nullcontext() if head else hinting(WAYS_OUT):
         path = _folder(head) if head else hub.fetch_weights({"url": FOUND_HEAD}, "the head of FOUND")
     return Found.of(vit, read_checkpoint(path).tensors, head or FOUND_HEAD)
+
+
+def load_stages(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Stages | None:
+    """The network whose stages are remembered beside the tower; only the bundled model has one.
+
+    Raises:
+        ModelError: its weights are missing or damaged.
+    """
+    if (backbone.name, backbone.pretrained) != (BUNDLED_MODEL, BUNDLED_TAG):
+        return None
+    return Stages.own(device, dtype)
 
 
 def _two_files(text: str) -> tuple[str, str]:

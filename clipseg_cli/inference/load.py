@@ -14,13 +14,14 @@ from clipseg_cli.inference.auxiliary import (
     load_eye,
     load_guide,
     load_saliency,
+    load_stages,
     require_background,
 )
 from clipseg_cli.inference.banks import memory_kind
 from clipseg_cli.inference.complete import complete
 from clipseg_cli.inference.experts import check_experts, find_experts
 from clipseg_cli.inference.hyperparameters import Chosen, chosen_method
-from clipseg_cli.inference.memory import Bank, load_memory, memory_notes, recall_from
+from clipseg_cli.inference.memory import Bank, load_memory, memory_notes, recall_from, require_stages
 from clipseg_cli.inference.predictor import Predictor
 from clipseg_cli.inference.regions import load_regions
 from clipseg_cli.inference.settings import check_window
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from clipseg_cli.config import InferenceConfig, Protocol
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.models.auxiliary.saliency import Saliency
+    from clipseg_cli.models.auxiliary.stages import Stages
     from clipseg_cli.models.clip.backbones import Backbone
     from clipseg_cli.types import ClassList, Guide, Method
 
@@ -53,6 +55,7 @@ class AuxiliaryNetworks(NamedTuple):
 
     Attributes:
         eye: says what regions look like, for a bank of them.
+        stages: of a network beside the tower, for a bank of labelled images.
     """
 
     guide: Guide | None
@@ -60,6 +63,7 @@ class AuxiliaryNetworks(NamedTuple):
     regions: Regions | None
     eye: Guide | None = None
     bank: Bank | RegionBank | None = None
+    stages: Stages | None = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,18 @@ class ModelPlan:
         guide, eye = load_guide(self.config, self.method, backbone, self.protocol, *place), None
         if self.indexing or memory_kind(self.config.memory) == REGIONS:
             eye = load_eye(self.config, guide, backbone, self.protocol, *place)
+        bank = load_memory(self.config, backbone, eye, self.device)
+        stages = None
+        if isinstance(bank, Bank):
+            stages = load_stages(backbone, *place)
+            require_stages(bank, stages)
         return AuxiliaryNetworks(
             guide,
             load_saliency(self.config, backbone, *place),
             load_regions(self.config, self.chosen, *place),
             eye,
-            load_memory(self.config, backbone, eye, self.device),
+            bank,
+            stages,
         )
 
     def predictor(
@@ -145,7 +155,7 @@ class ModelPlan:
             class_scores, asked: as in `Predictor`.
             auxiliary: saves loading other networks once more.
         """
-        guide, saliency, regions, _, bank = auxiliary or self.auxiliary_networks(backbone)
+        guide, saliency, regions, _, bank, stages = auxiliary or self.auxiliary_networks(backbone)
         text_embeds = embed_words(
             backbone.model,
             backbone.tokenizer,
@@ -153,10 +163,20 @@ class ModelPlan:
             fingerprint=backbone.fingerprint,
             device=self.device,
         )
+        if "levels" in asked:
+            stages = load_stages(backbone, self.device, self.dtype)
         recall = None
         if isinstance(bank, Bank):
             scale = self.protocol.softmax_scale or backbone.logit_scale
-            recall = recall_from(bank, classes, text_embeds, scale, self.device, self.chosen.of("memory"))
+            recall = recall_from(
+                bank,
+                classes,
+                text_embeds,
+                scale,
+                self.device,
+                self.chosen.of("memory"),
+                placed=self.protocol.stitch == "patch",
+            )
         predictor = Predictor(
             backbone,
             self.method,
@@ -172,6 +192,7 @@ class ModelPlan:
             regions=regions,
             recall=recall,
             bank=bank if isinstance(bank, RegionBank) else None,
+            stages=stages,
             asked=asked,
             chosen=self.chosen,
         )

@@ -14,6 +14,7 @@ from clipseg_cli.memory.files import LABELS, Facts, read_pictures
 from clipseg_cli.memory.labelled import Labelled, learn
 from clipseg_cli.memory.retrieval import STEPS, Retrieval
 from clipseg_cli.memory.shards import read_shards
+from clipseg_cli.ops.levels import Packed
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.refinements.memory import NETWORK, RNS, word_log_probabilities
 from clipseg_cli.refinements.region_memory import NEIGHBOURS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.config import InferenceConfig
     from clipseg_cli.inference.steps import Step
+    from clipseg_cli.models.auxiliary.stages import Stages
     from clipseg_cli.types import ClassList, DenseModel, Guide
 
 
@@ -37,7 +39,8 @@ class Bank:
     Attributes:
         folder: where it lies.
         facts: what it is.
-        images: levels [n, F], shares [n, C] of each image, in the classes of the bank.
+        pictures: levels and scale as in `ops.levels.Packed`, shares [V, C, h, w] of each image, in the classes of the
+            bank.
     """
 
     folder: Path
@@ -78,6 +81,17 @@ def load_memory(
     return RegionBank(keys, values, eye, said)
 
 
+def require_stages(bank: Bank, stages: Stages | None) -> None:
+    """Prove that a bank was made with the network that stands beside the tower now, or with none.
+
+    Raises:
+        ModelError: it was made with another one.
+    """
+    there, own = bank.facts.identity["stages"], "" if stages is None else stages.fingerprint
+    if there != own:
+        _require_weights(bank.folder, there or "none", "the network beside the tower", own or "none")
+
+
 def _require_weights(folder: Path, there: str, name: str, own: str) -> None:
     if there != own:
         raise ModelError(
@@ -114,6 +128,8 @@ def recall_from(
     scale: float,
     device: torch.device,
     chosen: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    placed: bool = True,
 ) -> Recall:
     """What a bank teaches about some classes.
 
@@ -123,6 +139,7 @@ def recall_from(
         scale: factor on cosines before a softmax.
         device: where it will be asked.
         chosen: hyper-parameters of the step "memory".
+        placed: it will be asked about whole images, and not about one window after the other.
 
     Raises:
         RunError: the bank shows none of the classes.
@@ -147,7 +164,7 @@ def recall_from(
         return Recall(
             rows.read, rows.judge, everything, 0.0, torch.zeros_like(everything, dtype=torch.float), facts
         )
-    taught = learn(images)
+    taught = learn(images, placed=placed)
     facts = _facts(bank, images, classes, taught.known, classifier)
     facts |= {"sharpness": taught.sharpness, "trust": taught.trust}
     return Recall(taught.read, taught.judge, taught.known, taught.trust, taught.caution, facts)
@@ -175,15 +192,14 @@ def _labelled(
     scale: float,
     device: torch.device,
 ) -> Labelled:
-    levels = picture["levels"].to(device).float()
-    shares = picture["shares"].to(device).float() / 255
-    own = shares.new_zeros(len(shares), len(columns))
+    levels = Packed(picture["levels"].to(device), picture["scale"].to(device))
+    shares = picture["shares"].to(device).float() / 255  # [V, C of the bank, h, w]
+    own = shares.new_zeros(len(shares), len(columns), *shares.shape[2:])
     for c, column in enumerate(columns):
         if column >= 0:
             own[:, c] = shares[:, column]
     # The last level lives in the space of the words.
-    features = levels[:, -text_embeds.shape[1] :].mT[None, :, :, None]
-    words = word_log_probabilities(
-        cosine_logits(features, text_embeds)[0, :, :, 0], classes.query_to_class, scale
-    )
-    return Labelled(levels, own, words.mT)
+    features = torch.stack([levels.view(v)[-text_embeds.shape[1] :] for v in range(len(shares))])
+    cosines = cosine_logits(features, text_embeds).movedim(1, 0)  # [Q, V, h, w]
+    words = word_log_probabilities(cosines, classes.query_to_class, scale)
+    return Labelled(levels, own, words.movedim(0, 1))

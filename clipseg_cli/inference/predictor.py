@@ -22,6 +22,7 @@ from clipseg_cli.inference.results import finish, label_type
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
 from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
+from clipseg_cli.models.auxiliary.stages import ReaderWithStages
 from clipseg_cli.ops.reduce import images_at_once
 from clipseg_cli.types import Context, Reading, Segmentation, WindowBatch, Words
 from clipseg_cli.utils.transfer import Download, upload
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.regions import Regions
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
+    from clipseg_cli.models.auxiliary.stages import Stages
     from clipseg_cli.types import (
         ClassList,
         DecodedImage,
@@ -67,6 +69,7 @@ class Predictor:
         saliency: finds the foreground, for `config.saliency`.
         regions: makes id maps, for `config.regions`.
         recall, bank: what a memory of labelled images taught, or one of unlabelled images, for `config.memory`.
+        stages: of a network beside the tower; levels begin with them.
         asked: of "levels" and "values", what the reader hands out beyond what steps need, for one who makes a memory.
         chosen: what `--set` says of refinements.
 
@@ -95,6 +98,7 @@ class Predictor:
         regions: Regions | None = None,
         recall: Recall | None = None,
         bank: RegionBank | None = None,
+        stages: Stages | None = None,
         asked: Collection[str] = (),
         chosen: Chosen | None = None,
     ) -> None:
@@ -121,6 +125,9 @@ class Predictor:
         more = (values, "attention" in wanted, in_sight, config.compile)
         self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *out, *more))
         pyramid = method.pyramid if method is not None else None
+        self.stages = stages if "levels" in wanted else None
+        if self.stages is not None:
+            self.reader = ReaderWithStages(self.reader, self.stages)
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
         self.tiling: Tiling = (
             SlidingWindows(s.window, s.stride, s.cell)
@@ -320,6 +327,8 @@ class Predictor:
         prints = {name: network.fingerprint for name, network in networks.items() if network is not None}
         settings = dataclasses.asdict(self.settings)
         settings["refinements"] = [step.describe() for step in self.steps]
+        if self.stages is not None:
+            settings["stages"] = self.stages.fingerprint
         if self.experts is not None:
             settings["experts"] = self.experts.describe()
         if self.regions is not None:

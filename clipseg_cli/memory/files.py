@@ -29,7 +29,9 @@ FACTS = "bank.json"
 LABELS, REGIONS = "labels", "regions"
 """What a bank may remember."""
 
-FORMAT = 1
+FORMATS = {LABELS: 2, REGIONS: 1}
+"""Of what is remembered of an image; a bank of another one is made anew."""
+
 PARTS = "pictures"
 _ANEW = "make it anew with clipseg index, into another --out"
 
@@ -121,10 +123,13 @@ def read_facts(bank: Path, *, whole: bool = True) -> Facts | None:
         raise RunError(f"cannot read {path}: {error}", hint=_ANEW) from error
     if (
         not isinstance(data, dict)
-        or data.get("format") != FORMAT
+        or not isinstance(data.get("kind"), str)
         or not isinstance(data.get("identity"), dict)
     ):
         raise RunError(f"{path} is not the record of a bank that this clipseg reads", hint=_ANEW)
+    if data.get("format") != FORMATS.get(data["kind"], data.get("format")):
+        made = data.get("clipseg", "another version")
+        raise RunError(f"{bank} was made by clipseg {made}, which remembered less or more", hint=_ANEW)
     facts = Facts(data["kind"], data["identity"], data.get("pictures") or {}, data.get("fingerprint") or "")
     if whole and not facts.fingerprint:
         raise RunError(f"{bank} is not finished", hint="the command that began it goes on with it")
@@ -171,7 +176,8 @@ def read_pictures(bank: Path, names: Iterable[str]) -> Iterator[dict[str, Tensor
 
 def _write(bank: Path, facts: Facts) -> None:
     write_json(
-        bank / FACTS, {"format": FORMAT, "clipseg": __version__, "torch": torch.__version__, **asdict(facts)}
+        bank / FACTS,
+        {"format": FORMATS[facts.kind], "clipseg": __version__, "torch": torch.__version__, **asdict(facts)},
     )
 
 

@@ -2,18 +2,21 @@
 
 How sure the classifier may be, and how much the words count beside it, is found on images that were left out.
 
-Letters: n patches, F features, C classes, Q words.
+Letters: V views of an image (itself and its mirror image), h, w and n patches, F features, d directions, C classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from clipseg_cli.ops.discriminant import ABSENT, moments, total
-from clipseg_cli.ops.small_net import average_logits, directions, train_net
+from clipseg_cli.ops.levels import checkerboard
+from clipseg_cli.ops.small_net import average_logits, directions, train_net, whitening
+from clipseg_cli.ops.surroundings import with_surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.ops.discriminant import Moments
+    from clipseg_cli.ops.levels import Packed
     from clipseg_cli.ops.small_net import Directions, SmallNet
 
 SHARPNESSES = (1.0, 0.7, 0.5, 0.35, 0.25)
@@ -40,6 +44,12 @@ NETS = 2
 CHECKED = 1024
 """Patches of an image that is left out."""
 
+COUNTED = 1024
+"""Patches of an image that directions are found from, and not many more."""
+
+LABELLED = 0.2
+"""Share of a patch that must have a label for it to be learnt from."""
+
 FALSE_ALARMS = 0.01
 """Share of the labelled patches that a class which only words know would take, though it is not there."""
 
@@ -49,14 +59,32 @@ class Labelled:
     """A labelled image.
 
     Attributes:
-        levels: [n, F].
-        shares: [n, C] part of each patch that a class covers.
-        words: [n, C] log probabilities by the words.
+        levels: of its views.
+        shares: [V, C, h, w] part of each patch that a class covers.
+        words: [V, C, h, w] log probabilities by the words.
     """
 
-    levels: Tensor
+    levels: Packed
     shares: Tensor
     words: Tensor
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Bool [V, h, w], patches to learn from.
+
+        Neighbours say nearly the same, and the mirror image something new: half of the patches of each view are kept.
+        """
+        grid = (self.shares.shape[2], self.shares.shape[3])
+        odd = torch.stack([checkerboard(grid, number % 2) for number in range(len(self.shares))])
+        return (self.shares.sum(dim=1) > LABELLED) & odd.to(self.shares.device)
+
+    def rows(self, maps: Tensor) -> Tensor:
+        """Of maps [V, c, h, w] the patches to learn from: [n, c]."""
+        return maps.movedim(1, -1)[self.kept]
+
+    def features(self) -> Tensor:
+        """The levels of the patches to learn from: [n, F]."""
+        return torch.cat([self.levels.view(v, kept).mT for v, kept in enumerate(self.kept)])
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,7 @@ class Taught:
         known: bool [C].
         trust, caution: see `types.Recall`.
         sharpness: factor on what the networks say.
+        placed: the networks know where in the image a patch lies.
     """
 
     directions: Directions
@@ -77,58 +106,82 @@ class Taught:
     trust: float
     caution: Tensor
     sharpness: float
+    placed: bool
 
     def read(self, levels: Tensor) -> Tensor:
         """Levels [B, F, h, w] -> directions [B, d, h, w]."""
         return self.directions(levels.float().movedim(1, -1)).movedim(-1, 1)
 
     def judge(self, map_: Tensor) -> Tensor:
-        """Directions [d, h, w] -> logits [C, h, w]."""
-        return self.sharpness * average_logits(self.nets, map_.movedim(0, -1)).movedim(-1, 0)
+        """Directions [d, h, w] of an image -> logits [C, h, w]."""
+        seen = with_surroundings(map_, self.directions.near, placed=self.placed)
+        return self.sharpness * average_logits(self.nets, seen.movedim(0, -1)).movedim(-1, 0)
 
 
-def learn(images: Sequence[Labelled]) -> Taught:
-    """The classifier of some labelled images; at least one of them shows a class."""
+def learn(images: Sequence[Labelled], *, placed: bool = True) -> Taught:
+    """The classifier of some labelled images; at least one of them shows a class.
+
+    Args:
+        images: whole ones.
+        placed: it will be asked about whole images too, so that it may know where in them a patch lies.
+    """
     every = min(HELD_OUT, len(images))
     held, rest = list(images[every - 1 :: every]), [one for i, one in enumerate(images) if (i + 1) % every]
-    known_rest = _moments(rest) if rest else None
+    of_held, of_rest = _moments(held), _moments(rest) if rest else None
+    everything = of_held if of_rest is None else of_rest + of_held
+    whitened = whitening(everything)
     sharpness, trust = ALONE
-    if known_rest is not None and known_rest.mass.any():
-        sharpness, trust = _chosen(rest, held, known_rest)
-    everything = _moments(held) if known_rest is None else known_rest + _moments(held)
-    ways, nets, known = _trained(images, everything, NETS)
-    return Taught(ways, nets, known, trust, _caution(images, known), sharpness)
+    if of_rest is not None and of_rest.mass.any():
+        sharpness, trust = _chosen(rest, held, directions(of_rest, whitened), of_rest.mass > 0, placed=placed)
+    ways, known = directions(everything, whitened), everything.mass > 0
+    nets = _trained(images, ways, NETS, placed=placed)
+    return Taught(ways, nets, known, trust, _caution(images, known), sharpness, placed)
 
 
 def _moments(images: Sequence[Labelled]) -> Moments:
-    """Of some images, one after the other."""
-    return total(moments(one.levels, one.shares) for one in images)
+    """Of some images, one after the other; of large ones not every patch."""
+
+    def own(image: Labelled) -> Moments:
+        x, shares = image.features(), image.rows(image.shares)
+        step = max(1, len(x) // COUNTED)
+        return moments(x[::step], shares[::step])
+
+    return total(own(image) for image in images)
+
+
+def _seen(image: Labelled, ways: Directions, *, placed: bool) -> Tensor:
+    """What networks see of the patches to learn from: [n, d + ...]."""
+    views = [ways(image.levels.view(v).movedim(0, -1)).movedim(-1, 0) for v in range(len(image.shares))]
+    return image.rows(torch.stack([with_surroundings(one, ways.near, placed=placed) for one in views]))
 
 
 def _trained(
-    images: Sequence[Labelled], everything: Moments, count: int
-) -> tuple[Directions, tuple[SmallNet, ...], Tensor]:
-    """Directions, networks, and which classes they know."""
-    ways = directions(everything)
-    x = torch.cat([ways(one.levels.float()) for one in images])
-    shares = torch.cat([one.shares for one in images])
-    nets = tuple(train_net(x, shares, seed=seed) for seed in range(count))
-    return ways, nets, everything.mass > 0
+    images: Sequence[Labelled], ways: Directions, count: int, *, placed: bool
+) -> tuple[SmallNet, ...]:
+    """Some networks on all that the images show."""
+    x = torch.cat([_seen(one, ways, placed=placed) for one in images])
+    shares = torch.cat([one.rows(one.shares) for one in images])
+    return tuple(train_net(x, shares, seed=seed) for seed in range(count))
 
 
-def _chosen(rest: Sequence[Labelled], held: Sequence[Labelled], everything: Moments) -> tuple[float, float]:
+def _chosen(
+    rest: Sequence[Labelled], held: Sequence[Labelled], ways: Directions, known: Tensor, *, placed: bool
+) -> tuple[float, float]:
     """Sharpness and trust that say most of images that were left out, rare classes counting more.
 
     Args:
         rest: that a network learns from.
         held: that it has to say.
-        everything: moments of `rest`.
+        ways: directions, by the labels of `rest`.
+        known: bool [C] classes that `rest` shows.
+        placed: as for `learn`.
     """
-    x, shares, words = (torch.cat(part) for part in zip(*(_checked(one) for one in held), strict=True))
-    ways, nets, known = _trained(rest, everything, 1)
+    nets = _trained(rest, ways, 1, placed=placed)
+    checked = (_checked(one, _seen(one, ways, placed=placed)) for one in held)
+    x, shares, words = (torch.cat(part) for part in zip(*checked, strict=True))
     shares = shares * known
     weight = shares * (shares.sum(dim=0).clamp(min=1e-6) / shares.sum().clamp(min=1e-6)).rsqrt()
-    logits = average_logits(nets, ways(x))
+    logits = average_logits(nets, x)
 
     def loss(sharpness: float, trust: float) -> float:
         both = (sharpness * logits + trust * words).masked_fill(~known, ABSENT)
@@ -140,14 +193,17 @@ def _chosen(rest: Sequence[Labelled], held: Sequence[Labelled], everything: Mome
     return both if loss(*both) < EARNED * loss(alone, 0.0) else (alone, 0.0)
 
 
-def _checked(image: Labelled) -> tuple[Tensor, Tensor, Tensor]:
-    step = max(1, len(image.levels) // CHECKED)
-    return image.levels[::step].float(), image.shares[::step], image.words[::step]
+def _checked(image: Labelled, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Some patches of an image that was left out: what is seen of them, their shares, and the words."""
+    step = max(1, len(seen) // CHECKED)
+    return seen[::step], image.rows(image.shares)[::step], image.rows(image.words)[::step]
 
 
 def _caution(images: Sequence[Labelled], known: Tensor) -> Tensor:
     """[C] how much more probable than all known classes together the words find a class that is not there."""
-    words = torch.cat([one.words[one.shares.sum(dim=1) > 0.5] for one in images])
+    words = torch.cat(
+        [image.rows(image.words)[image.rows(image.shares).sum(dim=1) > 0.5] for image in images]
+    )
     if known.all() or not len(words):
         return torch.zeros(known.shape, device=known.device)
     odds = words - words[:, known].logsumexp(dim=1, keepdim=True)

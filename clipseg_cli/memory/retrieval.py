@@ -42,7 +42,7 @@ class Retrieval:
         steps: int = STEPS,
     ) -> None:
         self.width = text_embeds.shape[1]
-        rows = [rns.class_rows(one.levels[:, -self.width :].float(), one.shares) for one in images]
+        rows = [rns.class_rows(one.features()[:, -self.width :], one.rows(one.shares)) for one in images]
         self.support = torch.stack([row for row, _ in rows])  # [P, C, D]
         self.present = torch.stack([there for _, there in rows])  # [P, C]
         self.text, self.query_to_class, self.steps = text_embeds.float(), tuple(query_to_class), steps

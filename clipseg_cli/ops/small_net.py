@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 DIRECTIONS = 96
 """Of most variance, beside one for each class."""
 
+NEAR = 16
+"""Of these, how many are telling enough to be averaged over what is around a patch, beside all of the classes."""
+
 SEPARATION = 2.0
 """Spread of the directions in which classes differ, where those of most variance have 1."""
 
@@ -33,10 +36,11 @@ SHRINKAGE = 0.2
 
 
 class Directions(NamedTuple):
-    """An affine map [n, F] -> [n, d]: x @ weight - offset."""
+    """An affine map [n, F] -> [n, d]: x @ weight - offset; the first `near` of the d say most."""
 
     weight: Tensor
     offset: Tensor
+    near: int
 
     def __call__(self, x: Tensor) -> Tensor:
         """[..., F] -> [..., d]."""
@@ -56,25 +60,41 @@ class SmallNet(NamedTuple):
         return F.linear(F.gelu(F.linear(x, self.hidden, self.hidden_bias)), self.output, self.output_bias)
 
 
-def directions(known: Moments, most: int = DIRECTIONS) -> Directions:
-    """What the classes differ in, and the directions of most variance, whitened.
+def whitening(known: Moments, most: int = DIRECTIONS) -> Tensor:
+    """The directions of most variance, each of variance 1, the most telling first: [F, most], or all there are.
 
     Args:
-        known: moments of all patches, classes that are absent included.
-        most: directions of variance, as far as there are features.
+        known: moments of all patches.
+        most: how many, as far as there are features.
     """
+    values, vectors = torch.linalg.eigh(_covariance(known)[1].float())  # the largest are exact enough
+    most = min(most, len(values))
+    found: Tensor = (vectors[:, -most:] / values[-most:].clamp(min=LEAST).sqrt()).flip(1).double()
+    return found
+
+
+def directions(known: Moments, whitened: Tensor) -> Directions:
+    """What the classes differ in, and behind it the directions of most variance.
+
+    Args:
+        known: moments of patches of labelled images, classes that are absent included.
+        whitened: by `whitening`, of these images or of more: labels do not matter to it.
+    """
+    mean, covariance = _covariance(known)
+    apart = discriminant(known, SHRINKAGE).weight.double()[known.mass > 0]
+    apart = apart - apart.mean(dim=0)
+    spread = (apart @ covariance @ apart.mT).diagonal().clamp(min=1e-12).sqrt()
+    weight = torch.cat([SEPARATION * (apart / spread[:, None]).mT, whitened], dim=1)
+    return Directions(weight.float(), (mean @ weight).float(), min(len(apart) + NEAR, weight.shape[1]))
+
+
+def _covariance(known: Moments) -> tuple[Tensor, Tensor]:
+    """Mean [F] and covariance [F, F] of all patches, in double precision."""
     count, sums, scatter = (one.double() for one in known)
     mean = sums.sum(dim=0) / count.sum()
     covariance = scatter / count.sum() - torch.outer(mean, mean)
     covariance.diagonal().add_(LEAST)
-    values, vectors = torch.linalg.eigh(covariance)
-    most = min(most, len(values))
-    whitened = vectors[:, -most:] / values[-most:].clamp(min=LEAST).sqrt()
-    apart = discriminant(known, SHRINKAGE).weight.double()[count > 0]
-    apart = apart - apart.mean(dim=0)
-    spread = (apart @ covariance @ apart.mT).diagonal().clamp(min=1e-12).sqrt()
-    weight = torch.cat([SEPARATION * (apart / spread[:, None]).mT, whitened], dim=1)
-    return Directions(weight.float(), (mean @ weight).float())
+    return mean, covariance
 
 
 def train_net(
