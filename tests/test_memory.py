@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from clipseg_cli.memory.files import picture_file
 from clipseg_cli.memory.labelled import Labelled, learn
 from clipseg_cli.ops.coverage import most_covering
 from clipseg_cli.ops.discriminant import discriminant, moments, total
-from clipseg_cli.ops.levels import Packed, patch_shares, spread, stack_levels
+from clipseg_cli.ops.levels import Depths, Packed, patch_shares, spread
 from clipseg_cli.ops.neighbours import nearest, support
 from clipseg_cli.ops.reduce import Tile, stretched
 from clipseg_cli.ops.region_means import paint, region_means
@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 
 COLOURS = {"brick": (180, 40, 40), "water": (40, 60, 190), "grass": (50, 170, 60)}
 """Class -> its colour in the drawn pictures."""
+
+
+class Given(NamedTuple):
+    """Levels that are there already."""
+
+    features: torch.Tensor
+
+    def projected(self, weight: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bfhw,fd->bdhw", self.features, weight)
 
 
 def draw(root: Path, count: int, colours: Any = COLOURS, seed: int = 0) -> Path:
@@ -308,7 +317,7 @@ def test_meaningless_words_learn_caution() -> None:
     ]
     taught = learn(images)
     assert taught.known.tolist() == [True, True, False]
-    read = [taught.judge(taught.read(as_maps(levels, i))[0]) for i in range(4)]
+    read = [taught.judge(taught.read(Given(as_maps(levels, i)))[0]) for i in range(4)]
     words, shares = (
         torch.cat([as_maps(one, i)[0].flatten(1).mT for i in range(4)]) for one in (words, shares)
     )
@@ -329,7 +338,7 @@ def test_where_a_patch_lies_is_learnt_only_where_it_is_asked() -> None:
     right = []
     for placed in (True, False):
         taught = learn(images, placed=placed)
-        labels = torch.stack([taught.judge(one).argmax(dim=0) for one in taught.read(unseen)])
+        labels = torch.stack([taught.judge(one).argmax(dim=0) for one in taught.read(Given(unseen))])
         right.append((labels == shares.argmax(dim=1)).float().mean())
     assert right[0] > 0.9 > 0.7 > right[1]
 
@@ -417,10 +426,24 @@ def test_shares_of_patches_sum_to_what_is_labelled() -> None:
 
 def test_levels_stand_on_one_grid_with_words_as_they_are() -> None:
     inner, last = torch.randn(1, 6, 4, 4), 7 * torch.randn(1, 3, 2, 2)
-    levels = stack_levels((inner, last))
+    levels = Depths((inner, last)).stacked()
     assert levels.shape == (1, 9, 2, 2)
     assert torch.allclose(F.normalize(levels[:, 6:], dim=1), F.normalize(last, dim=1), atol=1e-6)
     assert levels[:, :6].mean(dim=1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_directions_of_levels_need_not_all_features(dtype: torch.dtype, error: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((24, 9, 14), (40, 5, 7), (32, 3, 4), (16, 5, 7))
+    levels = Depths(tuple((3 + 2 * torch.randn(2, *size, generator=generator)).to(dtype) for size in sizes))
+    weight = torch.randn(112, 6, generator=generator)
+    expected = torch.einsum("bfhw,fd->bdhw", levels.stacked(), weight)
+    found = levels.projected(weight)
+    assert found.dtype == torch.float32 and found.shape == (2, 6, 5, 7)
+    assert (found - expected).norm() < error * expected.norm()
+    torch.testing.assert_close(levels.of(slice(1, 2)).projected(weight), found[1:], atol=1e-3, rtol=1e-3)
+    assert torch.equal(levels.above(levels.maps).stacked()[:, 96 + 16 :], levels.stacked())
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 6, 12, 24])

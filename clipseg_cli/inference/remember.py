@@ -41,7 +41,7 @@ def read_levels(predictor: Predictor, image: Prepared) -> Tensor:
     found: list[Tensor] = []
     for dense in _windows(predictor, picture):
         assert dense.levels is not None  # this predictor was made for it
-        found.append(dense.levels[0].float())
+        found.append(dense.levels.stacked()[0])
     grid = (-(-image.resized.shape[0] // patch), -(-image.resized.shape[1] // patch))
     return stitch(found, [window.divided(patch) for window in image.windows], grid)
 
@@ -85,6 +85,6 @@ def _row(dense: DenseFeatures, row: int) -> DenseFeatures:
     only = slice(row, row + 1)
     return dense._replace(
         features=dense.features[only],
-        levels=None if dense.levels is None else dense.levels[only],
+        levels=None if dense.levels is None else dense.levels.of(only),
         values=None if dense.values is None else dense.values[only],
     )

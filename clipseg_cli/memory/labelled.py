@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clipseg_cli.ops.discriminant import Moments
     from clipseg_cli.ops.levels import Packed
     from clipseg_cli.ops.small_net import Directions, SmallNet
+    from clipseg_cli.types import Levels
 
 SHARPNESSES = (1.0, 0.7, 0.5, 0.35, 0.25)
 TRUSTS = (0.1, 0.3, 0.5, 1.0)
@@ -108,9 +109,9 @@ class Taught:
     sharpness: float
     placed: bool
 
-    def read(self, levels: Tensor) -> Tensor:
-        """Levels [B, F, h, w] -> directions [B, d, h, w]."""
-        return self.directions(levels.float().movedim(1, -1)).movedim(-1, 1)
+    def read(self, levels: Levels) -> Tensor:
+        """Levels -> directions [B, d, h, w]."""
+        return levels.projected(self.directions.weight) - self.directions.offset[:, None, None]
 
     def judge(self, map_: Tensor) -> Tensor:
         """Directions [d, h, w] of an image -> logits [C, h, w]."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clipseg_cli.memory.labelled import Labelled
+    from clipseg_cli.types import Levels
 
 STEPS = 700
 """Of AdamW, for every image; as published."""
@@ -48,9 +49,9 @@ class Retrieval:
         self.text, self.query_to_class, self.steps = text_embeds.float(), tuple(query_to_class), steps
         self.known = self.present.any(dim=0)
 
-    def read(self, levels: Tensor) -> Tensor:
-        """Levels [B, F, h, w] -> the last of them [B, D, h, w]."""
-        return levels[:, -self.width :].float()
+    def read(self, levels: Levels) -> Tensor:
+        """The last of the levels [B, D, h, w]."""
+        return levels.last()
 
     def judge(self, map_: Tensor) -> Tensor:
         """The features of an image [D, h, w] -> log probabilities [C, h, w]; always the same for the same features."""

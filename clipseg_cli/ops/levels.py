@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+
+SHORTEST = 1e-12
+"""Length of a feature below which nothing is divided by it."""
 
 MOST_DEPTHS = 5
 """Inputs of blocks that are read; with more, those of deep towers hardly differ."""
@@ -30,29 +34,57 @@ def spread(depth: int, most: int = MOST_DEPTHS) -> tuple[int, ...]:
     return tuple(known[round(i * step)] for i in range(most))
 
 
-def stack_levels(maps: Sequence[Tensor]) -> Tensor:
-    """Maps [B, W, h, w] of any grids on the grid of the last: [B, F, h, w].
+@dataclass(frozen=True)
+class Depths:
+    """Maps of several depths, read as features on the grid of the last (`types.Levels`).
 
     At every position each map is brought to mean 0 and variance 1, but the last, which lives in the space of the words,
-    to mean square 1 alone, so that its cosines stay what they are.
+    to mean square 1 alone, so that its cosines stay what they are. Maps stay as they came: a few directions of them
+    cost a third of what all features of a large image do.
+
+    Attributes:
+        maps: [B, W, h, w] of any grids and types.
     """
-    last = F.normalize(maps[-1].float(), dim=1) * maps[-1].shape[1] ** 0.5
-    return torch.cat([standardised(maps[:-1], maps[-1].shape[2:]), last], dim=1)
 
+    maps: tuple[Tensor, ...]
 
-def standardised(maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
-    """Maps [B, W, h, w] of any grids on one grid, each of mean 0 and variance 1 at every position: [B, F, *grid]."""
-    found = [
-        F.interpolate(one.float(), tuple(grid), mode="bilinear")
-        if one.shape[2:] != tuple(grid)
-        else one.float()
-        for one in maps
-    ]
-    return torch.cat([_standard(one) for one in found], dim=1)
+    def stacked(self) -> Tensor:
+        """[B, F, h, w], float32."""
+        inner = [F.layer_norm(one.float(), (one.shape[-1],)) for one in self._inner()]
+        return torch.cat([*(one.movedim(-1, 1) for one in inner), self.last()], dim=1)
 
+    def projected(self, weight: Tensor) -> Tensor:
+        """[F, d] -> [B, d, h, w], float32; products are taken in the type of each map."""
+        *inner, last = weight.split([one.shape[1] for one in self.maps])
+        total: Tensor = last.new_zeros(())
+        for one, own in zip(self._inner(), inner, strict=True):
+            total = total + (F.layer_norm(one, (one.shape[-1],)) @ own.to(one.dtype)).float()
+        said = self.maps[-1].movedim(1, -1)
+        length = said.float().norm(dim=-1, keepdim=True).clamp(min=SHORTEST)
+        total = total + (said @ last.to(said.dtype)).float() * (said.shape[-1] ** 0.5 / length)
+        return total.movedim(-1, 1)
 
-def _standard(x: Tensor) -> Tensor:
-    return F.layer_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1)
+    def last(self) -> Tensor:
+        """[B, D, h, w], float32."""
+        one = self.maps[-1]
+        found: Tensor = F.normalize(one.float(), dim=1) * one.shape[1] ** 0.5
+        return found
+
+    def above(self, maps: Sequence[Tensor]) -> Depths:
+        """These behind others."""
+        return Depths((*maps, *self.maps))
+
+    def of(self, rows: slice) -> Depths:
+        """Those of some images of the batch."""
+        return Depths(tuple(one[rows] for one in self.maps))
+
+    def _inner(self) -> Iterator[Tensor]:
+        """All maps but the last on its grid: [B, h, w, W]."""
+        grid = self.maps[-1].shape[2:]
+        for one in self.maps[:-1]:
+            fits = one.shape[2:] == grid
+            here = one if fits else F.interpolate(one.float(), grid, mode="bilinear").to(one.dtype)
+            yield here.movedim(1, -1)
 
 
 class Packed(NamedTuple):

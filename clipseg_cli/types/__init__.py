@@ -36,7 +36,7 @@ from clipseg_cli.types.images import (
 )
 from clipseg_cli.types.logits import LogitMaps, PixelRefinement, Tile
 from clipseg_cli.types.memory import Recall, RegionBank
-from clipseg_cli.types.reading import DenseFeatures, DenseModel, Reader, Reading
+from clipseg_cli.types.reading import DenseFeatures, DenseModel, Levels, Reader, Reading
 from clipseg_cli.types.refinements import Context, Refinement, Scope, WindowBatch, Words
 from clipseg_cli.types.regions import RegionMaker, RegionMap, RegionSource, RegionTools
 from clipseg_cli.types.results import ClassShare, Format, RunInfo, Segmentation, Writer

@@ -10,13 +10,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from clipseg_cli.types.reading import Levels
+
 
 @dataclass(frozen=True)
 class Recall:
     """What a memory says of an image.
 
     Attributes:
-        read: levels [B, F, h, w] of windows -> [B, M, h, w], which may be averaged over windows.
+        read: levels of windows -> [B, M, h, w], which may be averaged over windows.
         judge: the averaged map [M, h, w] of an image -> logits [C, h, w]; what it says of unknown classes counts not.
         known: bool [C] classes that the memory has seen.
         trust: factor on the log probabilities of the words, among the classes that the memory knows.
@@ -24,7 +26,7 @@ class Recall:
         facts: for the record beside results: the bank, how it was read.
     """
 
-    read: Callable[[Tensor], Tensor]
+    read: Callable[[Levels], Tensor]
     judge: Callable[[Tensor], Tensor]
     known: Tensor
     trust: float

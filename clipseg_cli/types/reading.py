@@ -6,9 +6,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from clipseg_cli.types.dense import Guide, Method
+
+
+class Levels(Protocol):
+    """Features of several depths, F in all, at each place of a grid; see `ops.levels`."""
+
+    def stacked(self) -> Tensor:
+        """All of them: [B, F, h, w] float32."""
+        ...
+
+    def projected(self, weight: Tensor) -> Tensor:
+        """Sums of them by the columns of [F, d]: [B, d, h, w] float32, without all of them being made."""
+        ...
+
+    def last(self) -> Tensor:
+        """Those in the space of the words, which come last: [B, D, h, w] float32."""
+        ...
+
+    def above(self, maps: Sequence[Tensor]) -> Levels:
+        """These behind those of other maps [B, W, h, w] of any grids."""
+        ...
+
+    def of(self, rows: slice) -> Levels:
+        """Those of some images of the batch."""
+        ...
 
 
 class DenseFeatures(NamedTuple):
@@ -22,8 +48,7 @@ class DenseFeatures(NamedTuple):
         overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
         whole: [B, D] embedding of the image as CLIP was trained to give it; None unless asked for.
-        levels: [B, F, h, w] features of several depths on top of each other, of mean square 1 each; None unless asked
-            for.
+        levels: features of several depths; None unless asked for.
         values: [B, W, h, w] values of the last block as it was trained, of a tower without attention its last map;
             None unless asked for.
         guide: [B, Dg, hg, wg] what a guide says of the image; None without one.
@@ -37,7 +62,7 @@ class DenseFeatures(NamedTuple):
     overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
     objectness: Tensor | None = None
     whole: Tensor | None = None
-    levels: Tensor | None = None
+    levels: Levels | None = None
     values: Tensor | None = None
     guide: Tensor | None = None
     attention: Tensor | None = None

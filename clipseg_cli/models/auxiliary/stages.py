@@ -12,9 +12,9 @@ import torch
 
 from clipseg_cli.config import BUNDLED_BACKBONE, BUNDLED_MODEL
 from clipseg_cli.models.student.backbones import build_backbone, initialise
+from clipseg_cli.models.student.folded import fold_norms
 from clipseg_cli.models.weights.fingerprints import fingerprint
 from clipseg_cli.models.weights.precision import computing_as_held, hold_weights_in
-from clipseg_cli.ops.levels import standardised
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +39,7 @@ class Stages:
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         self.fingerprint = fingerprint(net, {"stages": STAGES, "stride": STRIDE})
+        fold_norms(net)
         hold_weights_in(net, dtype)
         self.net: nn.Module = net.to(memory_format=torch.channels_last)  # three times as fast
 
@@ -75,5 +76,4 @@ class ReaderWithStages:
         """As the reader."""
         found = self.reader(image, regions)
         assert found.levels is not None  # or else nobody asked for this
-        beside = standardised(self.stages(image), found.levels.shape[2:])
-        return found._replace(levels=torch.cat([beside, found.levels], dim=1))
+        return found._replace(levels=found.levels.above(self.stages(image)))

@@ -11,7 +11,7 @@ from clipseg_cli.errors import ModelError
 from clipseg_cli.models.clip.towers import patch_of
 from clipseg_cli.models.weights.precision import computing_as_held
 from clipseg_cli.ops.attention import merge_heads, split_heads, to_grid
-from clipseg_cli.ops.levels import stack_levels
+from clipseg_cli.ops.levels import Depths
 from clipseg_cli.ops.positions import resize_positions
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures
@@ -74,7 +74,7 @@ class DenseResNet:
             whole=self._embedding(seq, grid) if self.pooled else None,
             values=to_grid(merge_heads(v)[:, 1:], grid) if self.values else None,
             guide=guide,
-            levels=stack_levels((x, maps)) if self.levels else None,
+            levels=Depths((x, maps)) if self.levels else None,
         )
 
     def _embedding(self, seq: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -128,7 +128,7 @@ class DenseConv:
             whole=self._mean(x) if self.pooled else None,
             values=x if self.values else None,
             guide=guide,
-            levels=stack_levels((x, features)) if self.levels else None,
+            levels=Depths((x, features)) if self.levels else None,
         )
 
     logits = staticmethod(cosine_logits)

@@ -22,7 +22,7 @@ from clipseg_cli.models.clip.towers import is_convolutional, tower_of, unreadabl
 from clipseg_cli.models.clip.vit import QuickGELU
 from clipseg_cli.models.weights.precision import computing_as_held
 from clipseg_cli.ops.attention import merge_heads, to_grid
-from clipseg_cli.ops.levels import spread, stack_levels
+from clipseg_cli.ops.levels import Depths, spread
 from clipseg_cli.ops.reduce import upsample
 from clipseg_cli.ops.similarity import cosine_logits
 from clipseg_cli.types import DenseFeatures, Reading, Scene, Tokens
@@ -114,7 +114,7 @@ class DenseTransformer:
             overhang,
             None if self.guide is None else self.guide.objectness(seen),
             whole,
-            stack_levels((*inputs, to_grid(tokens, found.grid), features)) if self.depths else None,
+            Depths((*inputs, to_grid(tokens, found.grid), features)) if self.depths else None,
             values,
             guide,
             self._attention(start, grid) if self.attention else None,
