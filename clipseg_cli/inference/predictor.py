@@ -21,8 +21,8 @@ from clipseg_cli.inference.prepare import Prepared, prepare
 from clipseg_cli.inference.results import finish, label_type
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
 from clipseg_cli.inference.steps import plan_steps, values_of
-from clipseg_cli.inference.tiling import MultiScaleCrops, SlidingWindows
-from clipseg_cli.models.auxiliary.stages import ReaderWithStages
+from clipseg_cli.inference.tiling import MultiScaleCrops, plan_tiling
+from clipseg_cli.models.auxiliary.stages import with_stages
 from clipseg_cli.ops.reduce import images_at_once
 from clipseg_cli.types import Context, Reading, Segmentation, WindowBatch, Words
 from clipseg_cli.utils.transfer import Download, upload
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.expert_classifier import Experts
     from clipseg_cli.inference.kept import Keeper
     from clipseg_cli.inference.regions import Regions
-    from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.models.auxiliary.saliency import Saliency
     from clipseg_cli.models.auxiliary.stages import Stages
     from clipseg_cli.types import (
@@ -107,8 +106,7 @@ class Predictor:
         if self.saliency_name == NO_SALIENCY:  # "auto", of classes without a background
             saliency = None
         self.guide, self.saliency, self.regions = guide, saliency, regions
-        self.recall, self.bank = recall, bank
-        self.saliency_maps = saliency_folder(config)
+        self.recall, self.bank, self.saliency_maps = recall, bank, saliency_folder(config)
         self.reads_regions = method is not None and method.read_regions is not None
         require_background(config, classes)
         guided = guide is not None and method is not None and bool(method.guided)
@@ -126,14 +124,9 @@ class Predictor:
         self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *out, *more))
         pyramid = method.pyramid if method is not None else None
         self.stages = stages if "levels" in wanted else None
-        if self.stages is not None:
-            self.reader = ReaderWithStages(self.reader, self.stages)
+        self.reader = with_stages(self.reader, self.stages)
         self.settings = s = resolve_settings(config, protocol, backbone, self.reader.patch, pyramid)
-        self.tiling: Tiling = (
-            SlidingWindows(s.window, s.stride, s.cell)
-            if pyramid is None
-            else MultiScaleCrops(pyramid, backbone.image_size, published=protocol.square)
-        )
+        self.tiling = plan_tiling(s, pyramid, backbone.image_size)
         class_of = torch.tensor(classes.query_to_class, device=device, dtype=label_type(classes)[1])
         self.words = Words(classes, class_of, s.refine_scale, text_embeds)
         self.classes, self.text_embeds, self.device, self.dtype = classes, text_embeds, device, dtype
@@ -323,17 +316,15 @@ class Predictor:
 
     def describe(self) -> dict[str, object]:
         """The settings in force, for the record beside the results; of auxiliary networks their fingerprints."""
-        networks = {"guide": self.guide, "saliency": self.saliency}
+        networks, memory = {"guide": self.guide, "saliency": self.saliency}, self.recall or self.bank
         prints = {name: network.fingerprint for name, network in networks.items() if network is not None}
-        settings = dataclasses.asdict(self.settings)
-        settings["refinements"] = [step.describe() for step in self.steps]
-        if self.stages is not None:
-            settings["stages"] = self.stages.fingerprint
-        if self.experts is not None:
-            settings["experts"] = self.experts.describe()
-        if self.regions is not None:
-            settings["regions"] = dict(self.regions.made_by)
-        for memory in (self.recall, self.bank):
-            if memory is not None:
-                settings["memory"] = dict(memory.facts)
-        return {**settings, **({"auxiliary": prints} if prints else {})}
+        beside = {
+            "refinements": [step.describe() for step in self.steps],
+            "stages": None if self.stages is None else self.stages.fingerprint,
+            "experts": None if self.experts is None else self.experts.describe(),
+            "regions": None if self.regions is None else dict(self.regions.made_by),
+            "memory": None if memory is None else dict(memory.facts),
+            "auxiliary": prints or None,
+        }
+        found = {name: value for name, value in beside.items() if value is not None}
+        return {**dataclasses.asdict(self.settings), **found}

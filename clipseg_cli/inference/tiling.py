@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clipseg_cli.inference.settings import Settings
     from clipseg_cli.types import Pyramid
 
 Size = tuple[int, int]
@@ -146,3 +147,16 @@ class MultiScaleCrops:
 
 
 Tiling = SlidingWindows | MultiScaleCrops
+
+
+def plan_tiling(settings: Settings, pyramid: Pyramid | None, side: int) -> Tiling:
+    """How images are cut.
+
+    Args:
+        settings: with window, stride and cell.
+        pyramid: of a method that reads crops as whole images; None for windows.
+        side: pixels, as the network takes whole images.
+    """
+    if pyramid is None:
+        return SlidingWindows(settings.window, settings.stride, settings.cell)
+    return MultiScaleCrops(pyramid, side, published=settings.protocol.square)

@@ -77,3 +77,8 @@ class ReaderWithStages:
         found = self.reader(image, regions)
         assert found.levels is not None  # or else nobody asked for this
         return found._replace(levels=found.levels.above(self.stages(image)))
+
+
+def with_stages(reader: Reader, stages: Stages | None) -> Reader:
+    """The reader itself where there is no other network."""
+    return reader if stages is None else ReaderWithStages(reader, stages)
