@@ -86,7 +86,7 @@ def package(monkeypatch, tmp_path):
 
 def shipped():
     """The weights in the package, filters widened."""
-    return student_backbones._widened(load_file(SHIPPED))
+    return student_backbones.widened(load_file(SHIPPED))
 
 
 def manifest_of(folder: Path):

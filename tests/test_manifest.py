@@ -25,8 +25,20 @@ from clipseg_cli.config import PseudolabelConfig
 from clipseg_cli.errors import RunError
 from clipseg_cli.runs.manifest import FORMAT, Manifest, differences, read_manifest, write_manifest
 
-LEFT_OUT = {"workers", "out", "name", "shard", "formats", "keep_features", "engine", "shard_size", "actors"}
-"""What changes no label: the same run may go on with other threads, in other parts, or after it was moved."""
+LEFT_OUT = {
+    "compile",
+    "workers",
+    "out",
+    "name",
+    "shard",
+    "formats",
+    "keep_features",
+    "engine",
+    "shard_size",
+    "actors",
+}
+"""What changes no label, so that the same run may go on with other threads, in other parts, or after it was moved; and what is
+recorded only where it is on."""
 
 
 @pytest.fixture(scope="module")
