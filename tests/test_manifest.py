@@ -37,7 +37,7 @@ LEFT_OUT = {
     "shard_size",
     "actors",
 }
-"""What changes no label, so that the same run may go on with other threads, in other parts, or after it was moved; and what is
+"""What changes no label: the same run may go on with other threads, in other parts, or after it was moved. And what is
 recorded only where it is on."""
 
 
