@@ -78,7 +78,14 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     if seen is None:
         raise nothing_left([])
     before = [i for i, name in enumerate(names) if name in known]
-    # What patches vary in little says as much as what they vary in most: neither may drown the other.
-    telling = torch.stack(means).double() @ whitening(seen, DIRECTIONS)
+    # What images vary in most, which often is what they show, and, as much, what their patches vary in little.
+    mean = torch.stack(means).double()
+    telling = torch.cat([_of_one_size(mean), _of_one_size(mean @ whitening(seen, DIRECTIONS))], dim=1)
     chosen = most_covering(telling, config.suggest or 0, before)
     return Suggestion(tuple(names[i] for i in chosen), len(names), len(before), tuple(errors))
+
+
+def _of_one_size(features: torch.Tensor) -> torch.Tensor:
+    """Features [P, d] of images about their mean, of mean square length 1."""
+    apart = features - features.mean(dim=0)
+    return apart / apart.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
