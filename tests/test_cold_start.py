@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import PurePosixPath
 
+import numpy as np
 import pytest
+from review_runs import MAPS, class_list, make_run
 
+from clipseg_cli.types import DecodedImage, ImageSource, Segmentation
 from clipseg_cli.utils.imports import module_alone
 
 HEAVY = {
@@ -48,6 +52,31 @@ def test_segment_imports_torch_and_little_else(process_env, make_image, tmp_path
     assert "torch" in second
     assert not first & HEAVY
     assert not second & (HEAVY | TOKENIZER)
+
+
+def test_who_looks_at_label_maps_imports_no_torch(process_env, tmp_path):
+    run, images = make_run(tmp_path, MAPS)
+    assert "torch" not in imported(
+        "review", run, "--images", images, "--out", tmp_path / "page", env=process_env
+    )
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_shares_are_the_same_with_torch_and_without(loaded, monkeypatch):
+    labels = np.random.default_rng(0).integers(0, 4, (37, 53)).astype(np.uint8)
+    labels[:5] = 255
+    scores = np.random.default_rng(1).random(labels.shape, np.float32)
+    if loaded:
+        importlib.import_module("torch")
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    classes = class_list()
+    image = DecodedImage(ImageSource(None, PurePosixPath("x")), labels)
+    found = Segmentation(labels, scores, classes, image).shares()
+    assert [share.pixels for share in found] == [int((labels == c).sum()) for c in range(len(classes))]
+    for share in found:
+        if share.pixels:
+            assert share.confidence == pytest.approx(scores[labels == share.id].mean(dtype=float), rel=1e-9)
 
 
 def test_a_module_alone_is_the_packages_own_where_that_is_imported(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,23 +52,30 @@ class Segmentation:
 
     @cached_property
     def _shares(self) -> list[ClassShare]:
-        import torch  # counts without the interpreter's lock, which the model needs meanwhile
-
         classes, size = len(self.classes), self.labels.size
         counts, sums = np.zeros(classes, dtype=np.int64), np.zeros(classes)
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
         for top in range(0, self.labels.shape[0], step):  # scores are widened to 8 bytes
             labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
-            ids, weights = (
-                torch.from_numpy(one) for one in (labels.astype(np.int32), scores.astype(np.float64))
-            )
-            # None of those that are ignored.
-            counts += torch.bincount(ids, minlength=classes).numpy()[:classes]
-            sums += torch.bincount(ids, weights, minlength=classes).numpy()[:classes]
+            own, total = _counted(labels.astype(np.int32), scores.astype(np.float64), classes)
+            counts += own[:classes]  # and none of those that are ignored
+            sums += total[:classes]
         return [
             ClassShare(i, name, int(n), float(n / size), float(total / n) if n and total == total else None)
             for i, (name, n, total) in enumerate(zip(self.classes.names, counts, sums, strict=True))
         ]
+
+
+def _counted(ids: NDArray[np.int32], scores: NDArray[np.float64], classes: int) -> tuple[Any, Any]:
+    """How often each id stands there, and the sum of its scores; equal in both ways.
+
+    PyTorch counts without the interpreter's lock, which the thread of a model needs meanwhile. Where none is loaded it
+    would take seconds to import.
+    """
+    if torch := sys.modules.get("torch"):
+        on, said = torch.from_numpy(ids), torch.from_numpy(scores)
+        return torch.bincount(on, minlength=classes).numpy(), torch.bincount(on, said, classes).numpy()
+    return np.bincount(ids, minlength=classes), np.bincount(ids, scores, classes)
 
 
 @dataclass(frozen=True)
