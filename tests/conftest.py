@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -94,12 +95,32 @@ ONE_THREAD = {
 
 SERVER = "CLIPSEG_TESTS_SERVER"
 
+LONG_FILES = (
+    *("readme", "ray", "bundled_backbone", "refinements", "resume", "compile", "memory", "export", "towers"),
+    *("eval", "targets", "large_and_streamed", "human_labels", "segment_command", "compare", "precision"),
+    *("train_ranks", "models_command", "stopping", "cold_start", "charts", "train", "student_segment"),
+)
+"""Test files of more than some five seconds, the longest first."""
+
 
 def pytest_configure(config):
     """All workers of one run share a server of warm processes, which imports while they begin."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         config.warm_server = WarmServer({**os.environ, **ONE_THREAD})
         os.environ[SERVER] = config.warm_server.address
+        config.option.loadscopereorder = False  # in our order, not by the number of tests
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long go ahead, so that no worker is left with one at the end."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_collection_finish():
+    """Whatever is imported by now stays: to look for garbage among it, again and again, takes a while."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config):
@@ -221,13 +242,19 @@ def start_warm(warm_server, process_env) -> Callable[..., WarmProcess]:
 
 
 @pytest.fixture(scope="session")
-def start_torchrun(start_warm, warm_server, tmp_path_factory) -> Callable[..., WarmProcess]:
-    """As `torchrun`, for fixtures of a module."""
+def warm_python(warm_server, tmp_path_factory) -> Path:
+    """A script that stands for the interpreter, and need not import torch."""
     python = tmp_path_factory.mktemp("bin") / "python"
     python.write_text(warm_script(warm_server))
     python.chmod(0o755)
+    return python
+
+
+@pytest.fixture(scope="session")
+def start_torchrun(start_warm, warm_python) -> Callable[..., WarmProcess]:
+    """As `torchrun`, for fixtures of a module."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    return partial(start_warm, *launcher, PYTHON_EXEC=str(python))
+    return partial(start_warm, *launcher, PYTHON_EXEC=str(warm_python))
 
 
 @pytest.fixture

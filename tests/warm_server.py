@@ -8,6 +8,7 @@ starts one that can be killed and waited for.
 from __future__ import annotations
 
 import array
+import gc
 import importlib
 import json
 import os
@@ -48,6 +49,8 @@ def warm_up() -> None:
 def serve(path: str) -> None:
     """Fork for each caller until the process is ended."""
     warm_up()
+    gc.collect()
+    gc.freeze()  # a child that looked for garbage among all that is imported would copy the pages it lies on
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{path}.new")
     listener.listen(16)
@@ -97,6 +100,7 @@ def answer(caller: socket.socket) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    sys.executable = os.environ.get("PYTHON_EXEC", sys.executable)  # what it starts can be warm, too
     run(asked["arguments"])
 
 
