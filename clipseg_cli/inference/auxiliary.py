@@ -117,7 +117,7 @@ def load_guide(
     return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads if method.guided else "values")
 
 
-def load_eye(
+def load_key_encoder(
     config: InferenceConfig,
     guide: Guide | None,
     backbone: Backbone,

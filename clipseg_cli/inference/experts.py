@@ -139,7 +139,7 @@ def _merged(
     """Cosines of an image with some words [Q', D], before any step: [Q', h, w]."""
     parts = [LogitMaps((predictor.reader.logits(one.features, text_embeds)[0],)) for one in features]
     size = (image.resized.shape[0], image.resized.shape[1])
-    return predictor.tiling.merge(parts, image.windows, [one.overhang for one in features], size).maps[0]
+    return predictor.tiling.merge(parts, image.windows, [one.padding for one in features], size).maps[0]
 
 
 def _key(

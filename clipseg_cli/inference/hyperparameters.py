@@ -123,7 +123,7 @@ def _span(span: tuple[float, float]) -> dict[str, Any]:
 def _defaults(entry: Entry) -> Iterator[tuple[str, Any]]:
     functions: Iterable[Any]
     if isinstance(entry, Refinement):
-        functions = (entry.refine, entry.change, entry.spread, entry.observe, entry.relabel)
+        functions = (entry.refine, entry.refine_windows, entry.spread, entry.observe, entry.relabel)
     elif isinstance(entry, Format | RegionSource):
         functions = (entry.open,)
     else:

@@ -11,8 +11,8 @@ from clipseg_cli.data.prompts import build_prompts, experts_folder, load_templat
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.auxiliary import (
     check_guides,
-    load_eye,
     load_guide,
+    load_key_encoder,
     load_saliency,
     load_stages,
     require_background,
@@ -54,14 +54,14 @@ class AuxiliaryNetworks(NamedTuple):
     """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered.
 
     Attributes:
-        eye: says what regions look like, for a bank of them.
+        key_encoder: says what regions look like, for a bank of them.
         stages: of a network beside the tower, for a bank of labelled images.
     """
 
     guide: Guide | None
     saliency: Saliency | None
     regions: Regions | None
-    eye: Guide | None = None
+    key_encoder: Guide | None = None
     bank: Bank | RegionBank | None = None
     stages: Stages | None = None
 
@@ -121,10 +121,10 @@ class ModelPlan:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
         place = (self.device, self.dtype)
-        guide, eye = load_guide(self.config, self.method, backbone, self.protocol, *place), None
+        guide, key_encoder = load_guide(self.config, self.method, backbone, self.protocol, *place), None
         if self.indexing or memory_kind(self.config.memory) == REGIONS:
-            eye = load_eye(self.config, guide, backbone, self.protocol, *place)
-        bank = load_memory(self.config, backbone, eye, self.device)
+            key_encoder = load_key_encoder(self.config, guide, backbone, self.protocol, *place)
+        bank = load_memory(self.config, backbone, key_encoder, self.device)
         stages = None
         if isinstance(bank, Bank):
             stages = load_stages(backbone, *place)
@@ -133,7 +133,7 @@ class ModelPlan:
             guide,
             load_saliency(self.config, backbone, *place),
             load_regions(self.config, self.chosen, *place),
-            eye,
+            key_encoder,
             bank,
             stages,
         )

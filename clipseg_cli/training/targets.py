@@ -84,7 +84,7 @@ class Targets:
         """Name of the stage that an iteration belongs to, counted from 0."""
         if not self.class_ids:
             return TRUTH
-        guided, own = iteration < self.hparams.guided, iteration >= self.hparams.self_from
+        guided, own = iteration < self.hparams.guided, iteration >= self.hparams.self_training_from
         return (BOTH if own else GUIDED) if guided else (SELF if own else TRUTH)
 
     @torch.no_grad()
