@@ -141,6 +141,14 @@ def _own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_power_cut():
+    """What is written need not reach the disk: to have all of this machine brought there takes a while each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sync", lambda: None, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _blank_charts():
     """Charts are blank outside their own tests: matplotlib draws longer than most of the small runs take.
 

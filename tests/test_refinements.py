@@ -24,8 +24,8 @@ from clipseg_cli.training.targets import Teacher
 from clipseg_cli.training.task import check_sources
 from clipseg_cli.types import DecodedImage, ImageSource
 
-EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu")
-SAMPLE = "samples/cars.png"
+EMOJI = ("--model", BUNDLED_MODEL, "--device", "cpu", "--templates", "single")
+COARSE = ("--set", "clip_diy.parts=1", "--set", "clip_diy.weights=1")  # one scale of three
 WORDS = "car,tree,house,cat,boat,sheep,bottle,bus,bicycle,sofa"
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 32, "patch_size": 8}
 
@@ -38,6 +38,15 @@ def labels_of(folder: Any, stem: str = "cars") -> np.ndarray:
 def shares_of(done: Any) -> dict[str, float]:
     (image,) = json.loads(done.out)["images"]
     return {row["name"]: row["share"] for row in image["classes"] if row["pixels"]}
+
+
+@pytest.fixture(scope="module")
+def cars(tmp_path_factory):
+    """A sample at half its sides."""
+    path = tmp_path_factory.mktemp("sample") / "cars.png"
+    with Image.open("samples/cars.png") as image:
+        image.resize((image.width // 2, image.height // 2)).save(path)
+    return path
 
 
 @pytest.fixture
@@ -71,13 +80,13 @@ def test_auto_is_the_protocol_s_method_or_the_best_for_the_model(model, protocol
     assert InferenceConfig(model=model, protocol=protocol, method="gem").method_name == "gem"
 
 
-def test_results_name_the_method_that_auto_took(cli, tmp_path):
-    assert cli("segment", SAMPLE, "-c", "car,tree", *EMOJI, "--out", tmp_path / "auto").code == 0
+def test_results_name_the_method_that_auto_took(cli, cars, tmp_path):
+    assert cli("segment", cars, "-c", "car,tree", *EMOJI, "--out", tmp_path / "auto").code == 0
     made = json.loads((tmp_path / "auto" / "classes.json").read_text("utf-8"))
     assert made["method"] == made["options"]["method"] == "vanilla"
     assert (
         cli(
-            "segment", SAMPLE, "-c", "car,tree", *EMOJI, "--method", "vanilla", "--out", tmp_path / "own"
+            "segment", cars, "-c", "car,tree", *EMOJI, "--method", "vanilla", "--out", tmp_path / "own"
         ).code
         == 0
     )
@@ -85,11 +94,14 @@ def test_results_name_the_method_that_auto_took(cli, tmp_path):
 
 
 def test_presence_drops_what_is_not_there_and_keeps_what_is(cli, tmp_path):
+    farm = tmp_path / "farm.jpg"
+    with Image.open("samples/farm_large.jpg") as image:
+        image.resize((image.width // 3, image.height // 3)).save(farm)
     seen = ("cow", "sheep", "horse", "tractor", "tree", "house")
     words = ",".join(
         (*seen, "car", "cat", "boat", "bottle", "bus", "bicycle", "sofa", "chair", "train", "pizza")
     )
-    args = ("segment", "samples/farm_large.jpg", "-c", words, *EMOJI, "--json", "--out", tmp_path)
+    args = ("segment", farm, "-c", words, *EMOJI, "--json", "--out", tmp_path)
     plain, present = shares_of(cli(*args)), shares_of(cli(*args, "--presence"))
     there = {"background", *seen}
     assert there <= set(present) < set(plain)
@@ -118,8 +130,8 @@ def test_key_smoothing_of_separate_patches_is_refused(cli, make_image, tmp_path)
     assert "clip-diy has no keys" in done.err and "Hint: leave out --key-smoothing" in done.err
 
 
-def test_pamr_moves_borders_and_little_else(cli, tmp_path):
-    args = ("segment", SAMPLE, "-c", "car,tree,house", *EMOJI, "--quiet")
+def test_pamr_moves_borders_and_little_else(cli, cars, tmp_path):
+    args = ("segment", cars, "-c", "car,tree,house", *EMOJI, "--quiet")
     assert cli(*args, "--out", tmp_path / "plain").code == 0
     assert cli(*args, "--pamr", "5", "--out", tmp_path / "pamr").code == 0
     moved = (labels_of(tmp_path / "plain") != labels_of(tmp_path / "pamr")).mean()
@@ -136,7 +148,7 @@ def test_maps_from_anywhere_decide_what_is_background(cli, make_image, tmp_path)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(maps / "b.png")
     # Cosines of the bundled model are positive, so that nothing beats what saliency takes to zero.
     done = cli(
-        *("segment", *images, "-c", "cat,dog", *EMOJI, "--method", "clip-diy", "--saliency", maps),
+        *("segment", *images, "-c", "cat,dog", *EMOJI, "--method", "clip-diy", *COARSE, "--saliency", maps),
         *("--out", tmp_path / "out"),
     )
     assert done.code == 1
@@ -184,7 +196,7 @@ def test_the_paths_of_found_may_hold_commas(cli, make_image, tmp_path, tiny_dino
     head, dino = folder / "head,1.safetensors", tiny_dino.rename(folder / "dino.safetensors")
     save_file({"decoder.weight": torch.randn(1, 24, 1, 1), "decoder.bias": torch.zeros(1)}, head)
     image = make_image(tmp_path / "x.png", 72, 88)
-    args = ("segment", image, "-c", "cat", *EMOJI, "--templates", "single", "--out", tmp_path / "out")
+    args = ("segment", image, "-c", "cat", *EMOJI, "--out", tmp_path / "out")
     done = cli(*args, "--saliency", f"found={head},{dino}")
     assert done.code == 0, done.err
 
@@ -221,19 +233,19 @@ def test_mistakes_are_sentences(cli, make_image, tmp_path, options, said):
     assert "Traceback" not in done.err
 
 
-def test_the_python_api_gives_the_labels_of_the_command(cli, tmp_path):
-    options = {"presence": True, "pamr": 2, "saliency": "clip", "method": "sclip"}
+def test_the_python_api_gives_the_labels_of_the_command(cli, cars, tmp_path):
+    options = {"presence": True, "pamr": 2, "saliency": "clip", "method": "sclip", "templates": "single"}
     flags = ("--presence", "--pamr", "2", "--saliency", "clip", "--method", "sclip")
-    assert cli("segment", SAMPLE, "-c", WORDS, *EMOJI, *flags, "--quiet", "--out", tmp_path).code == 0
+    assert cli("segment", cars, "-c", WORDS, *EMOJI, *flags, "--quiet", "--out", tmp_path).code == 0
     segmenter = Segmenter.from_pretrained("emoji", device="cpu", **options)
-    assert np.array_equal(segmenter.segment(SAMPLE, WORDS).labels, labels_of(tmp_path))
+    assert np.array_equal(segmenter.segment(cars, WORDS).labels, labels_of(tmp_path))
 
 
-def test_the_area_rule_drops_small_classes(cli, make_image, tmp_path):
+def test_the_area_rule_drops_small_classes(cli, cars, tmp_path):
     """`--protocol sclip-paper` on voc21: what covers a tenth of the things or less is none."""
     args = (
         "segment",
-        SAMPLE,
+        cars,
         "-c",
         "voc21",
         *EMOJI,

