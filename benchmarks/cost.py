@@ -125,14 +125,12 @@ def draw(found: Mapping[str, Mapping[float, Cost]], folder: Path) -> Sequence[Pa
 
     All axes are linear and begin at 0: what costs the same for each word or pixel is a straight line.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     paths = []
     for axis, points in found.items():
-        figure, left = pyplot.subplots(figsize=(5.2, 3.4))
+        figure = Figure(figsize=(5.2, 3.4))
+        left = figure.subplots()
         right = left.twinx()
         x = list(points)
         left.plot(x, [cost.seconds for cost in points.values()], "o-", color="#1f77b4")
@@ -146,7 +144,6 @@ def draw(found: Mapping[str, Mapping[float, Cost]], folder: Path) -> Sequence[Pa
         figure.tight_layout()
         paths.append(folder / f"cost_{axis}.png")
         figure.savefig(paths[-1], dpi=100)
-        pyplot.close(figure)
     return paths
 
 

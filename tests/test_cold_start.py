@@ -29,36 +29,40 @@ TOKENIZER = {"ftfy", "regex"}
 SCRIPT = """
 import sys
 from clipseg_cli.cli.main import main
-try: main(sys.argv[1:])
-except SystemExit as end: assert not end.code, end.code
-print(*{name.partition(".")[0] for name in sys.modules})
+for command in " ".join(sys.argv[1:]).split(" ; "):
+    try: main(command.split())
+    except SystemExit as end: assert not end.code, end.code
+    print("loaded", *{name.partition(".")[0] for name in sys.modules})
 """
 
 
-def imported(*args, env) -> set[str]:
+def imported(*args, env) -> list[set[str]]:
+    """What is imported after each of some commands of one process, between which ; stands."""
     command = [sys.executable, "-c", SCRIPT, *map(str, args)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
+    said = [line.split() for line in done.stdout.splitlines()]
+    return [set(words[1:]) for words in said if words[:1] == ["loaded"]]
 
 
-def test_segment_imports_torch_and_little_else(process_env, make_image, tmp_path):
-    """The second time the words are in the cache: no tokenizer either."""
-    image = make_image(tmp_path / "a.png", 48, 64)
-    words = ("--model", "emoji", "--classes", "red car,blue car", "--templates", "single")
-    env = {**process_env, "CLIPSEG_CACHE": str(tmp_path / "cache")}
-    first, second = (imported("segment", image, *words, "--out", tmp_path / out, env=env) for out in "ab")
-    assert {"torch", *TOKENIZER} <= first
-    assert "torch" in second
-    assert not first & HEAVY
-    assert not second & (HEAVY | TOKENIZER)
+def test_segment_imports_torch_and_little_else(cli, process_env, make_image, tmp_path, monkeypatch):
+    """Words that are in the cache need no tokenizer either; others do, and nothing else."""
+    monkeypatch.setenv("CLIPSEG_CACHE", str(tmp_path / "cache"))
+    words = ("--model", "emoji", "--templates", "single", "--classes")
+    segment = ("segment", make_image(tmp_path / "a.png", 48, 64), *words)
+    assert cli(*segment, "car,cat", "--out", tmp_path / "here").code == 0
+    command = (*segment, "car,cat", "--out", tmp_path / "known", ";", *segment, "dog", "--out", tmp_path / "new")
+    known, new = imported(*command, env={**process_env, "CLIPSEG_CACHE": str(tmp_path / "cache")})
+    assert "torch" in known
+    assert not known & (HEAVY | TOKENIZER)
+    assert set(TOKENIZER) <= new
+    assert not new & HEAVY
 
 
 def test_who_looks_at_label_maps_imports_no_torch(process_env, tmp_path):
     run, images = make_run(tmp_path, MAPS)
-    assert "torch" not in imported(
-        "review", run, "--images", images, "--out", tmp_path / "page", env=process_env
-    )
+    (loaded,) = imported("review", run, "--images", images, "--out", tmp_path / "page", env=process_env)
+    assert "clipseg_cli" in loaded and "torch" not in loaded
 
 
 @pytest.mark.parametrize("loaded", [True, False])

@@ -13,6 +13,7 @@ from annotated import result_of, write
 from corrected import contents, labelled, maps
 from PIL import Image
 from run_folders import make_photos, run_command, run_folder  # noqa: F401
+from small_backbone import small  # noqa: F401
 from training_trees import (  # noqa: F401
     copy_run,
     free_run,
@@ -283,23 +284,23 @@ def test_train_weighs_keeps_and_holds_out(corrected_run, teach):
     assert names[1] not in learnt and names[0] in learnt and list(task.human) == [names[0]]
     assert any("count 4 times" in note for note in task.notes)
     assert "1 image is held out of training" in task.notes
-    heavy = teach(labels=str(run), human_weight=50.0)
-    light = teach(labels=str(run), human_weight=1.0)
+    heavy = teach(labels=str(run), human_weight=50.0, backbone="small")
+    light = teach(labels=str(run), human_weight=1.0, backbone="small")
     assert heavy.losses != light.losses and heavy.losses[0] > 0
     assert heavy.run.identity["labels"]["human"]["weight"] == 50.0
-    assert teach(labels=str(run), human_weight=1.0).equals(light)
+    assert teach(labels=str(run), human_weight=1.0, backbone="small").equals(light)
 
 
 def test_a_run_without_human_labels_trains_as_before(label_run, teach):
-    first = teach(labels=str(label_run), human_weight=1.0)
+    first = teach(labels=str(label_run), human_weight=1.0, backbone="small")
     assert any("--human-weight 1 does nothing" in note for note in first.run.notes)
     assert "human" not in first.run.identity["labels"]
-    assert first.equals(teach(labels=str(label_run), human_weight=50.0))
+    assert first.equals(teach(labels=str(label_run), human_weight=50.0, backbone="small"))
 
 
 def test_going_on_needs_the_same_human_labels(corrected_run, teach, cli):
     run, _ = corrected_run
-    done = teach(labels=str(run))
+    done = teach(labels=str(run), backbone="small")
     assert cli("import", run, "--undo").code == 0 and cli("import", run, "--undo").code == 0
     config = TrainConfig(
         **{**vars(done.run.config), "labels": str(run), "resume": True, "dataset": "", "benchmark": None}
