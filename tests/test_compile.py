@@ -48,9 +48,18 @@ def test_all_blocks_share_what_is_compiled_and_any_batch_fits(tiny_clip, counted
     assert 1 <= len(counted) <= 3  # one size, any size, one image
 
 
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """Of one process, without what pays for itself in large models: vectors, and headers that are compiled first."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "compile_threads", 1)
+    monkeypatch.setattr(config.cpp, "simdlen", 1)
+
+
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
-def test_labels_are_those_of_the_model_as_it_is(tiny_clip, make_image, tmp_path, cli):
+def test_labels_are_those_of_the_model_as_it_is(tiny_clip, make_image, tmp_path, cli, quick_compiler):
     words = ("segment", make_image(tmp_path / "a.png"), "--classes", "cat,dog,grass", *tiny_clip.options)
     for name, more in (("eager", ()), ("compiled", ("--compile",))):
         done = cli(*words, "--formats", "labels", "--precision", "fp32", "--out", tmp_path / name, *more)

@@ -44,7 +44,7 @@ def test_a_short_side_that_was_asked_for_is_the_one_that_is_read(tiny_clip, tmp_
     """A long side of 2,048 pixels used to cap it without a word."""
     make_image(tmp_path / "wide.png", 40, 120)
     for side in (682, 800):
-        assert segment("wide.png", "--short-side", side, "--out", f"at{side}").code == 0
+        assert segment("wide.png", "--short-side", side, "--stride", 64, "--out", f"at{side}").code == 0
     settings = json.loads((tmp_path / "at800/classes.json").read_text())["model"]["settings"]
     assert settings["long_side"] is None and settings["short_side"] == 800
     labels = [Image.open(tmp_path / f"at{side}/wide.png").tobytes() for side in (682, 800)]
@@ -61,9 +61,9 @@ def test_a_limit_that_is_kept_is_said(segment, make_image, tmp_path):
 
 
 def test_an_image_that_is_read_much_smaller_says_so_once_in_a_folder(segment, make_image, tmp_path):
-    for i in range(3):
-        make_image(tmp_path / f"in/{i}.png", 1100, 1000 + i)
-    done = segment("in")
+    for i in range(7):
+        make_image(tmp_path / f"in/{i}.png", 290, 260 + i)
+    done = segment("in", "--short-side", 32)
     assert done.code == 0
     assert done.err.count("times smaller than it is") == 1
     assert done.err.count("Note: ") == 1

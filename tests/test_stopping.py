@@ -18,11 +18,14 @@ from warm_server import warm_script
 
 @pytest.fixture
 def start(tmp_path, tiny_clip, warm, make_image):
-    """Start `clipseg segment` on 60 pictures in a process of its own, with the tiny model."""
+    """Start `clipseg segment` on 60 pictures in a process of its own, with the tiny model; it takes its time to write."""
     for i in range(60):
-        make_image(tmp_path / "in" / f"{i:02}.png", 160, 200, seed=i)
+        make_image(tmp_path / "in" / f"{i:02}.png", 80, 100, seed=i)
     (tmp_path / "run.py").write_text(
-        "import sys, open_clip\n"
+        "import sys, time, open_clip\n"
+        "from clipseg_cli.outputs import Outputs\n"
+        "write = Outputs.write\n"
+        "Outputs.write = lambda *args: (time.sleep(0.2), write(*args))[1]\n"
         f"open_clip.add_model_config({str(tiny_clip.weights.with_suffix('.json'))!r})\n"
         "from clipseg_cli.__main__ import main\n"
         "main()\n"
