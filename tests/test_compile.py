@@ -50,11 +50,11 @@ def test_all_blocks_share_what_is_compiled_and_any_batch_fits(tiny_clip, counted
 
 @pytest.fixture
 def quick_compiler(monkeypatch):
-    """Of one process, without what pays for itself in large models: vectors, and headers that are compiled first."""
+    """In this process, and without vectors: which of them a processor has is told by compiling for each of them."""
     from torch._inductor import config
 
     monkeypatch.setattr(config, "compile_threads", 1)
-    monkeypatch.setattr(config.cpp, "simdlen", 1)
+    monkeypatch.setattr(config.cpp, "vec_isa_ok", False)
 
 
 @needs_compiler
