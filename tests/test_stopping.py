@@ -18,7 +18,7 @@ from warm_server import warm_script
 
 @pytest.fixture
 def start(tmp_path, tiny_clip, warm, make_image):
-    """Start `clipseg segment` on 60 pictures in a process of its own, with the tiny model; it takes its time to write."""
+    """Start `clipseg segment` on 60 pictures in a process of its own, with the tiny model and slow to write."""
     for i in range(60):
         make_image(tmp_path / "in" / f"{i:02}.png", 80, 100, seed=i)
     (tmp_path / "run.py").write_text(
