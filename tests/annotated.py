@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAMES = ("background", "cat", "red car", "猫, \"A\" & <b>: 'c'#;")
+NUMBER = {name: i for i, name in enumerate(NAMES)}
 VERSIONS = {"clipseg": "0.0"}
 
 
@@ -120,3 +121,10 @@ def unbrushed(data) -> np.ndarray:
         values += [read(word)] * length if same else [read(word) for _ in range(length)]
     assert len(bits) - at < 8
     return np.array(values)
+
+
+def placed(mask: np.ndarray, left: int, top: int, shape) -> np.ndarray:
+    """A mask at its place in an image."""
+    whole = np.zeros(shape, bool)
+    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    return whole

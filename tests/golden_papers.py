@@ -93,6 +93,10 @@ def read_by(case: Case, method: Method, image: torch.Tensor, **options: Any) -> 
     )(image)
 
 
+def size_of(maps: torch.Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]
+
+
 def upsampled(logits: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     return upsample(logits, (image.shape[2], image.shape[3]))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from clipseg_cli import Segmenter
+from clipseg_cli import Segmentation, Segmenter
 
 
 def tiny(clip, **options) -> Segmenter:
@@ -16,3 +17,16 @@ def tiny(clip, **options) -> Segmenter:
 def colours(height=40, width=56, channels=3, seed=0):
     shape = (height, width, channels) if channels else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", name="shared")
+def shared_segmenter(tiny_clip) -> Segmenter:
+    return tiny(tiny_clip)
+
+
+def same(one: Segmentation, other: Segmentation) -> bool:
+    return (
+        np.array_equal(one.labels, other.labels)
+        and np.array_equal(one.scores, other.scores)
+        and one.classes == other.classes
+    )

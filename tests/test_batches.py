@@ -1,137 +1,17 @@
-"""Batches of crops: the same whoever makes them, each picture once an epoch, and threads that end."""
+"""Batches of crops: the same whoever makes them, and each picture once an epoch."""
 
 from __future__ import annotations
 
-import _thread
 import dataclasses
 import itertools
-import threading
-import time
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 import torch
+from noise_samples import SPEC, WHOLE, Damaged, Noise, crop_threads, equal, is_even, numbers, take
 
-from clipseg_cli.errors import DatasetError, ImageError, RunError, UsageError
-from clipseg_cli.ops.augment import CropSpec
+from clipseg_cli.errors import DatasetError, RunError, UsageError
 from clipseg_cli.training.batches import Batch, Batches
 from clipseg_cli.utils.distributed import Share
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-SPEC = CropSpec(crop=16, short_side=20, long_side=80, scale=(0.5, 2.0), max_share=0.75)
-WHOLE = dataclasses.replace(SPEC, short_side=0, scale=(1.0, 1.0), flip=0.0, distort=False)
-"""Takes a picture of 16x16 as it is."""
-
-
-class Noise:
-    """Pictures of noise with labels of noise; the label in the corner of a picture is its number."""
-
-    def __init__(self, count: int, *, proposed: bool = True, side: int = 16) -> None:
-        self.count, self.proposed, self.side = count, proposed, side
-        self.asked: list[int] = []
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        self.asked.append(index)
-        rng = np.random.default_rng(index)
-        image = rng.integers(0, 256, (self.side, self.side, 3), dtype=np.uint8)
-        given = rng.integers(0, 5, (self.side, self.side), dtype=np.int32)
-        given[0, 0] = index
-        image.setflags(write=False)  # as a decoder may hand it out
-        return image, given, given + 100 if self.proposed else None
-
-    def name(self, index: int) -> str:
-        return f"picture {index}"
-
-
-class Damaged(Noise):
-    """Some of the pictures cannot be read."""
-
-    def __init__(self, count: int, broken: set[int]) -> None:
-        super().__init__(count)
-        self.broken = broken
-
-    def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        if index in self.broken:
-            raise ImageError(f"{self.name(index)}: damaged")
-        return super().__call__(index)
-
-
-class Failing(Noise):
-    """The program itself is at fault, or somebody pressed Ctrl-C."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(5)
-        self.error = error
-
-    def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        raise self.error
-
-
-class Slow(Noise):
-    """Some pictures take their time."""
-
-    def __init__(self, count: int, seconds: float, slow: set[int]) -> None:
-        super().__init__(count)
-        self.seconds, self.slow = seconds, slow
-
-    def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        if index in self.slow:
-            time.sleep(self.seconds)
-        return super().__call__(index)
-
-
-def is_even(index: int) -> bool:
-    """Whose labels are by human hand."""
-    return index % 2 == 0
-
-
-def take(
-    count: int,
-    source: Noise,
-    spec: CropSpec = SPEC,
-    *,
-    batch_size: int = 4,
-    rank: tuple[int, int] = (0, 1),
-    seed: int = 0,
-    start: int = 0,
-    workers: int = 2,
-    by_human: Callable[[int], bool] | None = is_even,
-) -> list[Batch]:
-    share = Share(*rank)
-    with Batches(
-        source,
-        spec,
-        batch_size=batch_size,
-        share=share,
-        seed=seed,
-        start=start,
-        workers=workers,
-        by_human=by_human,
-    ) as batches:
-        return list(itertools.islice(batches, count))
-
-
-def numbers(batches: list[Batch]) -> list[int]:
-    """Which pictures there are, in order; for WHOLE."""
-    return [int(number) for batch in batches for number in batch.given[:, 0, 0]]
-
-
-def equal(some: list[Batch], others: list[Batch]) -> bool:
-    return all(
-        torch.equal(one, other)
-        for a, b in zip(some, others, strict=True)
-        for one, other in zip(a, b, strict=True)
-    )
-
-
-def crop_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("crop")]
 
 
 def test_a_batch_holds_crops_and_their_labels():
@@ -254,77 +134,6 @@ def test_ranks_must_share_equally(batch_size, world):
 def test_no_pictures_are_refused():
     with pytest.raises(DatasetError, match="no images"):
         take(1, Noise(0))
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), KeyboardInterrupt()])
-def test_what_goes_wrong_in_a_thread_arrives_as_itself(error):
-    batches = Batches(Failing(error), SPEC, batch_size=2, share=Share(), seed=0, workers=2)
-    with pytest.raises(type(error)) as raised:
-        next(batches)
-    assert raised.value is error
-    assert not crop_threads()
-
-
-def test_order_is_kept_when_a_picture_is_slow():
-    slow = set(numbers(take(1, Noise(9), WHOLE, batch_size=1)))
-    assert equal(take(3, Slow(9, 0.05, slow), workers=4), take(3, Noise(9), workers=4))
-
-
-def test_two_batches_are_made_ahead_and_not_many_more():
-    source = Noise(50)
-    with Batches(source, WHOLE, batch_size=3, share=Share(), seed=0, workers=2) as batches:
-        next(batches)
-        wanted, until = 3 * (1 + 2), time.monotonic() + 5
-        while len(source.asked) < wanted and time.monotonic() < until:
-            time.sleep(0.005)
-        time.sleep(0.02)
-        assert len(source.asked) == wanted
-
-
-def test_closing_drops_what_waits():
-    source = Slow(50, 0.05, set(range(50)))
-    with Batches(source, WHOLE, batch_size=16, share=Share(), seed=0, workers=2) as batches:
-        timer = threading.Timer(0.06, _thread.interrupt_main)  # Ctrl-C, while the first batch is made
-        with pytest.raises(KeyboardInterrupt):
-            timer.start()
-            next(batches)
-    assert len(source.asked) < 16
-    assert not crop_threads()
-    assert list(batches) == []
-    batches.close()
-
-
-def test_an_error_of_the_consumer_ends_the_threads():
-    with (
-        pytest.raises(ZeroDivisionError),
-        Batches(Noise(5), SPEC, batch_size=2, share=Share(), seed=0, workers=2) as batches,
-    ):
-        next(batches)
-        raise ZeroDivisionError
-    assert not crop_threads()
-
-
-def test_each_thread_computes_alone_and_leaves_the_others_theirs():
-    class Asking(Noise):
-        def __call__(self, index):
-            seen.append(torch.get_num_threads())
-            return super().__call__(index)
-
-    seen: list[int] = []
-    later: list[int] = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with Batches(Asking(5), SPEC, batch_size=4, share=Share(), seed=0, workers=2) as batches:
-            next(batches)
-            assert torch.get_num_threads() == 2
-        assert set(seen) == {1}
-        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert later == [2]
-    finally:
-        torch.set_num_threads(before)
 
 
 MIXED = dataclasses.replace(SPEC, mix=0.5, background=0)

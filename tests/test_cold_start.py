@@ -51,7 +51,17 @@ def test_segment_imports_torch_and_little_else(cli, process_env, make_image, tmp
     words = ("--model", "emoji", "--templates", "single", "--classes")
     segment = ("segment", make_image(tmp_path / "a.png", 48, 64), *words)
     assert cli(*segment, "car,cat", "--out", tmp_path / "here").code == 0
-    command = (*segment, "car,cat", "--out", tmp_path / "known", ";", *segment, "dog", "--out", tmp_path / "new")
+    command = (
+        *segment,
+        "car,cat",
+        "--out",
+        tmp_path / "known",
+        ";",
+        *segment,
+        "dog",
+        "--out",
+        tmp_path / "new",
+    )
     known, new = imported(*command, env={**process_env, "CLIPSEG_CACHE": str(tmp_path / "cache")})
     assert "torch" in known
     assert not known & (HEAVY | TOKENIZER)

@@ -71,7 +71,9 @@ def test_every_shape(name, shape, tmp_path):
 def test_one_class_and_three_hundred(name, tmp_path):
     for count in (1, 300):
         names = [f"class number {i}" for i in range(count)]
-        result = segment((6, 640), names=names, background=None)  # of 640 pixels and more, images are not enlarged
+        result = segment(
+            (6, 640), names=names, background=None
+        )  # of 640 pixels and more, images are not enlarged
         assert write(name, result, tmp_path / str(count))
 
 

@@ -85,9 +85,7 @@ def test_results_name_the_method_that_auto_took(cli, cars, tmp_path):
     made = json.loads((tmp_path / "auto" / "classes.json").read_text("utf-8"))
     assert made["method"] == made["options"]["method"] == "vanilla"
     assert (
-        cli(
-            "segment", cars, "-c", "car,tree", *EMOJI, "--method", "vanilla", "--out", tmp_path / "own"
-        ).code
+        cli("segment", cars, "-c", "car,tree", *EMOJI, "--method", "vanilla", "--out", tmp_path / "own").code
         == 0
     )
     assert np.array_equal(labels_of(tmp_path / "auto"), labels_of(tmp_path / "own"))
