@@ -146,18 +146,19 @@ def test_tars_come_out_as_in_one_process(run, cluster, photos, tmp_path):
     assert (tmp_path / "tars" / "0.tar").is_file() and not (tmp_path / "tars" / "1.tar").exists()
 
 
-def test_ray_itself_says_nothing(run_cli, photos, tmp_path):
+def test_ray_itself_says_nothing(warm, photos, tmp_path):
     """In a process of its own, which begins the cluster; parts of Ray write past Python's streams."""
     two = tmp_path / "two"
     two.mkdir()
     for name in ("00.png", "01.png"):
         shutil.copy(photos / name, two)
-    done = run_cli(
-        *("pseudolabel", two, *WORDS, *OPTIONS, *RAY, "--actors", "1", "--quiet"),
+    done = warm(
+        *("-m", "clipseg_cli", "pseudolabel", two, *WORDS, *OPTIONS, *RAY, "--actors", "1", "--quiet"),
         *("--out", tmp_path / "out"),
-        timeout=500,
+        RAY_worker_niceness="0",
     )
-    assert (done.code, done.out, done.err) == (0, "", "")
+    out, err = done.communicate(timeout=500)
+    assert (done.returncode, out, err) == (0, b"", b"")
     assert set(labels_in(tmp_path / "out" / "run")) == {"00", "01"}
 
 
