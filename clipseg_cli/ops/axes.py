@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +37,16 @@ class Axis:
     def __len__(self) -> int:
         return len(self.weights)
 
+    @cached_property
+    def _turned(self) -> Tensor:
+        return self.weights.T
+
     def part(self, start: int, end: int) -> tuple[Tensor, int, int]:
-        """Weights of the rows [start, end) for the source cells [first, behind) that they are of, and these two."""
+        """Weights [source, target] of the targets [start, end) and the sources [first, behind), and these two."""
         first, behind = 0, self.weights.shape[1]
         if self.spans is not None:
             first, behind = self.spans[start][0], self.spans[end - 1][1]
-        return cells(cells(self.weights, 0, start, end), 1, first, behind), first, behind
+        return cells(cells(self._turned, 1, start, end), 0, first, behind), first, behind
 
 
 def cells(tensor: Tensor, dim: int, first: int, behind: int) -> Tensor:
