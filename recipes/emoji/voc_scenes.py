@@ -314,7 +314,7 @@ def truth(scene: Scene, inner: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8
 def _light(rng: Rng, image: Image) -> Image:
     """A little more or less light, a slight cast, a little grain: a camera's, no damage."""
     gain, lift = np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.025, 3)), rng.normal(0, 5)
-    lit: NDArray[np.float64] = image * gain + lift
+    lit = np.asarray(image * gain + lift, np.float64)
     if rng.random() < 0.5:
         lit = lit + rng.normal(0, rng.uniform(1, 4), image.shape[:2])[..., None]
     return np.clip(lit, 0, 255).astype(np.uint8)
