@@ -52,7 +52,7 @@ class ShardLabeller:
         self._made_by = digest(self.identity)
 
     def describe(self) -> Description:
-        """With what it labels."""
+        """The record of what it labels with."""
         predictor, backbone = self.predictor, self.backbone
         return Description(
             self.identity,
