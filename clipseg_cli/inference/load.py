@@ -54,7 +54,7 @@ class AuxiliaryNetworks(NamedTuple):
     """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered.
 
     Attributes:
-        key_encoder: says what regions look like, for a bank of them.
+        key_encoder: embeds regions as the keys of a bank.
         stages: of a network beside the tower, for a bank of labelled images.
     """
 

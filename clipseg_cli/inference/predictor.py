@@ -69,14 +69,14 @@ class Predictor:
         regions: makes id maps, for `config.regions`.
         recall, bank: what a memory of labelled images taught, or one of unlabelled images, for `config.memory`.
         stages: of a network beside the tower; levels begin with them.
-        asked: of "levels" and "values", what the reader hands out beyond what steps need, for one who makes a memory.
+        asked: of "levels" and "values", what the reader hands out beyond what steps need, where a memory is made.
         chosen: what `--set` says of refinements.
 
     Attributes:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
         experts: classifiers that speak for single classes, or None.
-        keeper: rounds features and hands them out, for one who keeps them; or None.
+        keeper: rounds features and hands them out, where features are kept; or None.
         notes: what a user should be told of what was chosen for them.
     """
 
