@@ -183,9 +183,8 @@ class Predictor:
             images = [dataclasses.replace(one, stored=None) for one in images]
         pixels = upload([one.resized for one in images], self.device)
         each = zip(images, pixels, self._region_ids(images), strict=True)
-        return [
-            DeviceImage.of(*one, at_network_size=self.settings.protocol.upsample == "labels") for one in each
-        ]
+        small = self.settings.protocol.upsample == "labels"
+        return [DeviceImage.of(*one, at_network_size=small) for one in each]
 
     @torch.no_grad()
     def labels(self, images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -328,5 +327,4 @@ class Predictor:
             "memory": None if memory is None else dict(memory.facts),
             "auxiliary": prints or None,
         }
-        found = {name: value for name, value in parts.items() if value is not None}
-        return {**dataclasses.asdict(self.settings), **found}
+        return {**dataclasses.asdict(self.settings), **{k: v for k, v in parts.items() if v is not None}}
