@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.segment import Case, all_windows, bare_tower, make_run, random_weights, write_pictures
+from benchmarks.segment import Case, all_windows, bare_tower, make_run, random_weights, write_images
 from benchmarks.turns import in_turns
 from clipseg_cli.data.images import read_image
 from clipseg_cli.utils.device import pick_device
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> None
     rates = in_memory(run, options.repeats)
     ranks = [int(number) for number in options.ranks.split(",")]
     del run  # its part of the device is for the processes
-    images = write_pictures(folder / "drawn", PHOTO, DRAWN)
+    images = write_images(folder / "drawn", PHOTO, DRAWN)
     for number in ranks:
         name = f"files in, files out, {number} process{'es' if number > 1 else ''}"
         rates[name] = from_files(options, images, weights, folder / str(number), number)

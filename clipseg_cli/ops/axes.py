@@ -28,7 +28,7 @@ class Axis:
 
     @classmethod
     def of(cls, weights: Tensor, device: torch.device) -> Axis:
-        """Weights that were made on the host, where they are needed."""
+        """Weights that were made on the host, moved to the device."""
         used = weights.numpy() != 0
         first, behind = used.argmax(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1)
         spans = tuple(zip(first.tolist(), behind.tolist(), strict=True))
@@ -84,7 +84,7 @@ def centred_axis(centres: tuple[float, ...], target: int, device: torch.device) 
 @lru_cache(maxsize=KEPT)
 @torch.inference_mode(False)
 def nearest_axis(source: int, target: int, device: torch.device) -> Axis:
-    """Cells that are repeated along one side, as `F.interpolate(mode="nearest")` does."""
+    """A nearest-neighbour resize along one side, as by `F.interpolate(mode="nearest")`."""
     index = (torch.arange(target) * (source / target)).floor().long().clamp(max=source - 1)
     return Axis.of(F.one_hot(index, source).float(), device)
 

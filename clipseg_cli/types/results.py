@@ -32,7 +32,7 @@ class Segmentation:
         image: the image that was segmented.
         class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
             time; None unless asked for.
-        features: what the network says of each window, by name, for one who keeps it; else None.
+        features: what the network says of each window, by name, where features are kept; else None.
         derived: what functions have computed from it and want to keep, such as its regions.
     """
 
