@@ -180,7 +180,7 @@ def make_run(
     """Random weights on disk, random images on disk, and a run that is ready to go.
 
     Args:
-        options: arch, device and precision; batch_size and templates where they are there.
+        options: arch, device and precision; batch_size, templates and compile where they are there.
         case: of the images.
         folder: an empty one.
         count: of images.
@@ -200,6 +200,7 @@ def make_run(
         device=options.device,
         precision=options.precision,
         batch_size=getattr(options, "batch_size", SegmentConfig.batch_size),
+        compile=getattr(options, "compile", False),
     )
     return prepare_segmentation(config), files
 

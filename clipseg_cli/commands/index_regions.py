@@ -118,7 +118,7 @@ class RegionIndexRun:
     def _read_ahead(
         self, known: dict[str, str]
     ) -> Generator[tuple[ImageSource, str, Prepared | ClipsegError | None], None, None]:
-        """Each image, its fingerprint, and it ready for the model; None where it is remembered already."""
+        """Each image, its fingerprint, and the image ready for the model, or None where it is remembered already."""
         waiting: deque[tuple[ImageSource, Future[tuple[str, Prepared | ClipsegError | None]]]] = deque()
         pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="read")
         try:

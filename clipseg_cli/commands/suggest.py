@@ -36,7 +36,7 @@ class Suggestion:
     """Images to correct.
 
     Attributes:
-        names: the most telling first.
+        names: the most informative first.
         total: images that were looked at.
         known: how many of them are in a bank already.
         failures: of images that could not be read.

@@ -46,7 +46,7 @@ WAYS_OUT = (
 
 
 def check_guides(config: InferenceConfig, method: Method, *, remembers: bool = False) -> None:
-    """What can be said without loading anything.
+    """Prove what can be proved of the auxiliary networks before anything is loaded.
 
     Args:
         config: the user's options.

@@ -185,7 +185,7 @@ def _keep(path: Path, experts: Experts) -> None:
 
 
 def check_experts(folder: Path, *, words_in_sight: bool, crops: bool) -> None:
-    """What can be said of `--templates floss:FOLDER` without a model.
+    """Prove what can be proved of `--templates floss:FOLDER` before a model is loaded.
 
     Raises:
         UsageError: no such folder, or a method that it does not go with.

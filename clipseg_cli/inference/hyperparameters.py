@@ -286,7 +286,7 @@ _MEMORIES = {
 
 
 def _turned_on(owner: str) -> str:
-    """The option that has a method, refinement, source of regions or format take part."""
+    """The option by which a method, refinement, source of regions or format takes part."""
     for registry, option in ((METHODS, "--method"), (REGIONS, "--regions"), (FORMATS, "--formats")):
         if owner in registry.names():
             return f"{option} {owner}"

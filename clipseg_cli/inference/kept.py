@@ -50,7 +50,7 @@ class Keeper:
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> Keeper:
-        """Of what some steps look at."""
+        """A keeper of what some steps look at."""
         needs = {name for step in steps for name in step.refinement.needs}
         more = (field for need, fields in _FIELDS.items() if need in needs for field in fields)
         return cls(("features", "objectness", *more))
@@ -91,7 +91,7 @@ class Keeper:
     def size_of(
         self, size: tuple[int, int], settings: Settings, tiling: Tiling, patch: int, width: int
     ) -> int:
-        """About how many bytes are kept of an image of (H, W) pixels: all fields are taken for as wide as the words.
+        """About how many bytes are kept of an image of (H, W) pixels, as if all fields were as wide as the words.
 
         Args:
             size: (H, W) of the image.

@@ -54,7 +54,7 @@ class AuxiliaryNetworks(NamedTuple):
     """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered.
 
     Attributes:
-        key_encoder: says what regions look like, for a bank of them.
+        key_encoder: embeds regions as the keys of a bank.
         stages: of a network beside the tower, for a bank of labelled images.
     """
 
@@ -75,7 +75,7 @@ class ModelPlan:
         chosen: what `--set` says.
         device, dtype: where and in what precision the tower will compute.
         notes: what a user should be told of what was chosen for them.
-        indexing: regions are remembered.
+        indexing: a bank of regions is being made.
     """
 
     config: InferenceConfig
@@ -225,7 +225,7 @@ def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | Stude
 
 
 def plan_clip(config: InferenceConfig, protocol: Protocol, *, indexing: bool = False) -> ModelPlan:
-    """`plan_model` for a CLIP; with `indexing`, for one who remembers regions."""
+    """`plan_model` for a CLIP; with `indexing`, for a bank of regions."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     whole = complete(config, protocol, indexing=indexing)
     config = whole.config

@@ -56,7 +56,7 @@ def load_memory(
     Args:
         config: its `memory` has been checked.
         backbone: the model.
-        key_encoder: the network that says what regions look like, where a bank of them is asked by one.
+        key_encoder: the network that embeds regions as keys; None where keys are values of the tower.
         device: where it will be asked.
 
     Raises:

@@ -68,11 +68,11 @@ class DeviceImage(NamedTuple):
 class Stack(NamedTuple):
     """Images of one size, which go through the loop together.
 
-    What is known of a single image has no dimension for images in front, as in [Q, h, w]; that of several has one.
+    Tensors of a single image have no batch dimension, as in [Q, h, w]; those of several have [B] in front.
 
     Attributes:
-        numbers: of the images among all.
-        images: themselves.
+        numbers: of these images, among all that were handed in.
+        images: all of one size.
     """
 
     numbers: list[int]
@@ -89,20 +89,20 @@ class Stack(NamedTuple):
         return self.images[0].pixels.shape[1], self.images[0].pixels.shape[2]
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
-        """One tensor of each image as one of all."""
+        """The tensors of all images as one, with [B] in front where there are several."""
         return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
 
     def split(self, tensor: Tensor) -> Sequence[Tensor]:
-        """The same back again."""
+        """The opposite of `joined`: a tensor of all images as one of each."""
         return [tensor] if len(self.images) == 1 else tensor.unbind()
 
 
 def stacks_of(images: Sequence[DeviceImage], room: Callable[[DeviceImage], int]) -> list[Stack]:
-    """Images of one size together, by where the first of each stack stands.
+    """Images grouped by their size, in the order of the first of each stack.
 
     Args:
         images: of any sizes.
-        room: how many images like one may go together.
+        room: how many images of the size of one may go together.
     """
     stacks: list[Stack] = []
     open_: dict[tuple[object, ...], Stack] = {}
@@ -229,7 +229,7 @@ class Parts:
 
 
 def _merged(parts: Sequence[Parts], merge: Callable[[list[Tensor]], Tensor]) -> Parts:
-    """Each of the tensors of several, merged."""
+    """Several parts as one: each of their tensors is merged."""
 
     def of(values: list[Tensor | None]) -> Tensor | None:
         there = [value for value in values if value is not None]

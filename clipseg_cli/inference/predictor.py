@@ -69,14 +69,14 @@ class Predictor:
         regions: makes id maps, for `config.regions`.
         recall, bank: what a memory of labelled images taught, or one of unlabelled images, for `config.memory`.
         stages: of a network beside the tower; levels begin with them.
-        asked: of "levels" and "values", what the reader hands out beyond what steps need, for one who makes a memory.
+        asked: of "levels" and "values", what the reader hands out beyond what steps need, where a memory is made.
         chosen: what `--set` says of refinements.
 
     Attributes:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
         experts: classifiers that speak for single classes, or None.
-        keeper: rounds features and hands them out, for one who keeps them; or None.
+        keeper: rounds features and hands them out, where features are kept; or None.
         notes: what a user should be told of what was chosen for them.
     """
 
@@ -183,9 +183,8 @@ class Predictor:
             images = [dataclasses.replace(one, stored=None) for one in images]
         pixels = upload([one.resized for one in images], self.device)
         each = zip(images, pixels, self._region_ids(images), strict=True)
-        return [
-            DeviceImage.of(*one, at_network_size=self.settings.protocol.upsample == "labels") for one in each
-        ]
+        small = self.settings.protocol.upsample == "labels"
+        return [DeviceImage.of(*one, at_network_size=small) for one in each]
 
     @torch.no_grad()
     def labels(self, images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -328,5 +327,4 @@ class Predictor:
             "memory": None if memory is None else dict(memory.facts),
             "auxiliary": prints or None,
         }
-        found = {name: value for name, value in parts.items() if value is not None}
-        return {**dataclasses.asdict(self.settings), **found}
+        return {**dataclasses.asdict(self.settings), **{k: v for k, v in parts.items() if v is not None}}

@@ -53,7 +53,7 @@ def read_regions(predictor: Predictor, image: Prepared, key_encoder: Guide | Non
     Args:
         predictor: its reader hands out values where there is no `key_encoder`.
         image: with its regions, or the predictor's source makes them.
-        key_encoder: the network that says what regions look like, and sees the image as a whole.
+        key_encoder: the network that embeds regions as keys; it sees the image as a whole.
     """
     (on_device,) = predictor.to_device([image])
     assert on_device.regions is not None  # as for the predictor

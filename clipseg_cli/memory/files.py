@@ -192,6 +192,6 @@ def _write(bank: Path, facts: Facts) -> None:
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON."""
+    """The value as it would come back from JSON."""
     found: dict[str, Any] = json.loads(json.dumps(value))
     return found

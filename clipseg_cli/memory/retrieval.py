@@ -1,4 +1,4 @@
-"""RNS' reading of labelled images: a classifier for every image, training by the rows that it retrieves (`ops.rns`)."""
+"""RNS' reading of labelled images: a classifier for every image, fitted to the rows that it retrieves (`ops.rns`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RNS: a linear classifier of one image, training by the rows of a memory that its patches retrieve (arXiv:2602.23339).
+"""RNS: a linear classifier of one image, fitted to the rows of a memory that its patches retrieve (arXiv:2602.23339).
 
 Letters: n patches, D embedding, C classes, Q queries, P labelled images. The rows of a memory are unit means of the
 patches of one class in one labelled image, weighted by how much of the class each patch holds.

@@ -121,7 +121,7 @@ def _check_batch(batch_size: int, grad_accumulation: int, ranks: int, head: str)
 
 
 def _first_weights(backbone: str, model: str) -> str:
-    """What `--init auto` means: what ships for students of the bundled model knows drawings, ImageNet's photographs."""
+    """What `--init auto` means: the weights in the package know drawings, those of ImageNet know photographs."""
     return BUNDLED_MODEL if (backbone, model) == (BUNDLED_BACKBONE, BUNDLED_MODEL) else "imagenet"
 
 

@@ -273,7 +273,7 @@ class TrainingRun:
         self._kept = self.state.iteration
 
     def _check_weights(self) -> None:
-        """Before they are used or replace others: the loss notices only an iteration later.
+        """Look at the weights before they are used or replace others: the loss would tell only an iteration later.
 
         Raises:
             RunError: a weight is no longer finite.

@@ -172,7 +172,7 @@ def training_identity(
 
 
 def _human(task: TrainingTask) -> dict[str, Any]:
-    """What human hand adds to the labels of a run: whoever goes on must find the same."""
+    """What humans changed in the labels of a run; a resumed training must find the same."""
     text = "\n".join(f"{name} {label}" for name, label in sorted(task.human.items()))
     return {
         "weight": task.config.human_weight,

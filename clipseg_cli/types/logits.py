@@ -34,12 +34,12 @@ class PixelRefinement(Protocol):
         """Logits of some words at full size.
 
         Args:
-            logits: [rows, columns, n] of a rectangle of the result; may be overwritten.
+            logits: [n, rows, columns] of a rectangle of the result; may be overwritten.
             tile: that rectangle, with its margin, which is cut off afterwards.
             queries: [n] which of the Q words these are.
 
         Returns:
-            [rows, columns, n].
+            [n, rows, columns].
         """
 
 
