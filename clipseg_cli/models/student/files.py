@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 
 from clipseg_cli.config import Head
 from clipseg_cli.errors import ClipsegError, ModelError
+from clipseg_cli.models.clip.architectures import SkipInit
 from clipseg_cli.models.student.network import Student, StudentShape
 from clipseg_cli.models.weights.fingerprints import fingerprint
 from clipseg_cli.models.weights.fitting import check_weights
@@ -136,11 +137,12 @@ def student_fingerprint(student: Student) -> str:
 
 
 def _build(path: Path, card: StudentCard, *, learnt: bool) -> Student:
-    """The network that a card describes, with random weights."""
+    """The network that a card describes, before its weights are read."""
     words = torch.zeros(len(card.classes.queries), card.shape.width)
     background = card.classes.background if learnt else None
     try:
-        return Student(card.shape, words, card.classes.query_to_class, background)
+        with SkipInit():
+            return Student(card.shape, words, card.classes.query_to_class, background)
     except ClipsegError as error:
         raise ModelError(f"{path}: {error.message}", hint=error.hint) from error
 
