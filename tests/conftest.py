@@ -96,9 +96,9 @@ ONE_THREAD = {
 SERVER = "CLIPSEG_TESTS_SERVER"
 
 LONG_FILES = (
-    *("readme", "ray", "bundled_backbone", "refinements", "resume", "compile", "memory", "export", "towers"),
-    *("eval", "targets", "large_and_streamed", "human_labels", "segment_command", "compare", "precision"),
-    *("train_ranks", "models_command", "stopping", "cold_start", "charts", "train", "student_segment"),
+    *("readme", "ray", "resume", "train_resume", "outputs", "bundled_backbone", "charts", "runs_notice"),
+    *("export", "towers", "segment_command", "train_ranks", "models_command", "stopping", "eval", "regions"),
+    *("growing_runs", "compile", "memory", "train", "compare", "golden", "cold_start"),
 )
 """Test files of more than some five seconds, the longest first."""
 
