@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import pytest
-from run_folders import contents, labels_in, make_photos
+from run_folders import contents, labels_in, make_photos, times
 from shard_sources import write_tar
 
 from clipseg_cli.commands.pseudolabel_shards import open_sharded_run
@@ -130,6 +130,29 @@ def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path):
     assert done.out.splitlines()[0] == "12 images, share of all pixels"
     done = run(good, *RAY, "--min-confidence", "0.5")
     assert done.code == 1 and "was made with other options: --min-confidence" in done.err
+
+
+def test_a_damaged_image_is_tried_alone_and_labelled_once_it_is_mended(run, cluster, photos, tmp_path):
+    """A shard of three groups of two; nothing but the group of the image is done again, once that is mended."""
+    source = tmp_path / "photos"
+    shutil.copytree(photos, source)
+    for path in source.glob("0[6-9].png"):
+        path.unlink()
+    shard = ("--engine", "ray", "--shard-size", "8", "--actors", "1", "--verbose")
+    assert run(source, *shard).code == 1
+    before, written = contents(tmp_path / "run"), times(tmp_path / "run" / "labels")
+    again = run(source, *shard)
+    assert again.code == 1 and again.err.count(f"Error: {source}/05.png: not an image") == 1
+    assert "7 images were done before" in again.err and "shard 1 of 1: 1 image by process" in again.err
+    assert contents(tmp_path / "run") == before and times(tmp_path / "run" / "labels") == written
+    shutil.copy(source / "04.png", source / "05.png")
+    mended = run(source, *shard)
+    assert mended.code == 0, mended.err
+    assert "shard 1 of 1: 2 images by process" in mended.err
+    after = times(tmp_path / "run" / "labels")
+    assert {name for name in after if after[name] != written.get(name)} == {"04.png", "05.png"}
+    assert run(source, "--name", "plain").code == 0
+    assert contents(tmp_path / "run") == contents(tmp_path / "plain")
 
 
 def test_tars_come_out_as_in_one_process(run, cluster, photos, tmp_path):

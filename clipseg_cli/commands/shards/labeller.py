@@ -19,13 +19,17 @@ from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.runs.batches import keep_batches
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.provenance import choice_notes, model_notes
+from clipseg_cli.runs.records import file_fingerprint
 from clipseg_cli.runs.summary import LABELS
 from clipseg_cli.types import Sample
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import Share
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from clipseg_cli.commands.shards.shard import Shard, ShardJob
+    from clipseg_cli.runs.records import ImageRecord
     from clipseg_cli.types import DenseModel
 
 
@@ -84,7 +88,7 @@ class ShardLabeller:
         Raises:
             ClipsegError: the tar is damaged or holds no image, or the disk is full.
         """
-        samples, size = shard.samples, 0
+        samples, size, known = shard.samples, 0, shard.known
         if shard.tar is not None:
             images = folder / "images"
             images.mkdir()
@@ -92,6 +96,7 @@ class ShardLabeller:
             samples = tuple(map(Sample, sources))
             if not samples:
                 raise DatasetError(f"{shard.tar.address}: no images in this tar")
+            known = _still_known(known, samples)
         labels = folder / LABELS
         labels.mkdir()
         keep_batches(folder, samples, self.config.batch_size, shard.batches, 0)
@@ -105,14 +110,28 @@ class ShardLabeller:
             Share(),
             {},
             (),
+            elsewhere=known,
         )
         records = tuple(run)
+        again = {record.image for record in records}
+        kept = tuple(name for name in known if name not in again)
         files = {
             path.relative_to(labels).as_posix(): path.read_bytes()
             for path in sorted(labels.rglob("*"))
             if path.is_file()
         }
-        return dataclasses.replace(result, records=records, files=files, source=size)
+        return dataclasses.replace(result, records=records, kept=kept, files=files, source=size)
+
+
+def _still_known(known: Mapping[str, ImageRecord], samples: Sequence[Sample]) -> dict[str, ImageRecord]:
+    """Records that are about the images that a tar holds now: none where it holds others, or in another order."""
+    if list(known) != [sample.source.name for sample in samples]:
+        return {}
+    return {
+        name: record
+        for sample, (name, record) in zip(samples, known.items(), strict=True)
+        if record.error or (sample.source.path and file_fingerprint(sample.source.path) == record.content)
+    }
 
 
 _HOST = socket.gethostname()
