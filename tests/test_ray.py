@@ -114,45 +114,35 @@ def test_a_worker_that_is_killed_costs_its_shard_and_no_byte(run, cluster, photo
 
 
 def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path):
-    good = tmp_path / "photos"
-    shutil.copytree(photos, good)
-    shutil.copy(good / "04.png", good / "05.png")
-    assert run(good, "--name", "plain").code == 0
-    whole = contents(tmp_path / "plain")
-    shutil.copytree(tmp_path / "plain", tmp_path / "run")
-    for name in ("00", "07"):
-        (tmp_path / "run" / "labels" / f"{name}.png").unlink()
-    done = run(good, *RAY, "--actors", "1", "--verbose")
-    assert done.code == 0, done.err
-    assert "8 images were done before" in done.err
-    assert "shard 1 of 2: 2 images by process" in done.err
-    assert contents(tmp_path / "run") == whole
-    assert done.out.splitlines()[0] == "12 images, share of all pixels"
-    done = run(good, *RAY, "--min-confidence", "0.5")
-    assert done.code == 1 and "was made with other options: --min-confidence" in done.err
-
-
-def test_a_damaged_image_is_tried_alone_and_labelled_once_it_is_mended(run, cluster, photos, tmp_path):
-    """A shard of three groups of two; nothing but the group of the image is done again, once that is mended."""
-    source = tmp_path / "photos"
+    """Begun by the plain command; what stands beside a damaged image stays until that is mended."""
+    source, folder = tmp_path / "photos", tmp_path / "run"
     shutil.copytree(photos, source)
-    for path in source.glob("0[6-9].png"):
-        path.unlink()
-    shard = ("--engine", "ray", "--shard-size", "8", "--actors", "1", "--verbose")
-    assert run(source, *shard).code == 1
-    before, written = contents(tmp_path / "run"), times(tmp_path / "run" / "labels")
-    again = run(source, *shard)
-    assert again.code == 1 and again.err.count(f"Error: {source}/05.png: not an image") == 1
-    assert "7 images were done before" in again.err and "shard 1 of 1: 1 image by process" in again.err
-    assert contents(tmp_path / "run") == before and times(tmp_path / "run" / "labels") == written
+    assert run(source).code == 1
+    before, written = contents(folder), times(folder / "labels")
+    for name in ("00", "07"):
+        (folder / "labels" / f"{name}.png").unlink()
+    one = (*RAY, "--actors", "1", "--verbose")
+    done = run(source, *one)
+    assert done.code == 1 and done.err.count(f"Error: {source}/05.png: not an image") == 1
+    assert "7 images were done before" in done.err
+    for said in (
+        "shard 1 of 3: 2 images by process",
+        "shard 2 of 3: 1 image by",
+        "shard 3 of 3: 2 images by",
+    ):
+        assert said in done.err
+    assert contents(folder) == before
+    assert times(folder / "labels")["06.png"] == written["06.png"]  # it goes through the network with 05
+
     shutil.copy(source / "04.png", source / "05.png")
-    mended = run(source, *shard)
-    assert mended.code == 0, mended.err
-    assert "shard 1 of 1: 2 images by process" in mended.err
-    after = times(tmp_path / "run" / "labels")
-    assert {name for name in after if after[name] != written.get(name)} == {"04.png", "05.png"}
     assert run(source, "--name", "plain").code == 0
-    assert contents(tmp_path / "run") == contents(tmp_path / "plain")
+    done = run(source, *one)
+    assert done.code == 0, done.err
+    assert "11 images were done before" in done.err and "shard 1 of 1: 2 images by process" in done.err
+    assert contents(folder) == contents(tmp_path / "plain")
+    assert done.out.splitlines()[0] == "12 images, share of all pixels"
+    done = run(source, *RAY, "--min-confidence", "0.5")
+    assert done.code == 1 and "was made with other options: --min-confidence" in done.err
 
 
 def test_tars_come_out_as_in_one_process(run, cluster, photos, tmp_path):

@@ -57,7 +57,11 @@ class Segmentation:
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
         for top in range(0, self.labels.shape[0], step):  # scores are widened to 8 bytes
             labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
-            own, total = _counted(labels.astype(np.int32), scores.astype(np.float64), classes)
+            narrow = (
+                labels.dtype == np.uint8 and labels.flags.writeable
+            )  # PyTorch takes no others as they are
+            ids = labels if narrow else labels.astype(np.int32)
+            own, total = _counted(ids, scores.astype(np.float64), classes)
             counts += own[:classes]  # and none of those that are ignored
             sums += total[:classes]
         return [
@@ -66,7 +70,7 @@ class Segmentation:
         ]
 
 
-def _counted(ids: NDArray[np.int32], scores: NDArray[np.float64], classes: int) -> tuple[Any, Any]:
+def _counted(ids: NDArray[Any], scores: NDArray[np.float64], classes: int) -> tuple[Any, Any]:
     """How often each id stands there, and the sum of its scores; equal in both ways.
 
     PyTorch counts without the interpreter's lock, which the thread of a model needs meanwhile. Where none is loaded it
