@@ -237,18 +237,24 @@ def test_without_ray_the_extra_is_named(run, photos, monkeypatch):
     ]
 
 
-def test_a_cluster_that_does_not_answer_is_one_sentence(run, photos, monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("127.0.0.1:9", "Connection refused"), ("ray://[::1]:9", ""), ("auto", "no cluster here")],
+)
+def test_a_cluster_that_does_not_answer_is_one_sentence(run, photos, monkeypatch, address, why):
+    """Ray, which would go on trying for minutes, is not asked where nobody listens."""
     import ray
 
     def refuse(**_):
-        raise ConnectionError("ray client connection timeout\n")
+        assert address == "auto"
+        raise ConnectionError("no cluster here\n")
 
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     done = run(photos, *RAY)
     assert done.code == 1
-    assert done.err.startswith(
-        "Error: a Ray cluster at 192.0.2.1:6379 cannot be reached: ray client connection"
-    )
+    first, second = done.err.splitlines()
+    assert first.startswith(f"Error: a Ray cluster at {address} cannot be reached: ") and why in first
+    assert second == "Hint: is RAY_ADDRESS right, and does 'ray status' answer there?"

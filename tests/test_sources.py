@@ -267,6 +267,26 @@ def test_of_a_tar_that_changed_only_batches_with_other_images_are_done_again(run
     assert "04_confidence.png" in labels_in_tar(folder / "four.tar")
 
 
+def test_tars_beside_the_command_are_found_and_nothing_else_of_that_name(
+    run, tars, tmp_path, folder, monkeypatch
+):
+    """A pattern without a folder; a folder, an empty file, and what is no tar are in its way."""
+    shutil.copytree(tars, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    Path("photos-2.tar").mkdir()
+    Path("photos-3.tar").write_bytes(b"")
+    Path("photos-4.tar").write_bytes(b"<html>404</html>" * 100)
+    write_tar(Path("photos-5.tar"), {"00.json": b"{}"})
+    done = run("photos-*.tar", *WORDS)
+    assert done.code == 1
+    assert sorted(path.name for path in folder.glob("*.tar")) == ["photos-0.tar", "photos-1.tar"]
+    assert done.err.count("Error: photos-") == 3 and "photos-2" not in done.err
+    assert "Error: photos-5.tar: no images in this tar" in done.err
+    assert "Error: 3 images or shards have no label" in done.err
+    alone = run("photos-2.tar", *WORDS)
+    assert alone.code == 1 and "photos-2.tar: is a folder, where a file is wanted" in alone.err
+
+
 def images_of(data: bytes) -> list[bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as file:
         return [file.extractfile(m).read() for m in file.getmembers() if m.name.endswith(".png")]

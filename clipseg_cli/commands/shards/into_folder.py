@@ -98,9 +98,9 @@ class FolderOutput:
             OutputError: it cannot be written.
         """
         assert self._progress is not None
-        kept = {f"{name}.png" for name in self._corrected}
+        own = {f"{name}.png" for name in self._corrected}
         for name, data in result.files.items():
-            if name not in kept:
+            if name not in own:
                 write_bytes(self.folder / LABELS / name, data)
         records = [self._with_corrections(record) for record in result.records]
         self._state.written += [record.image for record in records if not record.error]
