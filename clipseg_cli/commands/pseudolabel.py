@@ -151,7 +151,7 @@ class PseudolabelRun:
         groups = self.share.of(planned_groups(self.folder, dataset.samples, config.batch_size))
         self._keeps_confidence = KEPT in format_names(config.format_texts)
         finished = self._state.finished(with_confidence=self._keeps_confidence)
-        finished |= {name for name, record in self.elsewhere.items() if not record.error}
+        finished |= {name: record for name, record in self.elsewhere.items() if not record.error}
         self._corrected = self._state.corrected
         self.notes += tuple(self._state.sentences())
         self._groups: list[list[tuple[int, Sample]]] = []

@@ -155,8 +155,8 @@ class RunState:
         self.human = {name: record for name, record in human.items() if name in self.corrected}
         return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
 
-    def finished(self, *, with_confidence: bool = False) -> set[str]:
-        """Images that need not be labelled again: their label is there, and about the image that is there now.
+    def finished(self, *, with_confidence: bool = False) -> dict[str, ImageRecord]:
+        """Records of images that need not be labelled again: the label is there, and about the image that is there now.
 
         Args:
             with_confidence: it must be there too, which a run without it did not write; corrected labels have none.
@@ -170,10 +170,11 @@ class RunState:
         self._replaced = [
             name for name, record in good.items() if name not in self.corrected and self._is_replaced(record)
         ]
-        names = good.keys() - set(self._replaced)
-        if not with_confidence:
-            return names
-        return {n for n in names if n in self.corrected or confidence_path(self.folder, n).is_file()}
+        again = set(self._replaced)
+        if with_confidence:
+            lacking = {name for name in good if not confidence_path(self.folder, name).is_file()}
+            again |= lacking - self.corrected.keys()
+        return {name: record for name, record in good.items() if name not in again}
 
     def content(self, sample: Sample) -> str:
         """Fingerprint of the file of an image; empty where it has none."""

@@ -59,7 +59,6 @@ class FolderOutput:
         begin_run(folder, Manifest(self.identity))
         self._state = RunState(folder, dataset)
         finished = self._state.finished(with_confidence=KEPT in format_names(config.format_texts))
-        known = self._state.records()
         self._corrected = self._state.corrected
         groups = [
             group
@@ -67,11 +66,11 @@ class FolderOutput:
             if not all(sample.source.name in finished for sample in group[1])
         ]
         # Of a group that failed in part, what is labelled stays as long as the rest fails.
-        tried = finished | self._state.failed.keys()
+        known = finished | self._state.failed
         self._known = {
             sample.source.name: known[sample.source.name]
             for _, samples in groups
-            if all(sample.source.name in tried for sample in samples)
+            if all(sample.source.name in known for sample in samples)
             for sample in samples
         }
         self.shards = _cut_into_shards(groups, config.shard_size, self._known)
