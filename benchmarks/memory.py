@@ -1,10 +1,10 @@
-"""What a memory of a few corrected pictures is worth on a folder with ground truth.
+"""What a memory of a few corrected images is worth on a folder with ground truth.
 
-    python -m benchmarks.memory FOLDER --model emoji --pictures 3,10,20,60 --draws 5
+    python -m benchmarks.memory FOLDER --model emoji --images 3,10,20,60 --draws 5
 
-Learns from pictures drawn from one split, labels another, and prints the mean mIoU over the draws, seconds of fitting,
-and the time of a picture relative to the plain method at the same size. All train pictures are indexed once by
-`clipseg index`, and each bank takes its part of them over; each picture that is scored goes through the tower once, and
+Learns from images drawn from one split, labels another, and prints the mean mIoU over the draws, seconds of fitting,
+and the time of an image relative to the plain method at the same size. All train images are indexed once by
+`clipseg index`, and each bank takes its part of them over; each image that is scored goes through the tower once, and
 from there on through the loop of `clipseg eval` for each bank.
 """
 
@@ -27,6 +27,7 @@ from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.memory.files import IMAGES
 from clipseg_cli.ops.metrics import confusion_matrix, score
 
 if TYPE_CHECKING:
@@ -52,11 +53,9 @@ class LastCall:
 
 
 def index(options: dict[str, Any], names: list[str], out: Path, base: Path | None = None) -> None:
-    """A bank of some pictures; files of the bank `base` are taken over where they are the same."""
+    """A bank of some images; files of the bank `base` are taken over where they are the same."""
     if base is not None:
-        shutil.copytree(
-            base / "pictures", out / "pictures", copy_function=lambda a, b: Path(b).hardlink_to(a)
-        )
+        shutil.copytree(base / IMAGES, out / IMAGES, copy_function=lambda a, b: Path(b).hardlink_to(a))
     split = out.with_suffix(".txt")
     split.write_text("".join(f"{name}\n" for name in names))
     for image in prepare_index(IndexConfig(**options, split=str(split), out=out), {}):
@@ -65,13 +64,13 @@ def index(options: dict[str, Any], names: list[str], out: Path, base: Path | Non
 
 
 def banks(args: argparse.Namespace, options: dict[str, Any], work: Path) -> dict[tuple[int, int], Path]:
-    """(pictures, draw) -> its bank."""
+    """(images, draw) -> its bank."""
     learnt, _ = open_data(DataConfig(dataset=args.folder, split=args.learn), "label")
     names = [str(sample.source.relative) for sample in learnt.samples]
     everything = work / "everything"
     index(options, names, everything)
     found = {}
-    for count in args.pictures:
+    for count in args.images:
         for draw in range(args.draws if count < len(names) else 1):
             chosen = torch.randperm(len(names), generator=torch.Generator().manual_seed(draw))[
                 :count
@@ -90,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--pictures", type=lambda t: [int(n) for n in t.split(",")], default=[3, 10, 20, 60])
+    parser.add_argument("--images", type=lambda t: [int(n) for n in t.split(",")], default=[3, 10, 20, 60])
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--learn", default="train", help="split to draw from")
     parser.add_argument("--split", default="val", help="split to score on")
@@ -142,7 +141,7 @@ def measure(args: argparse.Namespace, common: dict[str, Any], found: dict[tuple[
         listed = [value for key, value in own.items() if key[1] >= 1000]
         rows.append(
             {
-                "pictures": count,
+                "images": count,
                 "miou": round(float(np.mean(drawn)), 1) if drawn else None,
                 "each": [round(value, 1) for value in drawn],
                 "lists": [round(value, 1) for value in listed],
@@ -151,7 +150,7 @@ def measure(args: argparse.Namespace, common: dict[str, Any], found: dict[tuple[
         )
         print(json.dumps(rows[-1]), flush=True)
     tower, rest = reader.seconds / images, sum(asking.values()) / len(asking) / images
-    print(f"CPU seconds a picture: tower {tower:.2f}, all else {rest:.2f}")
+    print(f"CPU seconds an image: tower {tower:.2f}, all else {rest:.2f}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -269,17 +269,18 @@ class PseudolabelRun:
         return prepared if self.features is None else self.features.prepared(prepared, item[1], content)
 
     def _write(self, item: tuple[int, Sample], result: Segmentation) -> ImageRecord:
-        labels = result.labels.astype(np.int32)
+        labels: NDArray[np.integer[Any]] = result.labels
         if self.features is not None:
             self.features.labelled(result, item[1], self._contents[item[1].source.name])
         if len(self._unseen):
             labels = self._unseen[labels]
-        labels[result.scores < self.config.min_confidence] = self._ignore
-        model = np.ones(labels.shape, dtype=bool)
-        if len(self._unseen):
-            truth = self._truth(item[1], labels.shape)
-            model = np.isin(truth, self._unseen)
-            labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
+        if self.config.min_confidence > 0:
+            labels = np.where(result.scores < self.config.min_confidence, self._ignore, labels)
+        if not len(self._unseen):
+            return self._save(item, labels, result.scores, None)
+        truth = self._truth(item[1], labels.shape)
+        model = np.isin(truth, self._unseen)
+        labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
         return self._save(item, labels, result.scores, model)
 
     def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ImageRecord:
@@ -295,27 +296,25 @@ class PseudolabelRun:
     def _save(
         self,
         item: tuple[int, Sample],
-        labels: NDArray[np.int32],
+        labels: NDArray[np.integer[Any]],
         scores: NDArray[np.float32],
-        model: NDArray[np.bool_],
+        model: NDArray[np.bool_] | None,
     ) -> ImageRecord:
         """Write a label map and count it (see `counted`); one that somebody has corrected stays."""
         group, sample = item
         name, classes = sample.source.name, self.dataset.classes
         if name in self._corrected:
             return dataclasses.replace(self._corrected[name], group=group)
-        narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
         data = encode_labels(
-            narrow,
+            labels.astype(np.uint8 if self._ignore < 256 else np.uint16, copy=False),
             classes,
             image=name,
             file=sample.source.file or (sample.source.path.name if sample.source.path else ""),
             made_by=self._made_by,
         )
         if self._keeps_confidence:  # ground truth that is kept is sure
-            write_bytes(
-                confidence_path(self.folder, name), encode_confidence(np.where(model, scores, 1), name)
-            )
+            sure = scores if model is None else np.where(model, scores, np.float32(1))
+            write_bytes(confidence_path(self.folder, name), encode_confidence(sure, name))
         write_bytes(label_path(self.folder, sample), data)
         self._state.written.append(name)
         record = ImageRecord(

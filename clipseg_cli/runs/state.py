@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from clipseg_cli.errors import DatasetError, RunError
 from clipseg_cli.runs.human import HumanRecord, human_labels
 from clipseg_cli.runs.records import ImageRecord, file_fingerprint, fingerprint, read_records
 from clipseg_cli.runs.summary import confidence_path, path_of
+from clipseg_cli.types.results import count_ids
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -68,9 +69,9 @@ def label_state(folder: Path, record: ImageRecord, classes: int) -> LabelState:
 
 def counted(
     record: ImageRecord,
-    labels: NDArray[np.int32],
+    labels: NDArray[np.integer[Any]],
     scores: NDArray[np.float32],
-    model: NDArray[np.bool_],
+    model: NDArray[np.bool_] | None,
     classes: int,
 ) -> ImageRecord:
     """A record with what stands in a label map.
@@ -79,23 +80,24 @@ def counted(
         record: of the image.
         labels: [H, W] ids, or the ignore value.
         scores: [H, W] of the pixels that the model labelled.
-        model: [H, W] which pixels these are; the others are ground truth.
+        model: [H, W] which pixels these are; the others are ground truth. None: all of them.
         classes: number of them.
     """
-    ignore = ignore_value(classes)
-    counts = np.bincount(labels.ravel(), minlength=ignore + 1)
-    sure = model & (labels != ignore)
-    scored = np.bincount(labels[sure], minlength=classes)
-    sums = np.bincount(labels[sure], weights=scores[sure], minlength=classes)
+    ignore, known = ignore_value(classes), range(classes)
+    ids, chances = labels.ravel(), scores.astype(np.float64).ravel()
+    counts, sums = count_ids(ids, chances, ignore + 1)
+    scored = counts
+    if model is not None:
+        scored, sums = count_ids(np.where(model.ravel(), ids, ignore), chances, ignore + 1)
     return dataclasses.replace(
         record,
         height=labels.shape[0],
         width=labels.shape[1],
-        pixels={i: int(counts[i]) for i in range(classes) if counts[i]},
+        pixels={i: int(counts[i]) for i in known if counts[i]},
         ignored=int(counts[ignore]),
-        scored={i: int(scored[i]) for i in range(classes) if scored[i]},
-        confidence={i: float(sums[i]) for i in range(classes) if scored[i]},
-        kept=int((~model & (labels != ignore)).sum()),
+        scored={i: int(scored[i]) for i in known if scored[i]},
+        confidence={i: float(sums[i]) for i in known if scored[i]},
+        kept=int(counts[:classes].sum() - scored[:classes].sum()),
     )
 
 
