@@ -9,7 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from run_folders import make_photos
 
+from clipseg_cli.commands import segment
+from clipseg_cli.commands.renew import find_renewals
 from clipseg_cli.outputs.labels import encode_labels
 from clipseg_cli.runs.derived import Derived, announce_derived, note_derived, read_derived
 from clipseg_cli.runs.records import file_fingerprint
@@ -119,6 +122,40 @@ def test_files_about_all_images_follow_wherever_a_conversion_was_killed(cli, tmp
     for files in found:  # of a first conversion that was killed too early, there are none
         assert files == {name: fresh[name] for name in files}
         assert len(files) == len(FILES) or state == "new"
+
+
+class Cut(BaseException):
+    """The process ends here."""
+
+
+def test_what_segment_was_writing_again_follows_the_labels_too(cli, tiny_clip, tmp_path, monkeypatch):
+    """Killed between coco.json, which was made of the labels before, and the note that it no longer is."""
+    photos, out = make_photos(tmp_path / "photos", 3), tmp_path / "out"
+    line = (
+        "segment",
+        photos,
+        "--classes",
+        "cat,dog",
+        *tiny_clip.options,
+        "--templates",
+        "single",
+        "--out",
+        out,
+    )
+    assert cli(*line, "--formats", "labels").code == 0
+    assert cli("convert", out, "--formats", "coco").code == 0
+
+    def dying(*_):
+        raise Cut
+
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(segment, "forget_derived", dying)
+        cli(*line, "--formats", "labels,coco", "--method", "naclip")
+    (one,) = read_derived(out)
+    assert one.is_untouched(out) and one.classes == ()
+    (renewal,) = find_renewals(out)
+    assert [done.error for done in renewal.conversion] == [None] * 3
+    assert not list(find_renewals(out))
 
 
 # The record

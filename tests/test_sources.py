@@ -12,12 +12,14 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from run_folders import contents, labels_in, make_photos, run_command, run_folder  # noqa: F401
 from shard_sources import labels_in_tar, write_tar
 
 from clipseg_cli.data.tars import expand_braces, find_tars, unpack_images
 from clipseg_cli.errors import DatasetError
+from clipseg_cli.inference.predictor import Predictor
 
 WORDS = ("--classes", "cat,dog")
 
@@ -285,6 +287,27 @@ def test_tars_beside_the_command_are_found_and_nothing_else_of_that_name(
     assert "Error: 3 images or shards have no label" in done.err
     alone = run("photos-2.tar", *WORDS)
     assert alone.code == 1 and "photos-2.tar: is a folder, where a file is wanted" in alone.err
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_a_tar_for_which_memory_runs_out_is_named_and_the_others_are_labelled(
+    run, tars, folder, monkeypatch, error
+):
+    label = Predictor.launch
+
+    def scarce(self, images, **options):
+        if images[0].image.source.name == "00":
+            raise error
+        return label(self, images, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "launch", scarce)
+        done = run(f"{tars}/photos-*.tar", *WORDS)
+    assert done.code == 1
+    assert "Error: photos-0.tar: not enough memory\nHint: try a smaller --batch-size" in done.err
+    assert [path.name for path in folder.glob("*.tar")] == ["photos-1.tar"]
+    assert run(f"{tars}/photos-*.tar", *WORDS).code == 0
+    assert (folder / "photos-0.tar").is_file()
 
 
 def images_of(data: bytes) -> list[bytes]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from clipseg_cli.commands.pseudolabel import PseudolabelRun
 from clipseg_cli.commands.shards.shard import Description, ShardResult, digest
 from clipseg_cli.data.tars import unpack_images
-from clipseg_cli.errors import ClipsegError, DatasetError
+from clipseg_cli.errors import ClipsegError, DatasetError, is_out_of_memory
 from clipseg_cli.inference.dataset import subset_classes
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.settings import find_protocol
@@ -81,6 +81,11 @@ class ShardLabeller:
             return dataclasses.replace(result, error=error.message, hint=error.hint)
         except OSError as error:
             return dataclasses.replace(result, error=f"{shard.name}: {error.strerror or error}")
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = "try a smaller --batch-size, in a run of another --name, or fewer --actors"
+            return dataclasses.replace(result, error=f"{shard.name}: not enough memory", hint=hint)
 
     def _label(self, shard: Shard, result: ShardResult, folder: Path) -> ShardResult:
         """Label a shard as a run of its own, in a temporary folder.
