@@ -249,6 +249,19 @@ def test_in_a_tar_with_an_image_that_failed_only_its_batch_is_done_again(run, ph
     assert "nothing was left to do" in run(source, *WORDS).err
 
 
+def test_records_of_a_tar_stand_in_its_order_whatever_is_done_again(run, photos, tmp_path, folder):
+    names = ["00.png", "01.png", "03.png", "04.png"]
+    files = {name: (photos / name).read_bytes() for name in names}
+    damaged = {"03.png": b"none", "04.png": b"none"}  # a whole batch, behind the one that is done again
+    source = write_tar(tmp_path / "four.tar", files | damaged)
+    assert run(source, *WORDS).code == 1
+    changed = {"00.png": (photos / "trip" / "02.png").read_bytes()}
+    write_tar(source, files | damaged | changed)
+    assert "four.tar: 4 images by process" in run(source, *WORDS, "--verbose").err
+    assert run(source, *WORDS, "--name", "whole").code == 1
+    assert contents(folder) == contents(folder.with_name("whole"))
+
+
 def test_of_a_tar_that_changed_only_batches_with_other_images_are_done_again(run, photos, tmp_path, folder):
     names = ["00.png", "01.png", "03.png", "04.png"]
     files = {name: (photos / name).read_bytes() for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -67,28 +68,19 @@ class TarOutput:
         identity: Mapping[str, Any],
     ) -> None:
         self.dataset, self.folder = dataset, folder
-        self._names = [str(tar.name) for tar in tars]
+        by_name = {str(tar.name): tar for tar in tars}
+        self._names = list(by_name)
         self.identity = {**identity, "kind": KIND, "dataset": _source_identity(dataset, self._names)}
         begin_tars(folder, self.identity, dataset.classes)
-        there = read_tars(folder)
+        there = {name: record for name, record in read_tars(folder).items() if name in by_name}
         if KEPT in format_names(config.format_texts):
             there = {name: record for name, record in there.items() if _has_confidence(folder, record)}
-        self._there = {str(tar.name): there[str(tar.name)] for tar in tars if str(tar.name) in there}
-        self._records: dict[str, TarRecord] = {
-            str(tar.name): self._there[str(tar.name)]
-            for tar in tars
-            if str(tar.name) in self._there and _is_done(tar, self._there[str(tar.name)])
-        }
+        self._there = there
+        self._records = {name: record for name, record in there.items() if _is_done(by_name[name], record)}
         self.shards = [
-            Shard(
-                str(tar.name),
-                tar=tar,
-                known={image.image: image for image in self._there[str(tar.name)].images}
-                if str(tar.name) in self._there
-                else {},
-            )
-            for tar in tars
-            if str(tar.name) not in self._records
+            Shard(name, tar=tar, known=_by_image(there.get(name)))
+            for name, tar in by_name.items()
+            if name not in self._records
         ]
         self.total, self.before = len(tars), len(self._records)
         self.notes: tuple[str, ...] = ()
@@ -104,19 +96,13 @@ class TarOutput:
         """
         before, images, files = self._there.get(result.shard), result.records, result.files
         if before is not None and result.kept:
-            new = {record.image: record for record in images}
-            images = tuple(new.get(record.image, record) for record in before.images)
+            images = tuple((_by_image(before) | {record.image: record for record in images}).values())
             files = _with_kept(self.folder / result.shard, result)
-        if (
-            before is not None
-            and not result.files
-            and (images, result.source) == (before.images, before.source)
-        ):
-            self._records[result.shard] = before
+        if before is not None and not result.files and images == before.images:
+            record = dataclasses.replace(before, source=result.source)
         else:
-            self._records[result.shard] = add_tar(
-                self.folder, result.shard, result.source, images, tar_bytes(files)
-            )
+            record = add_tar(self.folder, result.shard, result.source, images, tar_bytes(files))
+        self._records[result.shard] = record
         return list(result.records)
 
     def close(self) -> None:
@@ -155,6 +141,10 @@ def _source_identity(dataset: Dataset, names: Sequence[str]) -> dict[str, Any]:
         "tars": len(names),
         "tars_sha256": hashlib.sha256(listed).hexdigest(),
     }
+
+
+def _by_image(record: TarRecord | None) -> dict[str, ImageRecord]:
+    return {} if record is None else {image.image: image for image in record.images}
 
 
 def _with_kept(path: Path, result: ShardResult) -> dict[str, bytes]:

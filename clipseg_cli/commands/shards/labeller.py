@@ -117,7 +117,8 @@ class ShardLabeller:
             (),
             elsewhere=known,
         )
-        records = tuple(run)
+        place = {sample.source.name: i for i, sample in enumerate(samples)}
+        records = tuple(sorted(run, key=lambda record: place[record.image]))
         again = {record.image for record in records}
         kept = tuple(name for name in known if name not in again)
         files = {
