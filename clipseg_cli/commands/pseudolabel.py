@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -154,17 +155,13 @@ class PseudolabelRun:
         finished |= {name: record for name, record in self.elsewhere.items() if not record.error}
         self._corrected = self._state.corrected
         self.notes += tuple(self._state.sentences())
-        self._groups: list[list[tuple[int, Sample]]] = []
-        self._failed_again: list[ImageRecord] = []
-        for number, samples in groups:
-            # A batch is done again as a whole, so that what it computes does not depend on what was there.
-            group = [(number, sample) for sample in samples]
-            left = [item for item in group if item[1].source.name not in finished]
-            failed = self._fail_again(left)
-            if failed is None:
-                self._groups.append(group)
-            else:
-                self._failed_again += failed
+        # A batch is done again as a whole, so that what it computes does not depend on what was there.
+        whole = [[(number, sample) for sample in samples] for number, samples in groups]
+        left = [[item for item in group if item[1].source.name not in finished] for group in whole]
+        with ThreadPoolExecutor(config.workers, thread_name_prefix="read") as pool:
+            failed = list(pool.map(self._fail_again, left))
+        self._groups = [group for group, records in zip(whole, failed, strict=True) if records is None]
+        self._failed_again = [record for records in failed for record in records or ()]
         self.total = sum(len(samples) for _, samples in groups)
         self.before = self.total - sum(map(len, self._groups)) - len(self._failed_again)
 
@@ -240,8 +237,8 @@ class PseudolabelRun:
 
     def _fail_again(self, items: Sequence[tuple[int, Sample]]) -> list[ImageRecord] | None:
         """Records of images that failed before and do so again; None where one has to be labelled."""
-        known = self._state.failed.keys() | self.elsewhere.keys()
-        if any(sample.source.name not in known for _, sample in items):
+        names = (sample.source.name for _, sample in items)
+        if any(name not in self._state.failed and name not in self.elsewhere for name in names):
             return None
         records = []
         for item in items:
