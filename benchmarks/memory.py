@@ -160,7 +160,9 @@ def measure(args: argparse.Namespace, common: dict[str, Any], found: dict[Learnt
     fitting: dict[Learnt, float] = {}
     reader: Any = None
     backbone: Any = None
-    for key, bank in sorted(found.items(), reverse=True):  # what the last one reads is less than what all others do
+    for key, bank in sorted(
+        found.items(), reverse=True
+    ):  # words alone come last: they ask less of the reader
         size = {"memory": str(bank)} if bank else {"short_side": args.short_side}
         plan = plan_clip(EvalConfig(**common, **size, **extra), protocol)
         backbone = backbone or plan.backbone()
