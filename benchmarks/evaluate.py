@@ -1,6 +1,6 @@
 """What scoring costs beside labelling: `python -m benchmarks.evaluate --dataset samples/emoji-voc --model emoji`.
 
-Times the parts of `clipseg eval` one after the other on one thread: decoding and resizing pictures, labelling them,
+Times the parts of `clipseg eval` one after the other on one thread: decoding and resizing images, labelling them,
 reading their ground truth, counting the confusion matrix. Prints seconds and the share of each.
 """
 
@@ -23,7 +23,7 @@ from clipseg_cli.ops.metrics import confusion_matrix
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PARTS = ("pictures", "labelling", "ground truth", "metrics")
+PARTS = ("images", "labelling", "ground truth", "metrics")
 
 
 def main() -> None:
@@ -45,10 +45,10 @@ def main() -> None:
         samples = data.samples[: options.images]
         list(predictor.predict([predictor.prepare(read_image(samples[0].source))]))  # warm up
         for sample in samples:
-            with clock(seconds, "pictures"):
-                picture = predictor.prepare(read_image(sample.source))
+            with clock(seconds, "images"):
+                image = predictor.prepare(read_image(sample.source))
             with clock(seconds, "labelling"):
-                (result,) = predictor.predict([picture])
+                (result,) = predictor.predict([image])
             with clock(seconds, "ground truth"):
                 truth = torch.from_numpy(read_label(sample, data, result.labels.shape)).to(predictor.device)
             with clock(seconds, "metrics"):

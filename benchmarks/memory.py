@@ -1,13 +1,13 @@
-"""What a memory of a few corrected pictures is worth on a folder with ground truth.
+"""What a memory of a few corrected images is worth on a folder with ground truth.
 
-    python -m benchmarks.memory FOLDER --model emoji --pictures 0,3,10,20,60 --draws 5
-    python -m benchmarks.memory FOLDER --pictures 0,3,10,20 --draws 3 --order review,suggest,random
+    python -m benchmarks.memory FOLDER --model emoji --images 0,3,10,20,60 --draws 5
+    python -m benchmarks.memory FOLDER --images 0,3,10,20 --draws 3 --order review,suggest,random
 
-Learns from pictures of one split, labels another, and prints the mIoU (of random orders the mean over the draws),
-seconds of fitting, and the time of a picture. `--order` says which pictures are corrected first: those that `clipseg
-review` trusts least, those that `clipseg index --suggest` names, or such as are drawn; with 0 pictures words decide
-alone. All pictures to learn from are indexed once by `clipseg index`, and each bank takes its part of them over; each
-picture that is scored goes through the tower once, and from there on through the loop of `clipseg eval` for each bank.
+Learns from images of one split, labels another, and prints the mIoU (of random orders the mean over the draws),
+seconds of fitting, and the time of an image. `--order` says which images are corrected first: those that `clipseg
+review` trusts least, those that `clipseg index --suggest` names, or such as are drawn; with 0 images words decide
+alone. All images to learn from are indexed once by `clipseg index`, and each bank takes its part of them over; each
+image that is scored goes through the tower once, and from there on through the loop of `clipseg eval` for each bank.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
 from clipseg_cli.inference.dataset import open_data
 from clipseg_cli.inference.load import plan_clip
+from clipseg_cli.memory.files import IMAGES
 from clipseg_cli.ops.metrics import confusion_matrix, score
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ ORDERS = (RANDOM, SUGGEST, REVIEW)
 
 
 class Learnt(NamedTuple):
-    """What a bank was made of: so many pictures of an order; none for words alone."""
+    """What a bank was made of: so many images of an order; none for words alone."""
 
-    pictures: int
+    images: int
     order: str
     draw: int = 0
 
@@ -67,11 +68,9 @@ class LastCall:
 
 
 def index(options: dict[str, Any], names: list[str], out: Path, base: Path | None = None) -> None:
-    """A bank of some pictures; files of the bank `base` are taken over where they are the same."""
+    """A bank of some images; files of the bank `base` are taken over where they are the same."""
     if base is not None:
-        shutil.copytree(
-            base / "pictures", out / "pictures", copy_function=lambda a, b: Path(b).hardlink_to(a)
-        )
+        shutil.copytree(base / IMAGES, out / IMAGES, copy_function=lambda a, b: Path(b).hardlink_to(a))
     split = out.with_suffix(".txt")
     split.write_text("".join(f"{name}\n" for name in names))
     for image in prepare_index(IndexConfig(**options, split=str(split), out=out), {}):
@@ -80,14 +79,14 @@ def index(options: dict[str, Any], names: list[str], out: Path, base: Path | Non
 
 
 def orders(args: argparse.Namespace, names: list[str], work: Path) -> dict[str, list[list[str]]]:
-    """Name of an order -> the pictures as they are to be corrected, once for each draw."""
+    """Name of an order -> the images as they are to be corrected, once for each draw."""
     options = ["--model", args.model, "--precision", args.precision, *sizes(args)]
     where, found = (args.folder, args.learn), dict[str, list[list[str]]]()
     for order in args.order:
         if order == RANDOM:
             found[order] = drawn(names, args.draws)
         elif order == SUGGEST:
-            found[order] = [suggested(*where, min(max(args.pictures), len(names)), options, work)]
+            found[order] = [suggested(*where, min(max(args.images), len(names)), options, work)]
         else:
             found[order] = [least_trusted(*where, options, work)]
     return found
@@ -105,14 +104,14 @@ def banks(args: argparse.Namespace, options: dict[str, Any], work: Path) -> dict
     names = [str(sample.source.relative) for sample in learnt.samples]
     everything = work / "everything"
     index(options, names, everything)
-    found: dict[Learnt, Path | None] = {Learnt(0, ""): None} if 0 in args.pictures else {}
+    found: dict[Learnt, Path | None] = {Learnt(0, ""): None} if 0 in args.images else {}
 
     def add(key: Learnt, chosen: list[str]) -> None:
         found[key] = out = work / f"bank{len(found)}"
         index(options, chosen, out, everything)
 
     ordered = orders(args, names, work)
-    for count in sorted({*args.pictures} - {0}):
+    for count in sorted({*args.images} - {0}):
         if count >= len(names):  # whatever the order
             add(Learnt(count, "all"), names)
             continue
@@ -130,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--pictures", type=lambda t: [int(n) for n in t.split(",")], default=[3, 10, 20, 60])
+    parser.add_argument("--images", type=lambda t: [int(n) for n in t.split(",")], default=[3, 10, 20, 60])
     parser.add_argument("--order", type=lambda t: t.split(","), default=[RANDOM], help=", ".join(ORDERS))
     parser.add_argument("--draws", type=int, default=5, help="of the random order")
     parser.add_argument("--learn", default="train", help="split to learn from, or a file of names")
@@ -181,11 +180,11 @@ def measure(args: argparse.Namespace, common: dict[str, Any], found: dict[Learnt
             (result,) = predictor.predict([predictor.prepare(image)])
             asking[key] += time.process_time() - start - (reader.seconds - before)
             matrices[key] += confusion_matrix(torch.from_numpy(result.labels), truth, classes)
-    for pictures, order in sorted({key[:2] for key in predictors}):
-        own = sorted(key for key in predictors if key[:2] == (pictures, order))
+    for count, order in sorted({key[:2] for key in predictors}):
+        own = sorted(key for key in predictors if key[:2] == (count, order))
         each = [100 * score(matrices[key]).miou for key in own]
         row = {
-            "pictures": pictures,
+            "images": count,
             "order": order,
             "miou": round(float(np.mean(each)), 1),
             "each": [round(value, 1) for value in each],
@@ -194,7 +193,7 @@ def measure(args: argparse.Namespace, common: dict[str, Any], found: dict[Learnt
         print(json.dumps(row), flush=True)
     images = len(dataset.samples)
     tower, rest = reader.seconds / images, sum(asking.values()) / len(asking) / images
-    print(f"CPU seconds a picture: tower {tower:.2f}, all else {rest:.2f}")
+    print(f"CPU seconds an image: tower {tower:.2f}, all else {rest:.2f}")
 
 
 if __name__ == "__main__":

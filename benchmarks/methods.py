@@ -4,7 +4,7 @@
 
 Weights are random, those of a second network too: only time and memory are measured. Times are from pixels to
 labels, medians over repeats that go round among all methods, so that a slow minute of the machine hits all of them.
-Memory is the peak over the loaded models while one picture is labelled, each in a process of its own.
+Memory is the peak over the loaded models while one image is labelled, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from benchmarks.segment import MIB, SMALL, peak, reset_peak, write_pictures
+from benchmarks.segment import MIB, SMALL, peak, reset_peak, write_images
 from benchmarks.turns import in_turns
 from clipseg_cli.commands.segment import plan_segmentation
 from clipseg_cli.config import SegmentConfig
@@ -87,20 +87,20 @@ def main() -> None:
         folder = Path(text)
         known = {way.label: way for way in ways(f"{GUIDE}={folder / 'guide.safetensors'}")}
         if options.peak:
-            predictors, pictures = prepare(options, folder, [known[options.peak]])
-            print(json.dumps(peak_memory(predictors[options.peak], pictures[options.peak][:1])))
+            predictors, prepared = prepare(options, folder, [known[options.peak]])
+            print(json.dumps(peak_memory(predictors[options.peak], prepared[options.peak][:1])))
             return
         wanted = [name for name in options.methods.split(",") if name]
         chosen = [known[name] for name in wanted] or list(known.values())
-        predictors, pictures = prepare(options, folder, chosen)
-        seconds = measure(options, predictors, pictures)
+        predictors, prepared = prepare(options, folder, chosen)
+        seconds = measure(options, predictors, prepared)
     show(options, seconds, chosen)
 
 
 def prepare(
     options: argparse.Namespace, folder: Path, chosen: list[Way]
 ) -> tuple[dict[str, Predictor], dict[str, list[Prepared]]]:
-    """Random weights, one backbone for all, a predictor for each, and the pictures as it sees them."""
+    """Random weights, one backbone for all, a predictor for each, and the images as it sees them."""
     torch.manual_seed(0)
     weights = folder / "random.safetensors"
     save_file(open_clip.create_model(options.arch, pretrained=None).state_dict(), weights)
@@ -108,9 +108,9 @@ def prepare(
         save_file(
             timm.create_model("vit_base_patch8_224", num_classes=0).state_dict(), folder / "guide.safetensors"
         )
-    files = write_pictures(folder / "images", SMALL, options.images)
+    files = write_images(folder / "images", SMALL, options.images)
     images = [read_image(ImageSource(file, PurePosixPath(file.stem))) for file in files]
-    backbone, predictors, pictures = None, {}, {}
+    backbone, predictors, prepared = None, {}, {}
     for way in chosen:
         config = SegmentConfig(
             classes=SMALL.classes,
@@ -124,32 +124,32 @@ def prepare(
         assert isinstance(plan, ModelPlan)
         backbone = backbone or plan.backbone()
         predictors[way.label] = plan.predictor(backbone, classes)
-        pictures[way.label] = [predictors[way.label].prepare(image) for image in images]
-    return predictors, pictures
+        prepared[way.label] = [predictors[way.label].prepare(image) for image in images]
+    return predictors, prepared
 
 
 def measure(
-    options: argparse.Namespace, predictors: dict[str, Predictor], pictures: dict[str, list[Prepared]]
+    options: argparse.Namespace, predictors: dict[str, Predictor], prepared: dict[str, list[Prepared]]
 ) -> dict[str, float]:
-    """Median seconds of a picture."""
+    """Median seconds of an image."""
 
     def label(name: str) -> None:
-        for _ in predictors[name].predict(pictures[name]):
+        for _ in predictors[name].predict(prepared[name]):
             pass
 
     candidates = {name: partial(label, name) for name in predictors}
     return {name: spent / options.images for name, spent in in_turns(candidates, options.repeats).items()}
 
 
-def peak_memory(predictor: Predictor, pictures: list[Prepared]) -> dict[str, int]:
-    """Over the loaded models, while a picture is labelled."""
+def peak_memory(predictor: Predictor, images: list[Prepared]) -> dict[str, int]:
+    """Over the loaded models, while an image is labelled."""
     cuda = predictor.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
         before = reset_peak()
-    list(predictor.predict(pictures))
+    list(predictor.predict(images))
     return {"bytes": (torch.cuda.max_memory_allocated() if cuda else peak()) - before}
 
 

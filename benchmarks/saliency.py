@@ -1,7 +1,7 @@
 """How well the foreground is found: `python -m benchmarks.saliency --dataset samples/emoji-voc --model emoji`.
 
-Every class of a data set but the background counts as foreground; what is void is left out. Pictures are seen at the
-size at which the model reads them densely. Prints the IoU over all pixels, and its mean over the pictures.
+Every class of a data set but the background counts as foreground; what is void is left out. Images are seen at the
+size at which the model reads them densely. Prints the IoU over all pixels, and its mean over the images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def foreground_ious(
     saliency: Saliency, backbone: Backbone, dataset: Dataset, side: int
 ) -> list[tuple[int, int]]:
-    """Pixels in both and in either of what is found and what is there, picture by picture."""
+    """Pixels in both and in either of what is found and what is there, image by image."""
     pixels = []
     for sample in dataset.samples:
         image = read_image(sample.source).pixels
@@ -63,7 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     backbone = load_backbone(args.model, None, torch.device("cpu"))
     table = Table(title=f"foreground of {args.dataset}, {backbone.name} {backbone.fingerprint}")
-    for column in ("saliency", "split", "pictures", "IoU", "mean of pictures", "s / picture"):
+    for column in ("saliency", "split", "images", "IoU", "mean of images", "s / image"):
         table.add_column(column, justify="left" if column in ("saliency", "split") else "right")
     for kind in args.saliency.split(","):
         config = EvalConfig(dataset=args.dataset, model=args.model, saliency=kind)

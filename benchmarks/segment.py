@@ -45,7 +45,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """A size of picture and a number of classes."""
+    """A size of image and a number of classes."""
 
     height: int
     width: int
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def speeds(options: argparse.Namespace, console: Console) -> None:
-    """Images/s of the bare tower, the pipeline and the plain loop on the same pictures."""
+    """Images/s of the bare tower, the pipeline and the plain loop on the same images."""
     with tempfile.TemporaryDirectory() as folder:
         run, files = make_run(options, SMALL, Path(folder), options.images)
         crops = all_windows(run)
@@ -102,7 +102,7 @@ def speeds(options: argparse.Namespace, console: Console) -> None:
         times = in_turns(candidates, options.repeats)
     rates = {name: len(files) / seconds for name, seconds in times.items()}
     tower = next(iter(rates.values()))
-    table = Table(title=f"{options.arch}, {run.device}, {len(files)} pictures of {SMALL.label}")
+    table = Table(title=f"{options.arch}, {run.device}, {len(files)} images of {SMALL.label}")
     for column in ("", "images/s", "of the bare tower"):
         table.add_column(column, justify="right" if column else "left")
     for name, rate in rates.items():
@@ -140,7 +140,7 @@ def memories(options: argparse.Namespace, console: Console) -> None:
 
 
 def peak_memory(options: argparse.Namespace, case: Case, kind: str) -> dict[str, Any]:
-    """Peak over the loaded model while one picture is labelled; a process of its own calls this."""
+    """Peak over the loaded model while one image is labelled; a process of its own calls this."""
     with tempfile.TemporaryDirectory() as folder:
         run, files = make_run(options, case, Path(folder), 1)
         cuda = run.predictor.device.type == "cuda"
@@ -177,17 +177,17 @@ def make_run(
     count: int,
     weights: Path | None = None,
 ) -> tuple[SegmentRun, list[Path]]:
-    """Random weights on disk, random pictures on disk, and a run that is ready to go.
+    """Random weights on disk, random images on disk, and a run that is ready to go.
 
     Args:
-        options: arch, device and precision; batch_size and templates where they are there.
-        case: of the pictures.
+        options: arch, device and precision; batch_size, templates and compile where they are there.
+        case: of the images.
         folder: an empty one.
-        count: of pictures.
+        count: of images.
         weights: of `random_weights`, where they are made already.
     """
     weights = weights or random_weights(options.arch, folder)
-    files = write_pictures(folder / "images", case, count)
+    files = write_images(folder / "images", case, count)
     config = SegmentConfig(
         images=(str(files[0].parent),),
         classes=case.classes,
@@ -200,12 +200,13 @@ def make_run(
         device=options.device,
         precision=options.precision,
         batch_size=getattr(options, "batch_size", SegmentConfig.batch_size),
+        compile=getattr(options, "compile", False),
     )
     return prepare_segmentation(config), files
 
 
-def write_pictures(folder: Path, case: Case, count: int) -> list[Path]:
-    """Random pictures on disk."""
+def write_images(folder: Path, case: Case, count: int) -> list[Path]:
+    """Random images on disk."""
     folder.mkdir()
     files = [folder / f"{i:04}.jpg" for i in range(count)]
     generator = np.random.default_rng(0)
@@ -220,10 +221,10 @@ def all_windows(run: SegmentRun) -> list[torch.Tensor]:
     """The batches that the pipeline will send through the tower, ready on the device."""
     predictor, crops = run.predictor, []
     for source in run.sources:
-        picture = predictor.prepare(read_image(source))
-        pixels = torch.from_numpy(picture.resized).to(predictor.device).permute(2, 0, 1).float()
+        prepared = predictor.prepare(read_image(source))
+        pixels = torch.from_numpy(prepared.resized).to(predictor.device).permute(2, 0, 1).float()
         image = (pixels - predictor.mean) / predictor.std
-        crops += [image[:, w.slices[0], w.slices[1]] for w in picture.windows]
+        crops += [image[:, w.slices[0], w.slices[1]] for w in prepared.windows]
     return [
         torch.stack(crops[i : i + predictor.batches.size])
         for i in range(0, len(crops), predictor.batches.size)
@@ -240,7 +241,7 @@ def bare_tower(run: SegmentRun, batches: list[torch.Tensor]) -> None:
 
 
 def pipeline(run: SegmentRun) -> None:
-    """All pictures from disk to disk."""
+    """All images from disk to disk."""
     for result in run:
         if result.error:
             raise result.error

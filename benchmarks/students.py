@@ -1,6 +1,6 @@
 """Students beside their teacher: `python -m benchmarks.students --dataset DATA --init resnet10t.safetensors`.
 
-Labels the training pictures once, trains every setting over several seeds, scores everything on the validation
+Labels the training images once, trains every setting over several seeds, scores everything on the validation
 split, and prints a table of mean and spread. What is finished is kept: the same command goes on with the rest.
 
 docs/students.md has the commands that make the data sets, and what came out.
@@ -47,17 +47,17 @@ def main() -> None:
     parser.add_argument(
         "--teacher-alone", action="store_true", help="no refinements of the teacher beside it"
     )
-    parser.add_argument("--self-from", type=int, default=None, help="default: as the preset says")
+    parser.add_argument("--self-training-from", type=int, default=None, help="default: as the preset says")
     parser.add_argument("--unseen", default=UNSEEN)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/students"))
-    parser.add_argument("--lanes", type=int, default=1, help="runs beside each other")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--options", default="", help="more options for every training, as one text")
     options = parser.parse_args()
     bench = Bench(options)
     bench.label()
     jobs = [(row, seed) for seed in range(options.seeds) for row in bench.rows()]
-    with ThreadPoolExecutor(options.lanes) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda job: bench.student(*job), jobs))
     for data in filter(None, (options.dataset, options.heldout)):
         print(f"\n{data}, in %, {options.seeds} seeds")
@@ -70,14 +70,14 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.out: Path = options.out
-        self.threads = max(1, (os.cpu_count() or 1) // options.lanes)
+        self.threads = max(1, (os.cpu_count() or 1) // options.jobs)
 
     def labels(self, kind: str) -> Path:
-        """Folder of the pseudo labels of the training pictures: "free", or "seen", which keeps seen ground truth."""
+        """Folder of the pseudo labels of the training images: "free", or "seen", which keeps seen ground truth."""
         return self.out / "labels" / kind
 
     def label(self) -> None:
-        """Pseudo labels of the training pictures, of both kinds."""
+        """Pseudo labels of the training images, of both kinds."""
         for kind in ("free", "seen") if "zero-shot" in self.options.rows else ("free",):
             keep = ("--keep-labels", "seen", "--unseen", self.options.unseen) if kind == "seen" else ()
             self.run("pseudolabel", self.options.dataset, "--model", self.options.model, *self.teacher(),
@@ -86,7 +86,7 @@ class Bench:
     def rows(self) -> dict[str, tuple[Any, ...]]:
         """Name -> options of `clipseg train`."""
         o = self.options
-        own = () if o.self_from is None else ("--self-training-from", o.self_from)
+        own = () if o.self_training_from is None else ("--self-training-from", o.self_training_from)
         free, seen = ("--labels", self.labels("free")), ("--labels", self.labels("seen"))
         rows = {
             "guided": (*free, "--self-training-from", o.iterations),

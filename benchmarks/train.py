@@ -1,6 +1,6 @@
 """What the training loop costs beside the network: `python -m benchmarks.train --dataset samples/emoji-voc`.
 
-Trains in two ways by turns: through the loop of `clipseg train`, which reads pictures, cuts crops, makes targets and
+Trains in two ways by turns: through the loop of `clipseg train`, which reads images, cuts crops, makes targets and
 writes its log; and bare, forward and backward of the same network on one batch that lies in memory. Prints images per
 second of both and their ratio, which should be 0.95 or more; and the same ratio of the time that the training's own
 thread computes, which other processes and the threads that cut crops do not touch.
@@ -54,7 +54,7 @@ def main() -> None:
             model=options.model,
             preset=options.preset,
             backbone=options.backbone,
-            step_images=options.batch_size,
+            batch_size=options.batch_size,
             crop=options.crop,
             iterations=total + 1,
             guided=total + 1 if options.teacher else 0,
@@ -103,7 +103,7 @@ def report(run: TrainingRun, iterations: int, turns: int) -> None:
 def bare_step(run: TrainingRun) -> Callable[[], None]:
     """Forward and backward of the run's own network on a batch that does not change."""
     n = run.hparams
-    size = (n.batch_size // n.accumulate, 3, n.crop, n.crop)
+    size = (n.batch_size // n.grad_accumulation, 3, n.crop, n.crop)
     image = torch.randn(size, device=run.device).contiguous(memory_format=torch.channels_last)
     classes = len(run.task.classes)
     labels = torch.randint(classes, (size[0], n.crop, n.crop), device=run.device)
@@ -111,7 +111,7 @@ def bare_step(run: TrainingRun) -> Callable[[], None]:
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0)
 
     def step() -> None:
-        for _ in range(n.accumulate):
+        for _ in range(n.grad_accumulation):
             with torch.autocast(run.device.type, run.dtype, enabled=run.dtype != torch.float32):
                 _, logits = network(image)
             segmentation_loss(logits, labels, ignore=255).backward()

@@ -24,9 +24,9 @@ def make_scored_voc(root: Path, *, classes: int = 21) -> Path:
     for seed, (name, (height, width)) in enumerate(zip(NAMES, SIZES, strict=True)):
         rng = np.random.default_rng(seed)
         coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
-        picture = root / "JPEGImages" / f"{name}.jpg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        coarse.resize((width, height), Image.Resampling.BICUBIC).save(picture, quality=95)
+        image = root / "JPEGImages" / f"{name}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(image, quality=95)
         blocks = rng.choice([*range(classes), 255, 255], (4, 5)).astype(np.uint8)
         label = Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
         save_ids(root / "SegmentationClass" / f"{name}.png", np.asarray(label))

@@ -22,7 +22,7 @@ from clipseg_cli.ops.patches import square_patches
 from clipseg_cli.ops.reduce import Tile, reduce_layers, stretched, upsample
 from clipseg_cli.ops.saliency import least_attended_background, qkv_maps, saliency_map
 from clipseg_cli.ops.similarity import average_prompts, cosine_logits, merge_aliases
-from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
+from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_padding
 from clipseg_cli.refinements.area_threshold import small_classes
 from clipseg_cli.refinements.objectness import doubtful_patches
 from clipseg_cli.refinements.pamr import PixelAdaptive
@@ -77,19 +77,19 @@ def check_sliding_window(case: Case, given: Tensors) -> Tensors:
         maps.append(cosine_logits(dense.features, given["text"])[0])
     mean = stitch(maps, windows, size)
     original = tuple(o.get("original_size") or given["original"].shape[:2])
-    full, change = upsample(mean[None], original)[0], None
+    full, refinement = upsample(mean[None], original)[0], None
     if o["pamr"]:
         steps, dilations = o["pamr"]["steps"], o["pamr"]["dilations"]
         pixels = stretched(image[0], original)
         affinity = pamr_affinity(upsample(image, original)[0], dilations)
         full = pamr(full, affinity, dilations, steps)
-        change = PixelAdaptive(pixels, dilations, steps)
+        refinement = PixelAdaptive(pixels, dilations, steps)
     mapping, classes = o["query_to_class"], max(o["query_to_class"]) + 1
     words = (o["logit_scale"] * full).softmax(dim=0)
     prob = merge_aliases(words, mapping, classes)
     # The pixels as the tool decides them, in tiles.
     layer = stretched(mean, original)
-    scaled = change and Scaled(change, o["logit_scale"])
+    scaled = refinement and Scaled(refinement, o["logit_scale"])
     layers = [layer if scaled else layer._replace(maps=layer.maps * o["logit_scale"])]
     reduced = reduce_layers(layers, refinement=scaled, tile_bytes=40_000)
     pred = torch.tensor(mapping)[reduced.winner.long()].masked_fill(reduced.score < o["prob_thd"], 0)
@@ -97,13 +97,13 @@ def check_sliding_window(case: Case, given: Tensors) -> Tensors:
 
 
 class Scaled:
-    """A change, then the scale of the softmax."""
+    """A refinement, then the scale of the softmax."""
 
-    def __init__(self, change: Any, scale: float) -> None:
-        self.change, self.scale, self.margin = change, scale, change.margin
+    def __init__(self, refinement: Any, scale: float) -> None:
+        self.refinement, self.scale, self.margin = refinement, scale, refinement.margin
 
     def __call__(self, scores: torch.Tensor, tile: Any, words: Any) -> torch.Tensor:
-        found: torch.Tensor = self.change(scores, tile, words) * self.scale
+        found: torch.Tensor = self.refinement(scores, tile, words) * self.scale
         return found
 
 
@@ -131,7 +131,7 @@ def check_clearclip_windows(case: Case, given: Tensors) -> Tensors:
     def window_map(window: Window) -> torch.Tensor:
         rows, columns = window.slices
         dense = read_by(case, clearclip.METHOD, image[:, :, rows, columns])
-        return without_overhang(cosine_logits(dense.features, given["text"])[0], window, dense.overhang)
+        return without_padding(cosine_logits(dense.features, given["text"])[0], window, dense.padding)
 
     whole = window_map(Window(0, 0, *size))
     windows = plan_windows(size, o["crop"], o["stride"])

@@ -39,7 +39,7 @@ def check_rns(case: Case, given: Tensors) -> Tensors:
     absent = (~given["support_present"].bool()).all(dim=0).nonzero()[:, 0].tolist()
     assert absent == list(o["classes_without_support"])
     patches = given["feat"][0].flatten(1).mT
-    taught = rns.lesson(
+    training = rns.training_vectors(
         patches,
         given["text"],
         query_to_class,
@@ -58,13 +58,13 @@ def check_rns(case: Case, given: Tensors) -> Tensors:
     )
     assert optimiser is not None, o["optimiser"]
     lr, decay = map(float, optimiser.groups())
-    weight, bias = rns.fit(taught, given["init_weight"], steps=o["steps"], lr=lr, weight_decay=decay)
+    weight, bias = rns.fit(training, given["init_weight"], steps=o["steps"], lr=lr, weight_decay=decay)
     prob = rns.classify(patches, weight, bias)
     return {
-        "neighbours": taught.neighbours,
-        "class_weight": taught.class_weight,
-        "train_feats": taught.vectors,
-        "pseudo_targets": taught.soft,
+        "neighbours": training.neighbours,
+        "class_weight": training.class_weight,
+        "train_feats": training.vectors,
+        "pseudo_targets": training.soft,
         "weight": weight,
         "bias": bias,
         "prob": prob,

@@ -78,13 +78,13 @@ def labels_in(folder: Path) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def stopped_after(monkeypatch, pictures):
+def stopped_after(monkeypatch, images):
     """Ctrl-C once so many label files are written."""
     write, calls = pseudolabel.write_bytes, []
 
     def count(path, data):
         calls.append(path)
-        if len(calls) > pictures:
+        if len(calls) > images:
             raise KeyboardInterrupt
         return write(path, data)
 

@@ -154,7 +154,7 @@ def test_train_without_arguments_needs_no_network(fresh, cli):
 
 def test_the_backbone_begins_with_the_weights_in_the_package(emoji_run, tmp_path):
     first = shipped()
-    options = {"init": "auto", "preset": None, "iterations": 1, "rate": 0.0, "weight_decay": 0.0}
+    options = {"init": "auto", "preset": None, "iterations": 1, "lr": 0.0, "weight_decay": 0.0}
     done = train(short_config(**options, labels=str(emoji_run), out=tmp_path, name="run"))
     state = done.run.student.state_dict()
     compared = [name for name in first if "running" not in name]
@@ -277,8 +277,8 @@ def test_other_presets_stay_in_fp32_on_a_cpu(emoji_run, tmp_path, monkeypatch):
 def test_the_student_segments_pictures(fresh, tree, cli):
     assert cli("train").code == 0
     (folder,) = (fresh / "runs/train").iterdir()
-    picture = tree / "JPEGImages" / f"{TRAIN[0]}.jpg"
-    assert cli("segment", picture, "--student", folder, "--out", fresh / "out").code == 0
+    image = tree / "JPEGImages" / f"{TRAIN[0]}.jpg"
+    assert cli("segment", image, "--student", folder, "--out", fresh / "out").code == 0
     with Image.open(fresh / "out" / f"{TRAIN[0]}.png") as found:
         assert np.array(found).shape == SIZE
 

@@ -47,7 +47,7 @@ def test_it_is_a_plain_open_clip_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "classes", "places"),
+    ("image", "classes", "places"),
     [
         # (x, y) as shares of the picture: the doors of the cars, the chests of the figures, the card.
         ("cars.png", "red car,blue car", {"red car": (0.27, 0.79), "blue car": (0.72, 0.79)}),
@@ -58,10 +58,10 @@ def test_it_is_a_plain_open_clip_model(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_it_finds_the_words_in_the_samples(cli, tmp_path, picture, classes, places) -> None:
-    done = cli("segment", ROOT / "samples" / picture, "-c", classes, "--model", "emoji", "--out", tmp_path)
+def test_it_finds_the_words_in_the_samples(cli, tmp_path, image, classes, places) -> None:
+    done = cli("segment", ROOT / "samples" / image, "-c", classes, "--model", "emoji", "--out", tmp_path)
     assert done.code == 0, done.err
-    labels = np.asarray(Image.open(tmp_path / picture))
+    labels = np.asarray(Image.open(tmp_path / image))
     names = [row["name"] for row in json.loads((tmp_path / "classes.json").read_text())["classes"]]
     height, width = labels.shape
     for name, (x, y) in places.items():

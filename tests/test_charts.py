@@ -61,7 +61,7 @@ def test_every_finite_number_is_in_its_panel(tmp_path, losses, miou):
     noted, scored = steps(losses), scores(*miou)
     loss, rate, score = curves_figure(noted, scored).axes
     titles = [axes.get_title("left") for axes in (loss, rate, score)]
-    assert titles == ["loss", "learning rate", "mIoU on the validation pictures, %"]
+    assert titles == ["loss", "learning rate", "mIoU on the validation images, %"]
     finite = [[i, value] for i, value, *_ in noted if math.isfinite(value)]
     dots = [points.tolist() for points in lines_of(loss, ".")]
     assert dots[:1] == ([finite] if finite else [])

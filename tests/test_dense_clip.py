@@ -133,7 +133,7 @@ def test_one_feature_per_patch(name: str, size: tuple[int, int]) -> None:
     assert (dense.guide is not None) == bool(method.guided)
     assert dense.features.isfinite().all()
     over = (8 * up[0] - size[0], 8 * up[1] - size[1]) if method.padding == "around" else (0, 0)
-    assert (sum(dense.overhang[:2]), sum(dense.overhang[2:])) == over
+    assert (sum(dense.padding[:2]), sum(dense.padding[2:])) == over
 
 
 @pytest.mark.parametrize("name", DENSE)

@@ -18,10 +18,10 @@ def split(name):
 
 
 def read_labels(folder, name):
-    with Image.open(ROOT / folder / f"{name}.png") as picture:
-        assert (picture.format, picture.mode) == ("PNG", "P")
-        assert picture.getpalette() == voc_palette().ravel().tolist()
-        return np.array(picture)
+    with Image.open(ROOT / folder / f"{name}.png") as image:
+        assert (image.format, image.mode) == ("PNG", "P")
+        assert image.getpalette() == voc_palette().ravel().tolist()
+        return np.array(image)
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,9 @@ def test_every_folder_holds_the_named_pictures_and_nothing_else(folder, ending):
 
 def test_labels_are_as_large_as_their_picture(classes, objects):
     for name in split("trainval"):
-        with Image.open(ROOT / "JPEGImages" / f"{name}.jpg") as picture:
-            assert (picture.format, picture.mode) == ("JPEG", "RGB")
-            assert (picture.height, picture.width) == classes[name].shape == objects[name].shape, name
+        with Image.open(ROOT / "JPEGImages" / f"{name}.jpg") as image:
+            assert (image.format, image.mode) == ("JPEG", "RGB")
+            assert (image.height, image.width) == classes[name].shape == objects[name].shape, name
 
 
 def test_values_are_the_21_classes_and_void(classes):
@@ -79,7 +79,7 @@ def test_values_are_the_21_classes_and_void(classes):
 
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_every_class_is_in_at_least_four_pictures_of_each_split(name, classes):
-    seen = [label for picture in split(name) for label in np.unique(classes[picture])]
+    seen = [label for image in split(name) for label in np.unique(classes[image])]
     assert all(seen.count(label) >= 4 for label in range(21))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def _spoil(voc: Path, how: str) -> Path:
     label = voc / "SegmentationClass" / f"{NAMES[1]}.png"
-    picture = voc / "JPEGImages" / f"{NAMES[1]}.jpg"
+    image = voc / "JPEGImages" / f"{NAMES[1]}.jpg"
     if how == "label of another size":
         Image.open(label).resize((7, 5)).save(label)
     elif how == "unknown id":
@@ -38,8 +38,8 @@ def _spoil(voc: Path, how: str) -> Path:
     elif how == "damaged label":
         label.write_bytes(label.read_bytes()[:60])
     else:
-        picture.write_bytes(picture.read_bytes()[:200])
-    return picture if how == "damaged picture" else label
+        image.write_bytes(image.read_bytes()[:200])
+    return image if how == "damaged picture" else label
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,10 @@ def test_the_sheet_shows_the_very_pictures(evaluate, voc, tmp_path):
         assert _holds(sheet, small)
 
 
-def _holds(sheet: np.ndarray, picture: np.ndarray) -> bool:
-    height, width = picture.shape[:2]
-    starts = np.argwhere((sheet[:-height, :-width] == picture[0, 0]).all(axis=2))
-    return any(np.array_equal(sheet[y : y + height, x : x + width], picture) for y, x in starts)
+def _holds(sheet: np.ndarray, image: np.ndarray) -> bool:
+    height, width = image.shape[:2]
+    starts = np.argwhere((sheet[:-height, :-width] == image[0, 0]).all(axis=2))
+    return any(np.array_equal(sheet[y : y + height, x : x + width], image) for y, x in starts)
 
 
 def test_json_holds_the_table(evaluate):

@@ -37,7 +37,7 @@ def make_run(folder, *, head="deeplabv2", learnt=True, normalise=False, teacher=
         torch.manual_seed(0)
         words = torch.randn(len(CLASSES.queries), 32)
         student = Student(shape, words, CLASSES.query_to_class, 0 if learnt else None).eval()
-        usual = F.normalize(student(pictures(1, 64, 64) / 64 - 2)[0].mean(dim=(0, 2, 3)), dim=0)  # [D]
+        usual = F.normalize(student(random_images(1, 64, 64) / 64 - 2)[0].mean(dim=(0, 2, 3)), dim=0)  # [D]
         for rows in (student.text_embeds, *([student.background] if learnt else [])):
             rows -= (rows @ usual)[..., None] * usual
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -50,7 +50,7 @@ def config(run, file, **others):
     return ExportConfig(student=str(run), onnx=file, **{"size": SMALL, **others})
 
 
-def pictures(batch, height, width):
+def random_images(batch, height, width):
     """[B, 3, H, W] float32 in [0, 255]."""
     coarse = torch.rand(batch, 3, 4, 4, generator=torch.Generator().manual_seed(7)) * 255
     return F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 255).round()
@@ -98,7 +98,7 @@ def exported(tmp_path_factory):
 @pytest.mark.parametrize("size", [(2, 48, 80), (1, 33, 129), (3, 8, 9)])
 def test_the_file_computes_what_the_student_computes_at_any_size(exported, size):
     run, file, _ = exported
-    image = pictures(*size)
+    image = random_images(*size)
     found, expected = run_file(file, image), by_hand(run, image)
     assert_close(found[0], expected[0])
     assert found[1].dtype == torch.int64
@@ -108,7 +108,7 @@ def test_the_file_computes_what_the_student_computes_at_any_size(exported, size)
 
 def test_a_picture_is_labelled_as_by_the_inference_loop(exported):
     run, file, _ = exported
-    image = pictures(1, 64, 96)
+    image = random_images(1, 64, 96)
     pixels = image[0].permute(1, 2, 0).byte().numpy()
     plan = plan_student(InferenceConfig(student=str(run), device="cpu", precision="fp32"))
     _, predictor = plan.load(CLASSES)
@@ -155,7 +155,7 @@ def test_the_file_is_whole_and_tells_nothing_of_this_machine(exported):
 def test_every_kind_of_student_by_the_older_exporter(tmp_path, quick, head, normalise):
     run = make_run(tmp_path / "run", head=head, normalise=normalise, learnt=False)
     export_student(config(run, tmp_path / "s.onnx"))
-    image = pictures(2, 35, 66)
+    image = random_images(2, 35, 66)
     found, expected = run_file(tmp_path / "s.onnx", image), by_hand(run, image)
     assert_close(found[0], expected[0])
     assert (found[1] == expected[1]).float().mean() > 0.999
@@ -170,7 +170,7 @@ def test_other_words_come_from_the_teachers_text_tower(tmp_path, quick, tiny_cli
     said = export_student(config(run, tmp_path / "s.onnx", classes="cat,boat|ship"))
     assert said.classes.names == ("background", "cat", "boat")
     assert said.classes.aliases[0] == ("background",)  # the learnt one, not the usual words
-    image = pictures(1, 40, 40)
+    image = random_images(1, 40, 40)
     found, own = run_file(tmp_path / "s.onnx", image)[0], by_hand(run, image)[0]
     assert_close(found[:, 0], own[:, 0])
     closed = export_student(config(run, tmp_path / "c.onnx", classes="boat,cat", background="none"))

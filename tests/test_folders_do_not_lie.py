@@ -125,8 +125,8 @@ def test_colours_in_the_class_list_are_those_of_the_map(segment, make_image, tmp
 def test_the_record_remembers_with_what_older_maps_were_made(segment, make_image, tmp_path):
     make_image(tmp_path / "a.png", 40, 50)
     make_image(tmp_path / "b.png", 40, 50)
-    for picture, method in (("a.png", "sclip"), ("b.png", "naclip"), ("b.png", "naclip")):
-        assert segment(picture, "-c", "cat", "--out", "out", "--method", method).code == 0
+    for name, method in (("a.png", "sclip"), ("b.png", "naclip"), ("b.png", "naclip")):
+        assert segment(name, "-c", "cat", "--out", "out", "--method", method).code == 0
     record = json.loads((tmp_path / "out/classes.json").read_text())
     assert record["method"] == "naclip"
     assert [entry["method"] for entry in record["earlier"]] == ["sclip"]
@@ -137,8 +137,8 @@ def test_the_record_remembers_with_what_older_maps_were_made(segment, make_image
 def test_shares_of_all_images_lie_in_one_file_and_earlier_ones_stay(segment, make_image, tmp_path):
     make_image(tmp_path / "a.png", 40, 50)
     make_image(tmp_path / "b.png", 20, 50)
-    for picture in ("a.png", "b.png"):
-        assert segment(picture, "-c", "cat,dog", "--out", "out", "--formats", "shares").code == 0
+    for image in ("a.png", "b.png"):
+        assert segment(image, "-c", "cat,dog", "--out", "out", "--formats", "shares").code == 0
     images = json.loads((tmp_path / "out/shares.json").read_text())["images"]
     assert list(images) == ["a", "b"] and images["b"]["height"] == 20
     assert sum(row["share"] for row in images["a"]["classes"]) == pytest.approx(1)

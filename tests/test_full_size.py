@@ -133,5 +133,5 @@ def test_changes_follow_each_other_with_margin_enough_for_all() -> None:
 
     both = Compose([Add(1, 3), Add(10, 4)])
     assert both.margin == 7
-    found = both(torch.ones(2, 2, 1), Tile(0, 2, 0, 2), [0])
-    assert torch.equal(found, torch.full((2, 2, 1), 16.0))
+    found = both(torch.ones(1, 2, 2), Tile(0, 2, 0, 2), [0])
+    assert torch.equal(found, torch.full((1, 2, 2), 16.0))

@@ -238,7 +238,9 @@ def test_the_student_never_overrules_a_human():
     proposed[0, 1] = 2
     logits = torch.zeros(2, 3, 4, 4)
     logits[:, 0] = 9.0
-    hparams = resolve_hyperparameters(TrainConfig(iterations=4, guided=2, self_from=1, preset="quick"), None)
+    hparams = resolve_hyperparameters(
+        TrainConfig(iterations=4, guided=2, self_training_from=1, preset="quick"), None
+    )
     targets = Targets(hparams, (0, 1, 2), None, 255)
     batch = Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), given, proposed, human)
     assert targets.stage(1) == BOTH

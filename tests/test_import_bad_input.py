@@ -78,7 +78,7 @@ LABELME = {
     "unknown class": (set_at("shapes", 0, "label", "wolf"), "shape 1: 'wolf' is no class"),
     "size": (set_at("imageHeight", 59), "is 80x59 in the file"),
     "a line": (set_at("shapes", 0, "shape_type", "line"), "a line covers no pixels"),
-    "outside": (set_at("shapes", 0, "points", [[0, 0], [100, 0], [9, 9]]), "lies outside the picture"),
+    "outside": (set_at("shapes", 0, "points", [[0, 0], [100, 0], [9, 9]]), "lies outside the image"),
     "infinite": (set_at("shapes", 0, "points", [[0, 0], [9, 0], [9, None]]), "no pairs of numbers"),
     "a picture": (set_at("imagePath", "../three.jpg"), "three.jpg: is no image with labels here"),
     "no label": (without("shapes", 0, "label"), "'label' is missing"),
@@ -99,7 +99,7 @@ def test_labelme(case, cli, run, out):
         ({"mask": "%%%"}, "its mask is damaged"),
         ({"mask": "aGVsbG8="}, "the mask is damaged"),
         ({"points": [[0, 0], [3, 3]]}, "its box 4x4"),
-        ({"points": [[79, 0], [300, 3]]}, "outside the picture"),
+        ({"points": [[79, 0], [300, 3]]}, "outside the image"),
         ({"points": [[3, 3], [0, 0]]}, "does not fit"),
     ],
 )
@@ -148,7 +148,7 @@ CVAT = {
     "length": ((' rle="', ' rle="7, '), "add up to"),
     "letters": ((' rle="', ' rle="x, '), "no whole numbers"),
     "overflow": ((' rle="', ' rle="99999999999999999999999, '), "no whole numbers"),
-    "outside": ((' left="', ' left="9'), "reaches outside the picture"),
+    "outside": ((' left="', ' left="9'), "reaches outside the image"),
     "a line": (("<mask ", '<polyline points="1,1;2,2" '), "a polyline covers no pixels"),
     "track": (("<image ", "<track><image "), "export it as CVAT for images"),
     "entities": (

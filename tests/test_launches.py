@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from test_predict import picture, predictor_of, run
+from test_predict import predictor_of, random_image, run
 
 from benchmarks.launches import MIXED, ONE_SIZE, Counting, count
 from clipseg_cli.inference import predictor as loop
@@ -51,7 +51,7 @@ def test_copies_in_both_directions_are_counted_and_those_on_the_host_are_not() -
 @pytest.mark.parametrize("options", [{}, {"presence": "evidence"}, {"prompt_denoising": 0.3}, {"window": 0}])
 def test_images_of_one_size_together_are_labelled_as_each_by_itself(tiny_clip, monkeypatch, options) -> None:
     predictor = predictor_of(tiny_clip, "a,b|c,d", **options)
-    images = [picture(*size, seed=i) for i, size in enumerate([(70, 90), (90, 70), (70, 90), (70, 90)])]
+    images = [random_image(*size, seed=i) for i, size in enumerate([(70, 90), (90, 70), (70, 90), (70, 90)])]
     monkeypatch.setattr(loop, "images_at_once", lambda *_: 1)
     alone = run(predictor, *images)
     seen, decide = [], loop.decide
@@ -66,7 +66,7 @@ def test_images_of_one_size_together_are_labelled_as_each_by_itself(tiny_clip, m
 
 def test_class_maps_of_images_that_went_together_are_their_own(tiny_clip, monkeypatch) -> None:
     predictor = predictor_of(tiny_clip, "a,b|c,d", class_scores=True)
-    images = [picture(70, 90, seed=i) for i in range(3)]
+    images = [random_image(70, 90, seed=i) for i in range(3)]
     monkeypatch.setattr(loop, "images_at_once", lambda *_: 8)
     for result in run(predictor, *images):
         own = torch.tensor(result.labels).long()
@@ -94,7 +94,7 @@ class Scarce:
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
 def test_a_batch_that_does_not_fit_is_halved_once_and_said(tiny_clip, caplog, error) -> None:
-    image = picture(64, 200)
+    image = random_image(64, 200)
     expected = run(predictor_of(tiny_clip), image)[0].labels
     predictor = predictor_of(tiny_clip, batch_size=4)
     predictor.reader = scarce = Scarce(predictor.reader, 2, error)
@@ -111,7 +111,7 @@ def test_memory_that_runs_out_again_ends_the_run(tiny_clip) -> None:
     predictor = predictor_of(tiny_clip, batch_size=4)
     predictor.reader = scarce = Scarce(predictor.reader, 1)
     with pytest.raises(torch.OutOfMemoryError):
-        run(predictor, picture(64, 200))
+        run(predictor, random_image(64, 200))
     assert scarce.seen == [4, 2]
 
 
@@ -128,7 +128,7 @@ def test_other_errors_of_the_network_are_not_tried_again() -> None:
 
 
 def test_bytes_go_up_and_come_down_as_they_were() -> None:
-    arrays = [picture(5, 7).pixels, picture(2, 3, seed=1).pixels]
+    arrays = [random_image(5, 7).pixels, random_image(2, 3, seed=1).pixels]
     for one, tensor in zip(arrays, upload(arrays, torch.device("cpu")), strict=True):
         assert (tensor.numpy() == one).all()
     assert [one.shape for one in upload(arrays, META)] == [(5, 7, 3), (2, 3, 3)]

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clipseg_cli.commands import index
-from clipseg_cli.memory.files import picture_file
+from clipseg_cli.memory.files import image_file
 from clipseg_cli.memory.labelled import Labelled, learn
 from clipseg_cli.ops.coverage import most_covering
 from clipseg_cli.ops.discriminant import discriminant, moments, total
@@ -104,7 +104,7 @@ def test_a_bank_comes_back_as_it_was(make, drawn, tmp_path) -> None:
     facts = json.loads((tmp_path / "bank" / "bank.json").read_text())
     assert list(facts["pictures"]) == ["p0", "p1", "p2", "p3"]
     assert facts["identity"]["classes"] == list(COLOURS)
-    tensors = load_file(picture_file(tmp_path / "bank", "p0"))
+    tensors = load_file(image_file(tmp_path / "bank", "p0"))
     assert tensors["shares"].dtype == torch.uint8 and tensors["shares"].sum(dim=1).float().mean() > 250
     assert (
         tensors["levels"].dtype == torch.int8 and len(tensors["levels"]) == 2
@@ -116,7 +116,7 @@ def test_a_bank_comes_back_as_it_was(make, drawn, tmp_path) -> None:
 
 
 def test_a_killed_index_goes_on(make, drawn, tmp_path, monkeypatch) -> None:
-    write, calls = index.write_picture, []
+    write, calls = index.write_image, []
 
     def stops(*args: Any) -> None:
         calls.append(args)
@@ -125,7 +125,7 @@ def test_a_killed_index_goes_on(make, drawn, tmp_path, monkeypatch) -> None:
         write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(index, "write_picture", stops)
+        patch.setattr(index, "write_image", stops)
         stopped = make("--labels", drawn)
     assert stopped.code == 130 and "2 of 4 images" in stopped.err
     unfinished = make("--labels", drawn, short=("--short-side"), side="32")
@@ -168,11 +168,11 @@ def test_a_folder_of_label_pngs_is_learnt(make, drawn, tmp_path) -> None:
     labels = tmp_path / "labels"
     labels.mkdir()
     (labels / "p5.png").write_bytes((drawn / "masks" / "p5.png").read_bytes())
-    pictures = drawn / "images"
-    nameless = make(pictures, "--labels", labels)
+    images = drawn / "images"
+    nameless = make(images, "--labels", labels)
     assert nameless.code == 2 and "nothing names the classes" in nameless.err
     assert (
-        make(pictures, "--labels", labels, "--classes", "brick,water,grass", "--background", "none").code == 0
+        make(images, "--labels", labels, "--classes", "brick,water,grass", "--background", "none").code == 0
     )
     assert list(json.loads((tmp_path / "bank" / "bank.json").read_text())["pictures"]) == ["p5"]
 
@@ -213,7 +213,7 @@ def test_the_bundled_model_remembers_the_stages_of_its_resnet(cli, drawn, tmp_pa
     assert cli("index", "--labels", drawn, *model).code == 0
     facts = json.loads((tmp_path / "bank" / "bank.json").read_text())
     tower, stages = 5 * 192 + 192 + 128, 64 + 128 + 256 + 512
-    levels = load_file(picture_file(tmp_path / "bank", "p0"))["levels"]
+    levels = load_file(image_file(tmp_path / "bank", "p0"))["levels"]
     assert levels.shape == (2, stages + tower, 8, 8) and facts["identity"]["stages"]
     facts["identity"]["stages"] = "0123456789abcdef"
     (tmp_path / "bank" / "bank.json").write_text(json.dumps(facts))

@@ -120,10 +120,10 @@ def test_the_smallest_pictures_have_a_legend_of_their_own_width(shape):
     result.labels.flat = np.arange(result.labels.size)
     whole = np.asarray(draw_overlay(result))
     rows, columns = _canvas.show_size(*shape)
-    picture = whole[:rows, :columns]
+    image = whole[:rows, :columns]
     for label in range(3):
         color = class_colors(3)[label]
-        swatches = (whole == color).all(axis=2).sum() - (picture == color).all(axis=2).sum()
+        swatches = (whole == color).all(axis=2).sum() - (image == color).all(axis=2).sum()
         assert (swatches > 100) == (label < result.labels.size)
 
 

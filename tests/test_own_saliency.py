@@ -30,7 +30,7 @@ NIGHT = Path("samples/night_heroes.png")
 
 
 @pytest.fixture
-def small_picture(tmp_path) -> Path:
+def small_image(tmp_path) -> Path:
     """A sample at an eighth of its pixels, so that CLIP-DIY is quick."""
     path = tmp_path / "night.png"
     with Image.open(NIGHT) as image:
@@ -84,8 +84,8 @@ def test_only_clip_diy_takes_a_head_by_itself(options: dict[str, str], kind: str
     assert config.refinements() == ({} if kind == NO_SALIENCY else {"saliency": kind})
 
 
-def test_clip_diy_finds_the_foreground_and_says_with_what(cli, small_picture, tmp_path) -> None:
-    args = ("segment", small_picture, "-c", HEROES, *EMOJI, "--method", "clip-diy", *COARSE)
+def test_clip_diy_finds_the_foreground_and_says_with_what(cli, small_image, tmp_path) -> None:
+    args = ("segment", small_image, "-c", HEROES, *EMOJI, "--method", "clip-diy", *COARSE)
     done = cli(*args, "--out", tmp_path / "auto")
     assert done.code == 0, done.err
     assert "clip-diy takes --saliency found, the head beside the tower of emoji" in done.err
@@ -104,8 +104,8 @@ def test_clip_diy_finds_the_foreground_and_says_with_what(cli, small_picture, tm
 
 
 @pytest.mark.parametrize("extra", [("--saliency", "none"), ("--background", "none")])
-def test_without_it_clip_diy_does_without(cli, small_picture, tmp_path, extra) -> None:
-    args = ("segment", small_picture, "-c", HEROES, *EMOJI, "--method", "clip_diy", *COARSE)
+def test_without_it_clip_diy_does_without(cli, small_image, tmp_path, extra) -> None:
+    args = ("segment", small_image, "-c", HEROES, *EMOJI, "--method", "clip_diy", *COARSE)
     done = cli(*args, *extra, "--out", tmp_path / "out")
     assert done.code == 0, done.err
     assert "saliency" not in done.err
@@ -191,10 +191,10 @@ def test_a_model_without_a_head_asks_for_dino_and_names_those_that_have_one(
 ) -> None:
     monkeypatch.setattr(hub, "reachable", lambda url, seconds=0: False)
     monkeypatch.setattr(hub, "cached_weights", lambda tag: None)
-    picture = make_image(tmp_path / "x.png")
+    image = make_image(tmp_path / "x.png")
     args = (
         "segment",
-        picture,
+        image,
         "-c",
         "cat",
         *tiny_clip.options,
@@ -214,10 +214,8 @@ def test_a_model_without_a_head_asks_for_dino_and_names_those_that_have_one(
 
 
 def test_words_it_was_never_taught_are_said_once_with_what_is_near(cli, make_image, tmp_path) -> None:
-    pictures = [make_image(tmp_path / "in" / f"{i}.png", seed=i) for i in range(3)]
-    done = cli(
-        "segment", *pictures, "-c", "superheroe,flibbertigibbet,dog", *EMOJI, "--out", tmp_path / "out"
-    )
+    images = [make_image(tmp_path / "in" / f"{i}.png", seed=i) for i in range(3)]
+    done = cli("segment", *images, "-c", "superheroe,flibbertigibbet,dog", *EMOJI, "--out", tmp_path / "out")
     assert done.code == 0
     said = " ".join(done.err.split())
     assert said.count("was never taught") == 1

@@ -67,7 +67,7 @@ def predictor_of(
     )
 
 
-def picture(height: int, width: int, seed: int = 0) -> DecodedImage:
+def random_image(height: int, width: int, seed: int = 0) -> DecodedImage:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return DecodedImage(ImageSource(None, PurePosixPath("x")), pixels)
 
@@ -79,7 +79,7 @@ def run(predictor: Predictor, *images: DecodedImage) -> list[Segmentation]:
 @pytest.mark.parametrize("size", [(64, 64), (80, 100), (1, 1), (3, 500), (200, 70)])
 @pytest.mark.parametrize("options", [{}, {"window": 0}, {"protocol": "maskclip", "short_side": 40}])
 def test_maps_have_the_size_of_the_picture(tiny_clip, size, options) -> None:
-    (result,) = run(predictor_of(tiny_clip, **options), picture(*size))
+    (result,) = run(predictor_of(tiny_clip, **options), random_image(*size))
     assert result.labels.shape == result.scores.shape == size
     assert result.labels.dtype == np.uint8
     assert result.labels.max() < 3
@@ -89,7 +89,7 @@ def test_maps_have_the_size_of_the_picture(tiny_clip, size, options) -> None:
 @torch.inference_mode()
 def test_equals_the_plain_computation(tiny_clip) -> None:
     """One window at the native size: tower, cosines, upsampling of all words, softmax, argmax."""
-    predictor, image = predictor_of(tiny_clip), picture(64, 64)
+    predictor, image = predictor_of(tiny_clip), random_image(64, 64)
     (result,) = run(predictor, image)
     tensor = (torch.from_numpy(image.pixels).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.25
     features = F.normalize(predictor.reader(tensor).features, dim=1)
@@ -102,7 +102,12 @@ def test_equals_the_plain_computation(tiny_clip) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_batching_windows_of_many_pictures_changes_nothing(tiny_clip, batch_size) -> None:
-    images = [picture(70, 90, 1), picture(64, 64, 2), picture(90, 70, 3), picture(70, 90, 4)]
+    images = [
+        random_image(70, 90, 1),
+        random_image(64, 64, 2),
+        random_image(90, 70, 3),
+        random_image(70, 90, 4),
+    ]
     together = run(predictor_of(tiny_clip, batch_size=batch_size, stride=16), *images)
     for image, result in zip(images, together, strict=True):
         (alone,) = run(predictor_of(tiny_clip, batch_size=1, stride=16), image)
@@ -114,11 +119,11 @@ def test_pixel_and_patch_stitching_agree_for_one_window(tiny_clip, monkeypatch) 
     """The published order differs from ours only where windows meet or sizes are odd."""
     published = dataclasses.replace(DEFAULT_PROTOCOL, stitch="pixel", keep_exact_size=True)
     monkeypatch.setitem(PROTOCOLS, "pixel", published)
-    (patch,) = run(predictor_of(tiny_clip), picture(64, 64))
-    (pixel,) = run(predictor_of(tiny_clip, protocol="pixel"), picture(64, 64))
+    (patch,) = run(predictor_of(tiny_clip), random_image(64, 64))
+    (pixel,) = run(predictor_of(tiny_clip, protocol="pixel"), random_image(64, 64))
     assert np.array_equal(patch.labels, pixel.labels)
     np.testing.assert_allclose(patch.scores, pixel.scores, atol=1e-5)
-    wide = picture(64, 160)
+    wide = random_image(64, 160)
     (patch,), (pixel,) = (run(predictor_of(tiny_clip, protocol=p), wide) for p in ("default", "pixel"))
     assert np.mean(patch.labels == pixel.labels) > 0.9
     assert not np.array_equal(patch.scores, pixel.scores)
@@ -126,7 +131,7 @@ def test_pixel_and_patch_stitching_agree_for_one_window(tiny_clip, monkeypatch) 
 
 def test_a_short_side_of_zero_keeps_the_size(tiny_clip) -> None:
     predictor = predictor_of(tiny_clip, short_side=0)
-    prepared = predictor.prepare(picture(203, 170))
+    prepared = predictor.prepare(random_image(203, 170))
     assert prepared.resized.shape == (200, 168, 3)  # whole patches, so that windows lie on one grid
     assert len(prepared.windows) > 4
     assert next(predictor.predict([prepared])).labels.shape == (203, 170)
@@ -134,9 +139,9 @@ def test_a_short_side_of_zero_keeps_the_size(tiny_clip) -> None:
 
 def test_unsure_pixels_become_background(tiny_clip) -> None:
     classes = load_classes("a,b,c", background="wall,sky")
-    (plain,) = run(predictor_of(tiny_clip, classes), picture(64, 64))
+    (plain,) = run(predictor_of(tiny_clip, classes), random_image(64, 64))
     threshold = float(np.quantile(plain.scores, 0.5))
-    (strict,) = run(predictor_of(tiny_clip, classes, background_threshold=threshold), picture(64, 64))
+    (strict,) = run(predictor_of(tiny_clip, classes, background_threshold=threshold), random_image(64, 64))
     unsure = plain.scores < threshold
     assert (strict.labels[unsure] == 0).all()
     assert np.array_equal(strict.labels[~unsure], plain.labels[~unsure])
@@ -145,8 +150,8 @@ def test_unsure_pixels_become_background(tiny_clip) -> None:
 
 
 def test_a_closed_set_has_no_background_to_fall_back_to(tiny_clip) -> None:
-    (result,) = run(predictor_of(tiny_clip, background_threshold=0.99), picture(64, 64))
-    (plain,) = run(predictor_of(tiny_clip), picture(64, 64))
+    (result,) = run(predictor_of(tiny_clip, background_threshold=0.99), random_image(64, 64))
+    (plain,) = run(predictor_of(tiny_clip), random_image(64, 64))
     assert np.array_equal(result.labels, plain.labels)
 
 
@@ -155,24 +160,24 @@ def test_a_closed_set_has_no_background_to_fall_back_to(tiny_clip) -> None:
 def test_refinement_changes_the_map_and_stays_valid(tiny_clip, options, protocol) -> None:
     words = ",".join(f"word {i}" for i in range(40))
     options |= {"protocol": protocol, "short_side": 64}
-    (plain,) = run(predictor_of(tiny_clip, words, protocol=protocol, short_side=64), picture(64, 96))
-    (refined,) = run(predictor_of(tiny_clip, words, **options), picture(64, 96))
+    (plain,) = run(predictor_of(tiny_clip, words, protocol=protocol, short_side=64), random_image(64, 96))
+    (refined,) = run(predictor_of(tiny_clip, words, **options), random_image(64, 96))
     assert not np.array_equal(plain.scores, refined.scores)
     assert np.isfinite(refined.scores).all()
     assert 0 <= refined.scores.min() <= refined.scores.max() <= 1
 
 
 def test_heatmaps_are_the_probabilities_behind_the_labels(tiny_clip) -> None:
-    (result,) = run(predictor_of(tiny_clip, class_scores=True), picture(50, 70))
+    (result,) = run(predictor_of(tiny_clip, class_scores=True), random_image(50, 70))
     assert result.class_scores is not None
     maps = np.stack([result.class_scores(i) for i in range(3)])
     assert np.array_equal(maps.argmax(axis=0), result.labels)
     np.testing.assert_allclose(maps.max(axis=0), result.scores, atol=1e-5)
-    assert run(predictor_of(tiny_clip), picture(50, 70))[0].class_scores is None
+    assert run(predictor_of(tiny_clip), random_image(50, 70))[0].class_scores is None
 
 
 def test_shares_add_up(tiny_clip) -> None:
-    (result,) = run(predictor_of(tiny_clip), picture(64, 80))
+    (result,) = run(predictor_of(tiny_clip), random_image(64, 80))
     shares = result.shares()
     assert sum(s.pixels for s in shares) == 64 * 80
     assert sum(s.share for s in shares) == pytest.approx(1)
@@ -182,7 +187,7 @@ def test_shares_add_up(tiny_clip) -> None:
 
 
 def test_more_than_256_classes_need_wider_labels(tiny_clip) -> None:
-    (result,) = run(predictor_of(tiny_clip, ",".join(f"c{i}" for i in range(400))), picture(64, 64))
+    (result,) = run(predictor_of(tiny_clip, ",".join(f"c{i}" for i in range(400))), random_image(64, 64))
     assert result.labels.dtype == np.uint16
     assert result.labels.max() > 255
 

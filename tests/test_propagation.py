@@ -162,7 +162,7 @@ def test_lab_of_known_colours():
     torch.testing.assert_close(cie_lab(colours)[:, 0].T, torch.tensor(wanted), atol=0.05, rtol=0)
 
 
-def picture(height: int = 12, width: int = 10) -> torch.Tensor:
+def random_image(height: int = 12, width: int = 10) -> torch.Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(5)) * 0.02 + 0.4
 
 
@@ -182,14 +182,14 @@ def dense_matrix(image: torch.Tensor, tau: float, reach: int) -> torch.Tensor:
 def test_the_graph_of_pixels_is_that_of_all_pairs_strip_by_strip(strip, kept, monkeypatch):
     monkeypatch.setattr(pixel_graph, "STRIP_BYTES", strip)
     monkeypatch.setattr(pixel_graph, "KEPT_BYTES", kept)
-    image, x = picture(), torch.randn(3, 12, 10)
+    image, x = random_image(), torch.randn(3, 12, 10)
     graph = PixelGraph(image, tau=0.02, reach=3)
     wanted = (x.flatten(1) @ dense_matrix(image, 0.02, 3)).view_as(x)
     torch.testing.assert_close(graph(x), wanted, atol=1e-4, rtol=1e-3)
 
 
 def test_words_of_pixels_are_solved_for_some_at_a_time(monkeypatch):
-    graph, scores = PixelGraph(picture()), torch.randn(5, 12, 10)
+    graph, scores = PixelGraph(random_image()), torch.randn(5, 12, 10)
     together = graph.propagate(scores)
     monkeypatch.setattr(pixel_graph, "WORDS_BYTES", 4 * 12 * 10 * 2)
     torch.testing.assert_close(graph.propagate(scores), together, atol=1e-4, rtol=1e-4)

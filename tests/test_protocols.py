@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from dataset_trees import make_context
 from eval_trees import NAMES, make_scored_voc, read_ids, results_below
 from PIL import Image
-from test_predict import CPU, backbone_of, picture
+from test_predict import CPU, backbone_of, random_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
@@ -56,7 +56,7 @@ def cosines(predictor, pixels, mean, std):
 @pytest.mark.parametrize("size", [(70, 90), (90, 70), (40, 200), (64, 64)])
 def test_sclip_equals_the_published_order(tiny_clip, size):
     """Windows, cosines stretched to each, averaged by coverage, stretched, x 40, softmax, best word, threshold."""
-    image, crop, stride, short = picture(*size, seed=5), 64, 32, 96
+    image, crop, stride, short = random_image(*size, seed=5), 64, 32, 96
     plain = small("sclip", short_side=short, window=crop, stride=stride, background_threshold=0.0)
     predictor = predictor_of(tiny_clip, plain)
     scale = min(short / min(size), 2048 / max(size))
@@ -87,7 +87,7 @@ def test_sclip_equals_the_published_order(tiny_clip, size):
 
 @torch.inference_mode()
 def test_clip_diy_decides_at_network_size_and_repeats(tiny_clip):
-    image = picture(70, 90, seed=5)
+    image = random_image(70, 90, seed=5)
     predictor = predictor_of(tiny_clip, small("clip-diy", short_side=64, long_side=64))
     resized = cv2.resize(image.pixels, (64, 64), interpolation=cv2.INTER_LINEAR)
     logits = cosines(predictor, resized, (0.5 * 255,) * 3, (0.25 * 255,) * 3)

@@ -132,15 +132,15 @@ def test_what_does_not_go_together_is_told(cli, make_image, tmp_path, options, m
 
 
 @pytest.fixture
-def pictures(make_image, tmp_path):
+def images(make_image, tmp_path):
     for seed in range(3):
         make_image(tmp_path / "few" / f"{seed}.png", seed=seed)
     return tmp_path / "few"
 
 
-def test_templates_are_chosen_on_images_kept_and_recorded(cli, tiny_clip, make_image, pictures, tmp_path):
-    picture = make_image(tmp_path / "x.png", 72, 88, seed=9)
-    args = ("segment", picture, "-c", "cat,dog", *tiny_clip.options, "--background", "none", "--json")
+def test_templates_are_chosen_on_images_kept_and_recorded(cli, tiny_clip, make_image, images, tmp_path):
+    image = make_image(tmp_path / "x.png", 72, 88, seed=9)
+    args = ("segment", image, "-c", "cat,dog", *tiny_clip.options, "--background", "none", "--json")
 
     def confidences(*options):
         done = cli(*args, *options, "--out", tmp_path / "out")
@@ -150,24 +150,24 @@ def test_templates_are_chosen_on_images_kept_and_recorded(cli, tiny_clip, make_i
 
     usual, record = confidences()
     assert "experts" not in record
-    floss, record = confidences("--templates", f"floss:{pictures}")
+    floss, record = confidences("--templates", f"floss:{images}")
     assert floss != usual
     assert record["experts"]["images"] == 3
     assert all(len(own) <= 4 for own in record["experts"]["templates"])
     assert any(record["experts"]["templates"])
     (kept,) = (cache_folder() / "experts").glob("*.safetensors")
-    again, _ = confidences("--templates", f"floss:{pictures}")
+    again, _ = confidences("--templates", f"floss:{images}")
     assert again == floss
-    make_image(pictures / "more.png", seed=7)  # another choice, since there is more to choose on
-    confidences("--templates", f"floss:{pictures}")
+    make_image(images / "more.png", seed=7)  # another choice, since there is more to choose on
+    confidences("--templates", f"floss:{images}")
     assert len(list(kept.parent.glob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"no tensors"])
-def test_a_damaged_choice_is_made_anew(cli, tiny_clip, make_image, pictures, tmp_path, damage, monkeypatch):
+def test_a_damaged_choice_is_made_anew(cli, tiny_clip, make_image, images, tmp_path, damage, monkeypatch):
     monkeypatch.setenv("CLIPSEG_CACHE", str(tmp_path / "cache"))
     args = ("segment", make_image(tmp_path / "x.png"), "-c", "cat,dog", *tiny_clip.options)
-    options = ("--templates", f"floss:{pictures}", "--quiet", "--out", tmp_path / "out")
+    options = ("--templates", f"floss:{images}", "--quiet", "--out", tmp_path / "out")
     assert cli(*args, *options).code == 0
     (kept,) = (cache_folder() / "experts").glob("*.safetensors")
     kept.write_bytes(damage)

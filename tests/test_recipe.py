@@ -39,10 +39,14 @@ def refused(*args, **options):
 @pytest.mark.parametrize("benchmark", [None, "coco-stuff", "ade20k"])
 def test_iterations_of_the_paper_and_a_tenth_guided(preset, iterations, zero_shot, benchmark):
     free = numbers(benchmark, preset=preset)
-    assert (free.iterations, free.guided, free.self_from) == (iterations, iterations // 10, iterations // 10)
+    assert (free.iterations, free.guided, free.self_training_from) == (
+        iterations,
+        iterations // 10,
+        iterations // 10,
+    )
     with_truth = numbers(benchmark, preset=preset, **ZERO_SHOT)
     assert (with_truth.iterations, with_truth.guided) == (zero_shot, zero_shot // 10)
-    assert with_truth.self_from == with_truth.guided
+    assert with_truth.self_training_from == with_truth.guided
 
 
 @pytest.mark.parametrize("preset", BENCHMARKS)
@@ -50,8 +54,8 @@ def test_the_optimiser_of_the_paper(preset):
     for options in ({}, ZERO_SHOT):
         n = numbers(preset=preset, **options)
         slow = preset == "context" and bool(options)
-        assert (n.rate, n.weight_decay) == ((0.004, 1e-4) if slow else (0.01, 5e-4))
-        assert (n.momentum, n.power, n.min_rate, n.batch_size) == (0.9, 0.9, 1e-4, 16)
+        assert (n.lr, n.weight_decay) == ((0.004, 1e-4) if slow else (0.01, 5e-4))
+        assert (n.momentum, n.power, n.min_lr, n.batch_size) == (0.9, 0.9, 1e-4, 16)
 
 
 @pytest.mark.parametrize("preset", BENCHMARKS)
@@ -101,42 +105,45 @@ def test_options_win_over_the_preset():
         "short_side": 0,
         "crop": 64,
         "iterations": 50,
-        "rate": 0.5,
+        "lr": 0.5,
         "weight_decay": 0.0,
         "guided": 7,
-        "self_from": 9,
+        "self_training_from": 9,
         "validate_every": 3,
         "checkpoint_every": 4,
     }
-    n = numbers("voc20", step_images=6, accumulate=3, **given)
+    n = numbers("voc20", batch_size=6, grad_accumulation=3, **given)
     assert {name: getattr(n, name) for name in given} == given
-    assert (n.batch_size, n.accumulate) == (6, 3)
+    assert (n.batch_size, n.grad_accumulation) == (6, 3)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 4, 5])
 def test_the_shortest_run_is_guided_too(iterations):
     """A tenth of it is less than half an iteration; a student that only learns from itself learns nothing."""
     n = numbers(iterations=iterations)
-    assert (n.guided, n.self_from) == (1, 1)
+    assert (n.guided, n.self_training_from) == (1, 1)
 
 
 def test_none_guided_and_never_self_training():
-    assert (numbers(iterations=50, guided=0).guided, numbers(iterations=50, guided=0).self_from) == (0, 0)
-    never = numbers(iterations=50, self_from=50)
-    assert (never.guided, never.self_from) == (5, 50)
+    assert (numbers(iterations=50, guided=0).guided, numbers(iterations=50, guided=0).self_training_from) == (
+        0,
+        0,
+    )
+    never = numbers(iterations=50, self_training_from=50)
+    assert (never.guided, never.self_training_from) == (5, 50)
     everything = numbers(iterations=50, guided=90)
-    assert (everything.guided, everything.self_from) == (50, 50)
+    assert (everything.guided, everything.self_training_from) == (50, 50)
 
 
 @pytest.mark.parametrize("options", [{"setting": "supervised"}, {"targets": "features", "teacher": True}])
 def test_where_nobody_fills_labels_there_are_no_stages(options):
-    n = numbers(iterations=50, guided=10, self_from=20, **options)
-    assert (n.guided, n.self_from) == (0, 50)
+    n = numbers(iterations=50, guided=10, self_training_from=20, **options)
+    assert (n.guided, n.self_training_from) == (0, 50)
 
 
 def test_self_training_may_begin_while_the_teacher_labels():
-    n = numbers(iterations=100, guided=30, self_from=20)
-    assert (n.guided, n.self_from) == (30, 20)
+    n = numbers(iterations=100, guided=30, self_training_from=20)
+    assert (n.guided, n.self_training_from) == (30, 20)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +152,17 @@ def test_self_training_may_begin_while_the_teacher_labels():
         ({}, (100, 50)),
         ({"guided": 30}, (30, 30)),  # no iteration in which nobody teaches
         ({"guided": 80}, (80, 50)),
-        ({"self_from": 100}, (100, 100)),
+        ({"self_training_from": 100}, (100, 100)),
         ({"guided": 0}, (0, 0)),
     ],
 )
 def test_quick_guides_to_the_end_and_lets_the_student_join(options, expected):
     n = numbers(iterations=100, preset="quick", **options)
-    assert (n.guided, n.self_from) == expected
+    assert (n.guided, n.self_training_from) == expected
 
 
 @pytest.mark.parametrize(
-    ("batch", "ranks", "accumulate", "divided", "works"),
+    ("batch", "ranks", "grad_accumulation", "divided", "works"),
     [
         (6, 4, 1, "4 processes", 8),
         (5, 1, 2, "1 x 2 parts", 6),
@@ -163,11 +170,11 @@ def test_quick_guides_to_the_end_and_lets_the_student_join(options, expected):
         (2, 8, 1, "8 processes", 8),
     ],
 )
-def test_a_batch_that_cannot_be_divided(batch, ranks, accumulate, divided, works):
-    said, hint = refused(ranks=ranks, step_images=batch, accumulate=accumulate)
+def test_a_batch_that_cannot_be_divided(batch, ranks, grad_accumulation, divided, works):
+    said, hint = refused(ranks=ranks, batch_size=batch, grad_accumulation=grad_accumulation)
     assert said == f"a batch of {batch} cannot be divided into {divided}"
     assert hint == f"use --batch-size {works}"
-    assert numbers(ranks=ranks, step_images=works, accumulate=accumulate).batch_size == works
+    assert numbers(ranks=ranks, batch_size=works, grad_accumulation=grad_accumulation).batch_size == works
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest():
@@ -181,22 +188,22 @@ def test_an_unknown_preset_is_refused_with_the_nearest():
 @pytest.mark.parametrize("options", [{}, ZERO_SHOT])
 def test_the_rate_falls_by_the_published_formula(preset, options):
     n = numbers(preset=preset, iterations=200, **options)
-    rates = [n.rate_at(i) for i in range(200)]
-    assert rates[0] == n.rate
+    rates = [n.lr_at(i) for i in range(200)]
+    assert rates[0] == n.lr
     assert all(after < before for before, after in pairwise(rates))
-    assert rates[-1] > n.min_rate
+    assert rates[-1] > n.min_lr
     for i in (1, 100, 199):
-        assert rates[i] == pytest.approx((n.rate - n.min_rate) * (1 - i / 200) ** 0.9 + n.min_rate)
+        assert rates[i] == pytest.approx((n.lr - n.min_lr) * (1 - i / 200) ** 0.9 + n.min_lr)
 
 
 def test_a_rate_below_the_least_stays_where_it_is():
-    n = numbers(iterations=10, rate=1e-5)
-    assert [n.rate_at(i) for i in range(10)] == [1e-5] * 10
+    n = numbers(iterations=10, lr=1e-5)
+    assert [n.lr_at(i) for i in range(10)] == [1e-5] * 10
 
 
 def test_one_iteration_has_the_first_rate():
     n = numbers(iterations=1)
-    assert n.rate_at(0) == n.rate and n.validate_every == 1
+    assert n.lr_at(0) == n.lr and n.validate_every == 1
 
 
 def test_as_many_validations_as_the_preset_says():

@@ -98,11 +98,11 @@ def test_presence_drops_what_is_not_there_and_keeps_what_is(cli, tmp_path):
 
 @pytest.mark.parametrize("method", [n for n in METHODS.names() if not METHODS.get(n).guided])
 def test_every_method_takes_every_refinement(cli, tiny_clip, make_image, tmp_path, method):
-    picture = make_image(tmp_path / "x.png", 72, 88)
+    image = make_image(tmp_path / "x.png", 72, 88)
     refined = ["--prompt-denoising", "0.3", "--presence", "--pamr", "2", "--saliency", "clip"]
     if METHODS.get(method).pyramid is None:  # its patches never meet, so that they have no keys
         refined += ["--key-smoothing", "0.9"]
-    args = ("segment", picture, "-c", "cat,dog", *tiny_clip.options, "--templates", "single", "--quiet")
+    args = ("segment", image, "-c", "cat,dog", *tiny_clip.options, "--templates", "single", "--quiet")
     done = cli(*args, "--method", method, *refined, "--out", tmp_path / "out")
     assert done.code == 0, done.err
     assert labels_of(tmp_path / "out", "x").shape == (72, 88)
@@ -112,8 +112,8 @@ def test_every_method_takes_every_refinement(cli, tiny_clip, make_image, tmp_pat
 
 
 def test_key_smoothing_of_separate_patches_is_refused(cli, make_image, tmp_path):
-    picture = make_image(tmp_path / "x.png")
-    done = cli("segment", picture, "-c", "cat", *EMOJI, "--method", "clip-diy", "--key-smoothing", "1")
+    image = make_image(tmp_path / "x.png")
+    done = cli("segment", image, "-c", "cat", *EMOJI, "--method", "clip-diy", "--key-smoothing", "1")
     assert done.code == 2
     assert "clip-diy has no keys" in done.err and "Hint: leave out --key-smoothing" in done.err
 
@@ -127,7 +127,7 @@ def test_pamr_moves_borders_and_little_else(cli, tmp_path):
 
 
 def test_maps_from_anywhere_decide_what_is_background(cli, make_image, tmp_path):
-    pictures = [make_image(tmp_path / "in" / f"{n}.png", 64, 64, seed) for seed, n in enumerate("abc")]
+    images = [make_image(tmp_path / "in" / f"{n}.png", 64, 64, seed) for seed, n in enumerate("abc")]
     maps = tmp_path / "maps"
     maps.mkdir()
     left = np.zeros((8, 8), np.float32)
@@ -136,7 +136,7 @@ def test_maps_from_anywhere_decide_what_is_background(cli, make_image, tmp_path)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(maps / "b.png")
     # Cosines of the bundled model are positive, so that nothing beats what saliency takes to zero.
     done = cli(
-        *("segment", *pictures, "-c", "cat,dog", *EMOJI, "--method", "clip-diy", "--saliency", maps),
+        *("segment", *images, "-c", "cat,dog", *EMOJI, "--method", "clip-diy", "--saliency", maps),
         *("--out", tmp_path / "out"),
     )
     assert done.code == 1
@@ -151,8 +151,8 @@ def test_maps_from_anywhere_decide_what_is_background(cli, make_image, tmp_path)
 def test_another_network_says_which_patches_belong_together(
     cli, tiny_clip, make_image, tmp_path, tiny_dino, method
 ):
-    picture = make_image(tmp_path / "x.png", 72, 88)
-    args = ("segment", picture, "-c", "cat,dog", *tiny_clip.options, "--templates", "single", "--quiet")
+    image = make_image(tmp_path / "x.png", 72, 88)
+    args = ("segment", image, "-c", "cat,dog", *tiny_clip.options, "--templates", "single", "--quiet")
     done = cli(*args, "--method", method, "--guide", f"dino={tiny_dino}", "--out", tmp_path / "out")
     assert done.code == 0, done.err
     made = json.loads((tmp_path / "out" / "classes.json").read_text("utf-8"))
@@ -167,8 +167,8 @@ def test_another_network_says_which_patches_belong_together(
 def test_found_and_its_masks(cli, make_image, tmp_path, tiny_dino):
     head = tmp_path / "head.safetensors"
     save_file({"decoder.weight": torch.randn(1, 24, 1, 1), "decoder.bias": torch.zeros(1)}, head)
-    picture = make_image(tmp_path / "x.png", 72, 88)
-    args = ("segment", picture, "-c", "cat,dog", *EMOJI, "--quiet")
+    image = make_image(tmp_path / "x.png", 72, 88)
+    args = ("segment", image, "-c", "cat,dog", *EMOJI, "--quiet")
     prints = set()
     for kind in (f"found={head},{tiny_dino}", f"dino={tiny_dino}", "clip"):
         done = cli(*args, "--saliency", kind, "--out", tmp_path / "out")
@@ -183,8 +183,8 @@ def test_the_paths_of_found_may_hold_commas(cli, make_image, tmp_path, tiny_dino
     folder.mkdir(parents=True)
     head, dino = folder / "head,1.safetensors", tiny_dino.rename(folder / "dino.safetensors")
     save_file({"decoder.weight": torch.randn(1, 24, 1, 1), "decoder.bias": torch.zeros(1)}, head)
-    picture = make_image(tmp_path / "x.png", 72, 88)
-    args = ("segment", picture, "-c", "cat", *EMOJI, "--templates", "single", "--out", tmp_path / "out")
+    image = make_image(tmp_path / "x.png", 72, 88)
+    args = ("segment", image, "-c", "cat", *EMOJI, "--templates", "single", "--out", tmp_path / "out")
     done = cli(*args, "--saliency", f"found={head},{dino}")
     assert done.code == 0, done.err
 

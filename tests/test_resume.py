@@ -200,12 +200,12 @@ def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(run, voc, whole, fo
 
 
 def test_a_bad_picture_is_named_and_labelled_once_it_is_mended(run, voc, whole, folder, monkeypatch):
-    picture = voc / "JPEGImages" / f"{NAMES[3]}.jpg"
-    good = picture.read_bytes()
-    picture.write_bytes(good[:100])
+    image = voc / "JPEGImages" / f"{NAMES[3]}.jpg"
+    good = image.read_bytes()
+    image.write_bytes(good[:100])
     first = run(voc)
     assert first.code == 1
-    assert f"Error: {picture}" in first.err
+    assert f"Error: {image}" in first.err
     assert "Error: 1 of 7 images has no label" in first.err
     assert "Hint: once they are mended, the same command labels them too" in first.err
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -214,11 +214,11 @@ def test_a_bad_picture_is_named_and_labelled_once_it_is_mended(run, voc, whole, 
 
     before = contents(folder)
     again = run(voc, "--json")
-    assert again.code == 1 and f"Error: {picture}" in again.err
+    assert again.code == 1 and f"Error: {image}" in again.err
     assert list(json.loads(again.out)["failures"]) == [NAMES[3]]
     assert contents(folder) == before
 
-    picture.write_bytes(good)
+    image.write_bytes(good)
     with stopped_after(monkeypatch, 1):
         assert run(voc).code == 130
     # What is being done again is not complete meanwhile.

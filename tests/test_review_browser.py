@@ -242,9 +242,9 @@ def test_marked_by_keys_saved_and_remembered(page, made):
 def large(tmp_path_factory):
     """A page of 2,000 images of the size that the command gives them: about 50 MB."""
     noise = np.random.default_rng(0).integers(0, 256, (27, 36, 3), np.uint8)
-    picture = Image.fromarray(noise).resize((288, 216), Image.Resampling.BICUBIC)
+    image = Image.fromarray(noise).resize((288, 216), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=75)
+    image.save(buffer, "JPEG", quality=75)
     photo = base64.b64encode(buffer.getvalue()).decode()
     labels = np.kron(blocks(0, height=72, width=96), np.ones((3, 3), np.uint8))
     drawn = {

@@ -40,13 +40,13 @@ def small(**options: Any) -> SelfSupervisedViT:
     return SelfSupervisedViT(net.eval().requires_grad_(False), MEAN, STD)
 
 
-def pictures(height: int, width: int, batch: int = 2) -> torch.Tensor:
+def random_images(height: int, width: int, batch: int = 2) -> torch.Tensor:
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
 @torch.inference_mode()
 def test_features_are_those_of_timm() -> None:
-    vit, image = small(), pictures(32, 48)
+    vit, image = small(), random_images(32, 48)
     x = (image - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     expected = vit.net.forward_features(x)[:, 1:].transpose(1, 2).unflatten(2, (4, 6))
     torch.testing.assert_close(vit.features(image), expected)
@@ -55,7 +55,7 @@ def test_features_are_those_of_timm() -> None:
 @pytest.mark.parametrize("options", [{}, {"reg_tokens": 4}, {"init_values": 0.1}])
 @torch.inference_mode()
 def test_the_last_block_sees_what_timm_hands_to_it(options: dict[str, Any]) -> None:
-    vit, image, seen = small(**options), pictures(32, 32), {}
+    vit, image, seen = small(**options), random_images(32, 32), {}
     vit.net.blocks[-1].attn.qkv.register_forward_hook(lambda m, i, out: seen.update(qkv=out))
     vit.features(image)
     found = vit.last_block(image)
@@ -69,9 +69,9 @@ def test_the_last_block_sees_what_timm_hands_to_it(options: dict[str, Any]) -> N
 @torch.inference_mode()
 def test_sides_are_padded_to_whole_patches() -> None:
     vit = small()
-    assert vit.features(pictures(30, 41)).shape == (2, 24, 4, 6)
+    assert vit.features(random_images(30, 41)).shape == (2, 24, 4, 6)
     head = Found(vit, torch.randn(1, 24, 1, 1), torch.zeros(1))
-    saliency = head(pictures(30, 41))
+    saliency = head(random_images(30, 41))
     assert saliency.shape == (2, 1, 30, 41)
     assert 0 <= saliency.min() < saliency.max() <= 1
 
@@ -79,7 +79,7 @@ def test_sides_are_padded_to_whole_patches() -> None:
 @torch.inference_mode()
 def test_what_dino_attends_to_is_all_but_its_least_attended_kind_of_patch() -> None:
     vit = small()
-    image = pictures(40, 64)
+    image = random_images(40, 64)
     found, last = LeastAttended(vit)(image), vit.last_block(image)
     assert found.shape == (2, 1, 40, 64)
     least = last.cls_attention[:, :, 1:]
@@ -89,7 +89,7 @@ def test_what_dino_attends_to_is_all_but_its_least_attended_kind_of_patch() -> N
 @torch.inference_mode()
 def test_a_guide_sees_the_picture_as_it_was() -> None:
     """Normalised for CLIP, it is brought back before the other network normalises it for itself."""
-    vit, image = small(), pictures(32, 32)
+    vit, image = small(), random_images(32, 32)
     mean, std = (0.1, 0.2, 0.3), (0.9, 0.8, 0.7)
     normalised = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(SelfSupervisedGuide(vit, mean, std)(normalised), vit.features(image))
@@ -238,7 +238,7 @@ def test_the_cut_is_an_eigenvector_of_the_normalised_laplacian() -> None:
 def test_clip_cuts_its_own_patches(tiny_clip) -> None:
     reader = dense_reader(tiny_clip.model.visual, METHODS.get("maskclip"))
     side = 4 * reader.patch
-    found = ClipCut(reader, reader.tower.visual, MEAN, STD)(pictures(side, side + reader.patch))
+    found = ClipCut(reader, reader.tower.visual, MEAN, STD)(random_images(side, side + reader.patch))
     assert found.shape == (2, 1, 4, 5)
     assert 0 <= found.min() <= found.max() <= 1
 
@@ -247,11 +247,11 @@ def test_clip_cuts_its_own_patches(tiny_clip) -> None:
 def test_very_large_pictures_are_seen_smaller(tiny_clip) -> None:
     """Or every patch would be compared with a hundred thousand others."""
     reader = dense_reader(tiny_clip.model.visual, METHODS.get("maskclip"))
-    found = ClipCut(reader, reader.tower.visual, MEAN, STD)(pictures(400, 640, batch=1))
+    found = ClipCut(reader, reader.tower.visual, MEAN, STD)(random_images(400, 640, batch=1))
     assert 900 < found.shape[2] * found.shape[3] <= MOST_PATCHES
     assert abs(found.shape[3] / found.shape[2] - 1.6) < 0.1
-    assert bounded(pictures(40, 64), 40 * 64).shape == (2, 3, 40, 64)
-    assert bounded(pictures(1, 4000, batch=1), 1000, 8).shape == (1, 3, 8, 2000)
+    assert bounded(random_images(40, 64), 40 * 64).shape == (2, 3, 40, 64)
+    assert bounded(random_images(1, 4000, batch=1), 1000, 8).shape == (1, 3, 8, 2000)
 
 
 # The tower of a CLIP in the place of DINO
@@ -261,7 +261,7 @@ def test_very_large_pictures_are_seen_smaller(tiny_clip) -> None:
 def test_a_clip_is_seen_as_a_dino_is(tiny_clip) -> None:
     """Its keys are those of the last block as open_clip runs it."""
     visual: Any = tiny_clip.model.visual
-    vit, image = ClipViT(visual, MEAN, STD), pictures(64, 64)
+    vit, image = ClipViT(visual, MEAN, STD), random_images(64, 64)
     seen: dict[str, torch.Tensor] = {}
     last = visual.transformer.resblocks[-1]
     handle = last.ln_1.register_forward_hook(lambda m, i, out: seen.update(x=out))
@@ -272,7 +272,7 @@ def test_a_clip_is_seen_as_a_dino_is(tiny_clip) -> None:
     torch.testing.assert_close(found.parts("qkv").flatten(2).mT, joined, atol=1e-4, rtol=1e-4)
     assert found.parts("k").shape == (2, vit.width, 8, 8) and found.heads == 4
     torch.testing.assert_close(found.cls_attention.sum(dim=-1), torch.ones(2, 4))
-    assert vit.last_block(pictures(30, 41)).q.shape == (2, vit.width, 4, 6)
+    assert vit.last_block(random_images(30, 41)).q.shape == (2, vit.width, 4, 6)
     assert LeastAttended(vit)(image).shape == (2, 1, 64, 64)
 
 

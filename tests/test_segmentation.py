@@ -35,22 +35,22 @@ def test_a_result_is_saved_as_the_command_saves_it(cli, tiny_clip, make_image, t
 
 def test_save_keeps_to_its_folder_and_to_one_class_list(tiny_clip, tmp_path):
     segmenter = tiny(tiny_clip)
-    picture = np.zeros((20, 30, 3), np.uint8)
-    assert segmenter.segment(picture, "cat").save(tmp_path, "sub/one")[1] == tmp_path / "sub/one.png"
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert segmenter.segment(image, "cat").save(tmp_path, "sub/one")[1] == tmp_path / "sub/one.png"
     with pytest.raises(UsageError, match="leads out of the folder"):
-        segmenter.segment(picture, "cat").save(tmp_path, "../one")
+        segmenter.segment(image, "cat").save(tmp_path, "../one")
     with pytest.raises(UsageError, match="unknown output format"):
-        segmenter.segment(picture, "cat").save(tmp_path, formats="tiff")
+        segmenter.segment(image, "cat").save(tmp_path, formats="tiff")
     with pytest.raises(OutputError, match="holds label maps of other classes"):
-        segmenter.segment(picture, "dog").save(tmp_path)
+        segmenter.segment(image, "dog").save(tmp_path)
 
 
 def test_maps_of_single_classes_are_there_when_asked_for(tiny_clip):
-    segmenter, picture = tiny(tiny_clip), np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    assert segmenter.segment(picture, "cat,dog").class_scores is None
+    segmenter, image = tiny(tiny_clip), np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    assert segmenter.segment(image, "cat,dog").class_scores is None
     for result in (
-        segmenter.segment(picture, "cat,dog", class_scores=True),
-        *segmenter.segment_many([picture], "cat,dog", class_scores=True),
+        segmenter.segment(image, "cat,dog", class_scores=True),
+        *segmenter.segment_many([image], "cat,dog", class_scores=True),
     ):
         maps = np.stack([result.class_scores(i) for i in range(3)])
         assert np.array_equal(maps.argmax(0), result.labels)

@@ -138,10 +138,10 @@ def test_many_pictures_are_those_of_the_command(cli, tiny_clip, make_image, tmp_
 
 
 def test_one_picture_of_many_is_what_it_is_alone(shared):
-    pictures = [colours(40, 56, seed=i) for i in range(7)]
-    for result, picture in zip(shared.segment_many(iter(pictures), "cat,dog"), pictures, strict=True):
-        alone = shared.segment(picture, "cat,dog")
-        assert np.array_equal(result.image.pixels, picture)
+    images = [colours(40, 56, seed=i) for i in range(7)]
+    for result, image in zip(shared.segment_many(iter(images), "cat,dog"), images, strict=True):
+        alone = shared.segment(image, "cat,dog")
+        assert np.array_equal(result.image.pixels, image)
         assert np.mean(result.labels != alone.labels) < 1e-2
         np.testing.assert_allclose(result.scores, alone.scores, atol=1e-4)
 
@@ -385,13 +385,13 @@ def test_threads_share_one_model(tiny_clip, monkeypatch):
 
     monkeypatch.setattr(load, "embed_words", slow)
     one = tiny(tiny_clip)
-    pictures = [colours(seed=i) for i in range(16)]
+    images = [colours(seed=i) for i in range(16)]
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda p: one.segment(p, "cat,dog"), pictures))
+        results = list(pool.map(lambda p: one.segment(p, "cat,dog"), images))
     assert len(calls) == 1
-    for picture, result in zip(pictures, results, strict=True):
-        alone = one.segment(picture, "cat,dog")
-        assert np.array_equal(result.image.pixels, picture)
+    for image, result in zip(images, results, strict=True):
+        alone = one.segment(image, "cat,dog")
+        assert np.array_equal(result.image.pixels, image)
         np.testing.assert_allclose(result.scores, alone.scores, atol=1e-5)
 
 
@@ -418,10 +418,10 @@ def test_bad_pictures_can_be_skipped_and_are_logged(tiny_clip, make_image, tmp_p
 def test_towers_go_when_nobody_holds_them(tiny_clip):
     """Also with the weights of a protocol that changes the tower, of which class lists share one."""
     segmenter = tiny(tiny_clip, protocol="maskclip", short_side=32)
-    picture = np.zeros((20, 30, 3), np.uint8)
+    image = np.zeros((20, 30, 3), np.uint8)
     weights = [weakref.ref(p) for p in segmenter._model.model.visual.parameters()]
     for words in ("cat", "dog", "cow"):
-        segmenter.segment(picture, words)
+        segmenter.segment(image, words)
     readers = [predictor.reader for predictor in segmenter._kept.values()]
     held = {id(p) for reader in readers for p in reader.tower.visual.parameters()}
     assert held == {id(one()) for one in weights}

@@ -67,12 +67,12 @@ def test_a_shard_with_nothing_to_do_leaves_the_others_alone(
     run, voc, whole, folder, tiny_clip, tmp_path, monkeypatch
 ):
     """While one shard labels a mended picture again, another that is done must not take the run for complete."""
-    picture = voc / "JPEGImages" / f"{NAMES[3]}.jpg"
-    good = picture.read_bytes()
-    picture.write_bytes(b"")
+    image = voc / "JPEGImages" / f"{NAMES[3]}.jpg"
+    good = image.read_bytes()
+    image.write_bytes(b"")
     for shard in ("1/2", "2/2"):
         run(voc, "--shard", shard)
-    picture.write_bytes(good)
+    image.write_bytes(good)
     write, other = pseudolabel.write_bytes, []
 
     def meanwhile(path, data):

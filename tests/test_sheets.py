@@ -177,12 +177,12 @@ def test_columns_are_read_downwards_and_swatches_have_their_colours():
 # --- pictures beside their labels --------------------------------------------------------------------------
 
 
-def picture(height=60, width=80, label=1, color=(255, 255, 255)):
+def uniform_image(height=60, width=80, label=1, color=(255, 255, 255)):
     return solid(color, height, width), np.full((height, width), label, np.int32)
 
 
-def contact(path, pictures, classes=CLASSES, counts=(1, 1, 1), title="title", **options):
-    named = [(f"name {i}", *entry) for i, entry in enumerate(pictures)]
+def contact(path, images, classes=CLASSES, counts=(1, 1, 1), title="title", **options):
+    named = [(f"name {i}", *entry) for i, entry in enumerate(images)]
     return pixels_of(
         write_contact_sheet(path, named, classes, shares(*counts, classes=classes), title, **options)
     )
@@ -190,14 +190,14 @@ def contact(path, pictures, classes=CLASSES, counts=(1, 1, 1), title="title", **
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 11])
 def test_four_pairs_stand_in_a_row(tmp_path, count):
-    found = contact(tmp_path / "x.png", [picture(color=BLUE)] * count)
+    found = contact(tmp_path / "x.png", [uniform_image(color=BLUE)] * count)
     rows = np.nonzero((found == BLUE).all(axis=2).any(axis=1))[0]
     assert (len(rows) / 150, len(boxes_of(found, BLUE))) == (-(-count // 4), min(4, count))
     assert (found[-5:] == 255).all()  # nothing is cut off below
 
 
 def test_a_picture_stands_left_of_its_labels(tmp_path):
-    pixels, labels = picture(color=BLUE)
+    pixels, labels = uniform_image(color=BLUE)
     labels[:, 40:] = 0
     found = contact(tmp_path / "x.png", [(pixels, labels)])
     left, top, right, _ = box_of(found, BLUE)
@@ -209,11 +209,11 @@ def test_a_picture_stands_left_of_its_labels(tmp_path):
 
 
 def test_what_has_no_label_is_striped_and_in_the_legend(tmp_path):
-    found = contact(tmp_path / "x.png", [picture(label=-1, color=BLUE)], ignored=0.5)
+    found = contact(tmp_path / "x.png", [uniform_image(label=-1, color=BLUE)], ignored=0.5)
     _, top, right, bottom = box_of(found, BLUE)
     assert {tuple(color) for color in found[top:bottom, right : right + 200].reshape(-1, 3)} == STRIPES
     assert (found[bottom + 26 :] == 176).all(axis=2).sum() > 100  # its swatch
-    plain = contact(tmp_path / "y.png", [picture(label=1, color=BLUE)])
+    plain = contact(tmp_path / "y.png", [uniform_image(label=1, color=BLUE)])
     assert (plain == 176).all(axis=2).sum() < 50  # in the soft edges of letters
 
 
@@ -223,7 +223,7 @@ def test_any_share_of_ignored_pixels_is_in_the_legend(tmp_path, monkeypatch, ign
     monkeypatch.setattr(_sheet, "Legend", lambda *given: seen.append(given) or Legend(*given))
     contact(
         tmp_path / "x.png",
-        [picture(label=-1)],
+        [uniform_image(label=-1)],
         counts=(0, 0, 0) if ignored == 1 else (3, 2, 1),
         ignored=ignored,
     )
@@ -297,13 +297,13 @@ def test_any_number_of_classes(tmp_path, total):
 
 def test_labels_of_another_size_are_refused(tmp_path):
     row = ("name", solid(BLUE, 60, 80), [np.zeros((8, 10), np.int32), None, None])
-    with pytest.raises(ShapeError, match=r"name: labels of \(8, 10\) for a picture of \(60, 80\)"):
+    with pytest.raises(ShapeError, match=r"name: labels of \(8, 10\) for an image of \(60, 80\)"):
         sheet(tmp_path / "x.png", [row])
     assert not list(tmp_path.iterdir())
 
 
 def test_nobody_s_arrays_change_and_equal_sheets_have_equal_bytes(tmp_path):
-    row, pair = labelled(-1, 255), picture(label=-1)
+    row, pair = labelled(-1, 255), uniform_image(label=-1)
     before = [np.copy(part) for part in (row[1], *row[2], *pair)]
     for name in ("x", "y"):
         sheet(tmp_path / f"{name}.png", [row])

@@ -22,7 +22,7 @@ from clipseg_cli.models.student.network import Student, StudentShape
 HEADS = ("deeplabv2", "deeplabv3plus")
 
 
-def picture(*shape) -> torch.Tensor:
+def noise(*shape) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -35,7 +35,7 @@ def students():
 @pytest.mark.parametrize("head", HEADS)
 def test_sizes_are_rounded_up(head, size, students):
     with torch.inference_mode():
-        features, logits = students[head](picture(2, 3, *size))
+        features, logits = students[head](noise(2, 3, *size))
     stride = {"deeplabv2": 8, "deeplabv3plus": 4}[head]
     assert students[head].stride == stride
     h, w = (math.ceil(side / stride) for side in size)
@@ -85,7 +85,7 @@ def test_stages_dilate_as_published(name):
 
 
 def test_a_picture_moved_by_8_pixels_moves_the_features_by_one(students):
-    image = picture(1, 3, 160, 160)
+    image = noise(1, 3, 160, 160)
     with torch.inference_mode():
         here = students["deeplabv2"].backbone(image[..., 8:])[0]
         there = students["deeplabv2"].backbone(image)[0]
@@ -96,7 +96,7 @@ def test_a_picture_moved_by_8_pixels_moves_the_features_by_one(students):
 def test_output_stride_16_halves_the_grid():
     student = make(output_stride=16).eval()
     assert student.stride == 16
-    assert student(picture(1, 3, 65, 97))[0].shape[-2:] == (5, 7)
+    assert student(noise(1, 3, 65, 97))[0].shape[-2:] == (5, 7)
     assert "8, 16, 32" in message(lambda: make(output_stride=4))
 
 
@@ -105,7 +105,7 @@ def test_the_deeplabv2_feature_is_the_sum_of_four_branches():
     head = DeepLabV2Head(c, d).eval()
     assert [b[0].dilation for b in head.branches] == [(6, 6), (12, 12), (18, 18), (24, 24)]
     assert sum(p.numel() for p in head.parameters()) == 4 * (9 * c * d + 2 * d)
-    x = picture(1, c, 30, 30)
+    x = noise(1, c, 30, 30)
     with torch.no_grad():
         torch.testing.assert_close(head([x]), torch.stack([b(x) for b in head.branches]).sum(dim=0))
     assert all((b(x) >= 0).all() for b in head.branches)
@@ -131,24 +131,24 @@ def test_the_deeplabv3plus_head_has_the_published_layers():
 
 def test_image_pooling_lets_every_pixel_see_every_other():
     head = DeepLabV3PlusHead(5, 6, 8).eval()
-    low, high = picture(1, 5, 160, 160), picture(1, 6, 80, 80).requires_grad_()
+    low, high = noise(1, 5, 160, 160), noise(1, 6, 80, 80).requires_grad_()
     head((low, high))[..., :4, :4].sum().backward()
     assert (high.grad[..., 79, 79] != 0).any()
 
 
 def test_one_crop_cannot_train_image_pooling():
     student = make("deeplabv3plus").train()
-    assert "batch size of 2" in message(student, picture(1, 3, 32, 32))
-    assert student(picture(2, 3, 32, 32))[1].shape == (2, 3, 8, 8)
-    assert student.eval()(picture(1, 3, 32, 32))[1].shape == (1, 3, 8, 8)
+    assert "batch size of 2" in message(student, noise(1, 3, 32, 32))
+    assert student(noise(2, 3, 32, 32))[1].shape == (2, 3, 8, 8)
+    assert student.eval()(noise(1, 3, 32, 32))[1].shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_everything_learns_but_the_words(head):
     student = make(head).train()
     before = student.text_embeds.clone()
-    _, logits = student(picture(2, 3, 64, 64))
-    (logits * picture(*logits.shape)).sum().backward()
+    _, logits = student(noise(2, 3, 64, 64))
+    (logits * noise(*logits.shape)).sum().backward()
     still = [k for k, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # Branches of a residual net that begin at zero let nothing through at first.
     assert not [k for k in still if ".conv" not in k and ".bn" not in k]
@@ -176,7 +176,7 @@ def test_the_best_word_speaks_for_its_class():
     shape = StudentShape("resnet10t", "deeplabv2", 16)
     student = Student(shape, torch.eye(16)[:4], QUERY_TO_CLASS, None).eval()
     with torch.no_grad():
-        features, logits = student(picture(1, 3, 65, 65))
+        features, logits = student(noise(1, 3, 65, 65))
     assert torch.equal(student.logits(features), features[:, :4])
     best = torch.maximum(features[:, 1], features[:, 2])
     assert torch.equal(logits, torch.stack([features[:, 0], best, features[:, 3]], dim=1))
@@ -188,19 +188,19 @@ def test_queries_of_classes_in_any_order_reach_their_class():
     words = torch.eye(4)[:3]
     student = Student(StudentShape("resnet10t", "deeplabv2", 4), words, (2, 0, 1), None).eval()
     with torch.inference_mode():
-        features, logits = student(picture(1, 3, 16, 16))
+        features, logits = student(noise(1, 3, 16, 16))
     assert torch.equal(logits, features[:, [1, 2, 0]])
 
 
 def test_new_words_can_be_asked_for(students):
-    features = picture(1, 16, 3, 4)
+    features = noise(1, 16, 3, 4)
     words = torch.eye(16)[:5]
     assert torch.equal(students["deeplabv2"].logits(features, words), features[:, :5])
 
 
 def test_normalised_logits_do_not_see_the_length_of_features():
     plain, normalising = make(), make(normalise=True)
-    features = picture(1, 16, 3, 4)
+    features = noise(1, 16, 3, 4)
     torch.testing.assert_close(normalising.logits(features * 7), normalising.logits(features))
     assert normalising.logits(features).abs().max() <= 100
     torch.testing.assert_close(
@@ -221,7 +221,7 @@ def test_the_seed_decides_all_weights():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_channels_last_gives_the_same(head, students):
-    image = picture(1, 3, 40, 56)
+    image = noise(1, 3, 40, 56)
     with torch.inference_mode():
         expected = students[head](image)
         last = make(head).eval().to(memory_format=torch.channels_last)
@@ -235,7 +235,7 @@ def test_channels_last_gives_the_same(head, students):
 def test_autocast_ends_at_the_features(head, students):
     student = students[head]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        features, logits = student(picture(1, 3, 40, 56))
+        features, logits = student(noise(1, 3, 40, 56))
         assert torch.equal(student.logits(features.bfloat16()), student.logits(features))
     assert features.dtype == logits.dtype == torch.float32
     with torch.inference_mode():

@@ -148,7 +148,7 @@ def test_a_crop_without_unlabelled_pixels_is_not_read(golden, read):
 
 def settings(**options):
     return resolve_hyperparameters(
-        TrainConfig(iterations=10, **{"guided": 3, "self_from": 6, **options}), None
+        TrainConfig(iterations=10, **{"guided": 3, "self_training_from": 6, **options}), None
     )
 
 
@@ -184,7 +184,7 @@ def test_a_teacher_then_nobody_then_the_student_itself():
 
 
 @pytest.mark.parametrize(
-    ("guided", "self_from", "stages"),
+    ("guided", "self_training_from", "stages"),
     [
         (4, None, [GUIDED] * 4 + [SELF] * 6),
         (10, None, [GUIDED] * 10),
@@ -195,8 +195,8 @@ def test_a_teacher_then_nobody_then_the_student_itself():
         (6, 2, [GUIDED] * 2 + [BOTH] * 4 + [SELF] * 4),
     ],
 )
-def test_each_stage_can_be_left_out(guided, self_from, stages):
-    targets = Targets(settings(guided=guided, self_from=self_from), (2, 3), None, IGNORE)
+def test_each_stage_can_be_left_out(guided, self_training_from, stages):
+    targets = Targets(settings(guided=guided, self_training_from=self_training_from), (2, 3), None, IGNORE)
     assert [targets.stage(i) for i in range(10)] == stages
 
 
@@ -214,7 +214,7 @@ def test_a_run_s_labels_are_taken_where_none_are_given():
     guided, own = [[[0, 1, 2], [IGNORE, 1, IGNORE]]], [[[0, 1, 3], [3, 1, IGNORE]]]
     assert [one.tolist() for one in targets(batch, SAYS, 0)] == [guided]
     assert [one.tolist() for one in targets(batch, SAYS, 6)] == [own]
-    both = Targets(settings(guided=10, self_from=5), (2, 3), None, IGNORE)
+    both = Targets(settings(guided=10, self_training_from=5), (2, 3), None, IGNORE)
     assert [one.tolist() for one in both(batch, SAYS, 6)] == [guided, own]
 
 
@@ -228,7 +228,9 @@ def test_the_student_labels_by_its_upsampled_scores():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 6, 3, 4, generator=generator)
     given = torch.full((2, 12, 16), UNLABELLED).tolist()
-    (found,) = Targets(settings(guided=0, self_from=0), range(6), None, IGNORE)(crops(given), logits, 0)
+    (found,) = Targets(settings(guided=0, self_training_from=0), range(6), None, IGNORE)(
+        crops(given), logits, 0
+    )
     full = F.interpolate(logits, (12, 16), mode="bilinear", align_corners=False)
     assert found.equal(full.argmax(dim=1).int())
 
@@ -238,7 +240,9 @@ def test_the_student_gives_only_unlabelled_classes():
     logits = torch.randn(2, 6, 3, 4, generator=generator)
     logits[:, [0, 2, 4]] += 100
     given = torch.full((2, 12, 16), UNLABELLED).tolist()
-    (found,) = Targets(settings(guided=0, self_from=0), (1, 3, 5), None, IGNORE)(crops(given), logits, 0)
+    (found,) = Targets(settings(guided=0, self_training_from=0), (1, 3, 5), None, IGNORE)(
+        crops(given), logits, 0
+    )
     assert set(found.unique().tolist()) == {1, 3, 5}
 
 

@@ -72,7 +72,7 @@ def randomised(net: Any, gain: float = 1.5) -> Any:
     return net.eval().requires_grad_(False)
 
 
-def pictures(height: int, width: int) -> torch.Tensor:
+def random_images(height: int, width: int) -> torch.Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -81,7 +81,7 @@ def pictures(height: int, width: int) -> torch.Tensor:
 def test_our_path_gives_what_the_tower_itself_gives(name: str) -> None:
     """Embedding, blocks, pooling and projection, taken apart and put together again."""
     net = KINDS[name].build()
-    image = pictures(KINDS[name].size, KINDS[name].size)
+    image = random_images(KINDS[name].size, KINDS[name].size)
     expected = net(image)
     assert expected.abs().mean() > 1e-3 and not torch.allclose(expected[0], expected[1], atol=1e-3)
     found = dense_reader(net, METHODS.get("maskclip")).whole(image)
@@ -95,7 +95,7 @@ def test_every_method_reads_every_transformer_on_any_grid(name: str, method: str
     kind = KINDS[name]
     reader = dense_reader(kind.build(), METHODS.get(method))
     height, width = kind.size, kind.size + 2 * reader.patch
-    dense = reader(pictures(height, width))
+    dense = reader(random_images(height, width))
     assert dense.features.shape == (
         2,
         24 if kind.proj != "none" else 32,
@@ -110,7 +110,7 @@ def test_every_method_reads_every_transformer_on_any_grid(name: str, method: str
 def test_convolutions_are_read_position_by_position_or_refused(name: str) -> None:
     net = KINDS[name].build()
     patch = patch_of(net)
-    dense = dense_reader(net, METHODS.get("maskclip"))(pictures(2 * patch, 3 * patch))
+    dense = dense_reader(net, METHODS.get("maskclip"))(random_images(2 * patch, 3 * patch))
     assert dense.features.shape == (2, 24, 2, 3)
     with pytest.raises(ModelError, match="a convolutional tower has none"):
         dense_reader(net, METHODS.get("sclip"))
@@ -132,7 +132,7 @@ def test_coca_pools_like_open_clip_and_is_read_by_its_values() -> None:
         image_size=32, patch_size=8, width=32, layers=2, heads=4, mlp_ratio=2.0, output_dim=16,
         attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=2,
     )  # fmt: skip
-    net, image = randomised(net), pictures(32, 32)
+    net, image = randomised(net), random_images(32, 32)
     reader = dense_reader(net, METHODS.get("maskclip"))
     found = net(image)
     expected = found[0] if isinstance(found, tuple) else found
@@ -214,7 +214,7 @@ def test_every_architecture_is_read_in_agreement_with_open_clip_or_refused(name:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timm, "create_model", small)
         net = randomised(_build_vision_tower(24, vision), 0.7 if "fastvit" in str(vision) else 1.5)
-    image = pictures(vision["image_size"], vision["image_size"])
+    image = random_images(vision["image_size"], vision["image_size"])
     found = net(image)
     expected = found[0] if isinstance(found, tuple) else found
     reader = dense_reader(net, METHODS.get("maskclip"), Reading(whole=True))

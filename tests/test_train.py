@@ -44,13 +44,13 @@ def words(label_run, tmp_path):
     return ("train", "--labels", label_run, *WORDS, *SMALL_WORDS, "--out", tmp_path, "--name", "run")
 
 
-def segment(cli, picture, student, out):
-    """Label one picture, and return its label map."""
-    done = cli("segment", picture, "--student", student, "--device", "cpu", "--out", out)
+def segment(cli, image, student, out):
+    """Label one image, and return its label map."""
+    done = cli("segment", image, "--student", student, "--device", "cpu", "--out", out)
     assert done.code == 0, done.err
     (path,) = out.glob("*.png") if len(list(out.glob("*.png"))) == 1 else out.glob("*labels*.png")
-    with Image.open(path) as image:
-        return np.asarray(image)
+    with Image.open(path) as labels:
+        return np.asarray(labels)
 
 
 # What a run leaves
@@ -83,8 +83,8 @@ def test_the_log_says_what_every_iteration_did(taught):
     assert [int(row["iteration"]) for row in rows] == [1, 2, 3, 4]
     assert [row["stage"] for row in rows] == ["guided", "guided", "self-training", "self-training"]
     assert [float(row["loss"]) for row in rows] == taught.losses
-    rates = [float(row["rate"]) for row in rows]
-    assert rates == sorted(rates, reverse=True) and rates[0] == taught.run.hparams.rate
+    rates = [float(row["lr"]) for row in rows]
+    assert rates == sorted(rates, reverse=True) and rates[0] == taught.run.hparams.lr
     assert all(float(row["images_per_second"]) > 0 for row in rows)
 
 
@@ -92,8 +92,10 @@ def test_where_teacher_and_student_both_label_each_counts_half(teach, label_run)
     """The same weights and crops in the first iteration, labelled in three ways."""
     ways = {"guided": (1, 1), "self-training": (0, 0), "guided + self-training": (1, 0)}
     losses = {}
-    for stage, (guided, self_from) in ways.items():
-        (step,) = teach(labels=str(label_run), iterations=1, guided=guided, self_from=self_from).steps
+    for stage, (guided, self_training_from) in ways.items():
+        (step,) = teach(
+            labels=str(label_run), iterations=1, guided=guided, self_training_from=self_training_from
+        ).steps
         assert step.stage == stage
         losses[stage] = step.loss
     alone = losses["guided"], losses["self-training"]
@@ -180,7 +182,7 @@ def test_help_lists_the_panels(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     done = cli("train", "--help")
     assert done.code == 0
-    for said in ("What is learnt", "Student", "Schedule", "--resume", "--accumulate", "torchrun"):
+    for said in ("What is learnt", "Student", "Schedule", "--resume", "--grad-accumulation", "torchrun"):
         assert said in done.out
     assert "clipseg train --preset quick" in done.out
 
@@ -203,7 +205,7 @@ def test_ground_truth_is_learnt(tree, tmp_path):
         "model": "emoji",
         "backbone": "small",
         "short_side": 48,
-        "step_images": 4,
+        "batch_size": 4,
     }
     done = train(short_config(**options, dataset=str(tree), iterations=24, out=tmp_path, name="run"))
     assert {step.stage for step in done.steps} == {"ground truth"}
@@ -237,21 +239,21 @@ def test_the_other_head_of_the_paper_learns_too(label_run, tmp_path, cli, tree):
 # What ends it early
 
 
-@pytest.mark.parametrize("rate", ["100", "1e6"])
+@pytest.mark.parametrize("lr", ["100", "1e6"])
 def test_a_rate_that_is_too_high_ends_in_a_sentence_or_in_numbers(
     words,
     tree,
     tmp_path,
     cli,
-    rate,
+    lr,
 ):
     """Whenever it stops, the checkpoint that is there can be used."""
-    done = cli(*words, "--rate", rate, "--checkpoint-every", "1", "--iterations", "12")
-    assert done.code == (1 if rate == "1e6" else done.code)
+    done = cli(*words, "--lr", lr, "--checkpoint-every", "1", "--iterations", "12")
+    assert done.code == (1 if lr == "1e6" else done.code)
     if done.code:
         assert re.search(r"Error: (the loss is|some weights are) no longer finite after \d", done.err)
         assert f"the last good checkpoint is kept in {tmp_path}/run/checkpoints/last-" in done.err
-        assert f"--rate {float(rate) / 4:.2g}" in done.err
+        assert f"--lr {float(lr) / 4:.2g}" in done.err
         manifest = read_manifest(tmp_path / "run")
         assert manifest is not None and not manifest.complete
     labels = segment(cli, tree / "JPEGImages" / f"{TRAIN[0]}.jpg", tmp_path / "run", tmp_path / "out")
@@ -306,16 +308,16 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(label_run, tmp_path, 
         (
             ("--batch-size", "4", "--crop", "128"),
             "4 crops of 128",
-            "--accumulate 2, which keeps the batch, or --crop 96",
+            "--grad-accumulation 2, which keeps the batch, or --crop 96",
         ),
         (
-            ("--batch-size", "6", "--accumulate", "2", "--crop", "64"),
+            ("--batch-size", "6", "--grad-accumulation", "2", "--crop", "64"),
             "3 crops of 64",
-            "--accumulate 3, which keeps the batch, or --crop 32",
+            "--grad-accumulation 3, which keeps the batch, or --crop 32",
         ),
-        (("--batch-size", "2", "--accumulate", "2", "--crop", "512"), "1 crop of 512", "--crop 384"),
+        (("--batch-size", "2", "--grad-accumulation", "2", "--crop", "512"), "1 crop of 512", "--crop 384"),
         (("--head", "deeplabv3plus", "--crop", "100"), "2 crops of 100", "--crop 64"),
-        (("--accumulate", "2"), "1 crop of 32", "a smaller --backbone"),
+        (("--grad-accumulation", "2"), "1 crop of 32", "a smaller --backbone"),
     ],
 )
 def test_out_of_memory_says_what_to_try(words, cli, monkeypatch, options, here, ways):

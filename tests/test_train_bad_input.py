@@ -79,7 +79,7 @@ def refused(done, code, message, hint, tmp_path):
             "--init imagnet: neither a file nor one of auto, emoji, imagenet, none",
             "imagenet",
         ),
-        (("--accumulate", "3"), "a batch of 2 cannot be divided into 1 x 3 parts", "--batch-size 3"),
+        (("--grad-accumulation", "3"), "a batch of 2 cannot be divided into 1 x 3 parts", "--batch-size 3"),
         (("--device", "quantum"), None, ""),
     ],
 )
@@ -97,9 +97,9 @@ def test_options_that_cannot_be_meant(words, cli, tmp_path, options, message, hi
         ("--crop", "1e3"),
         ("--iterations", "0"),
         ("--batch-size", "0"),
-        ("--accumulate", "0"),
-        ("--rate", "-1"),
-        ("--rate", "nan"),
+        ("--grad-accumulation", "0"),
+        ("--lr", "-1"),
+        ("--lr", "nan"),
         ("--distill", "inf"),
         ("--weight-decay", "-0.1"),
         ("--seed", "-1"),
@@ -118,9 +118,9 @@ def test_numbers_out_of_range(words, cli, tmp_path, options):
 
 
 def test_one_crop_at_a_time_is_too_few_for_the_other_head(words, cli, tmp_path):
-    done = cli(*words, "--head", "deeplabv3plus", "--accumulate", "2")
+    done = cli(*words, "--head", "deeplabv3plus", "--grad-accumulation", "2")
     message = "the head deeplabv3plus cannot learn from one crop at a time"
-    refused(done, 2, message, "use --batch-size 4 or more, or a smaller --accumulate", tmp_path)
+    refused(done, 2, message, "use --batch-size 4 or more, or a smaller --grad-accumulation", tmp_path)
 
 
 # First weights
@@ -252,8 +252,8 @@ def test_nothing_to_score_is_no_score(tree, cli, tmp_path):
 
 def test_an_unreadable_picture_is_named_and_the_others_are_learnt(own, cli, tmp_path):
     data, command = own
-    picture = data / "JPEGImages" / f"{TRAIN[3]}.jpg"
-    picture.write_bytes(picture.read_bytes()[:100])
+    image = data / "JPEGImages" / f"{TRAIN[3]}.jpg"
+    image.write_bytes(image.read_bytes()[:100])
     done = cli(*command, "--json")
     assert done.code == 1
     assert done.err.count(f"Note: {TRAIN[3]} is left out: ") == 1

@@ -98,7 +98,7 @@ def spoilt(label_run, tree, tmp_path):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, label_run):
     """The same run by one process."""
-    options = {**SGD, "step_images": 4, "validate_every": 2, "checkpoint_every": 2}
+    options = {**SGD, "batch_size": 4, "validate_every": 2, "checkpoint_every": 2}
     return train(short_config(labels=str(label_run), out=tmp_path_factory.mktemp("alone"), **options))
 
 
@@ -149,7 +149,7 @@ def test_two_ranks_learn_what_one_learns(ranks, alone):
 
 def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path):
     """Else the test above would say nothing."""
-    start = train(short_config(**SGD, labels=str(label_run), out=tmp_path, iterations=1, rate=1e-9)).weights
+    start = train(short_config(**SGD, labels=str(label_run), out=tmp_path, iterations=1, lr=1e-9)).weights
     moved = [(alone.weights[k] - v).abs().max().item() for k, v in start.items() if v.is_floating_point()]
     assert np.mean(np.array(moved) > 1e-3) > 0.5
 
@@ -165,7 +165,7 @@ def test_the_batches_are_those_of_one_process(ranks, label_run, tmp_path, monkey
         return batch
 
     monkeypatch.setattr(batches.Batches, "__next__", noted)
-    train(short_config(**SGD, labels=str(label_run), out=tmp_path, step_images=4))
+    train(short_config(**SGD, labels=str(label_run), out=tmp_path, batch_size=4))
     joined = [a + b for a, b in zip(*(rank["seen"] for rank in ranks[2]), strict=True)]
     assert joined[:4] == seen
 
@@ -205,4 +205,4 @@ def test_a_batch_that_ranks_cannot_share_is_refused_before_they_meet(cli, label_
     assert "Error: a batch of 2 cannot be divided into 3 processes" in done.err
     assert "Hint: use --batch-size 3" in done.err
     assert not (tmp_path / "out").exists()
-    assert resolve_hyperparameters(short_config(step_images=3), None, 3).batch_size == 3
+    assert resolve_hyperparameters(short_config(batch_size=3), None, 3).batch_size == 3

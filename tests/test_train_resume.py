@@ -54,7 +54,7 @@ def test_a_run_interrupted_anywhere_ends_as_in_one_go(whole, tmp_path, iteration
     "options",
     [
         pytest.param(
-            {"accumulate": 2, "step_images": 4, "seed": 3, "head": "deeplabv3plus"}, id="in two parts"
+            {"grad_accumulation": 2, "batch_size": 4, "seed": 3, "head": "deeplabv3plus"}, id="in two parts"
         ),
         pytest.param({"preset": "voc", "iterations": 3, "guided": 1}, id="SGD"),
         pytest.param({"teacher": True, "setting": "zero-shot", "unseen": "sheep,tvmonitor"}, id="teacher"),
@@ -141,16 +141,16 @@ def test_pictures_that_failed_before_the_interruption_stay_in_the_manifest(
 ):
     data = shutil.copytree(tree, tmp_path / "voc")
     labels = copy_run(label_run, tmp_path / "labels", data)
-    picture = sorted((data / "JPEGImages").iterdir())[0]
-    good = picture.read_bytes()
-    picture.write_bytes(good[:100])
+    image = sorted((data / "JPEGImages").iterdir())[0]
+    good = image.read_bytes()
+    image.write_bytes(good[:100])
     config = short_config(**LONG, labels=str(labels), out=tmp_path / "out", name="run")
     folder = interrupted(config, 5)
-    picture.write_bytes(good)
+    image.write_bytes(good)
     again = train(dataclasses.replace(config, resume=True)).run
     manifest = read_manifest(folder)
-    assert manifest is not None and list(manifest.result["failures"]) == [picture.stem]
-    assert list(again.failures) == [picture.stem]
+    assert manifest is not None and list(manifest.result["failures"]) == [image.stem]
+    assert list(again.failures) == [image.stem]
 
 
 def test_the_log_holds_every_iteration_once(half):

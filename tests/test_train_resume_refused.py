@@ -36,11 +36,11 @@ from clipseg_cli.training.log import read_validation
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"rate": 0.5}, "--rate: not given, now 0.5"),
+        ({"lr": 0.5}, "--lr: not given, now 0.5"),
         ({"seed": 1}, "--seed: 0, now 1"),
         ({"iterations": 7}, "--iterations: 6, now 7"),
         ({"backbone": "resnet18"}, "--backbone: small, now resnet18"),
-        ({"crop": 64, "accumulate": 2}, "--accumulate: 1, now 2"),
+        ({"crop": 64, "grad_accumulation": 2}, "--grad-accumulation: 1, now 2"),
     ],
 )
 def test_other_options_are_named(half, options, named):

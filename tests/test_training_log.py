@@ -17,12 +17,12 @@ from clipseg_cli.training.log import Step, TrainingLog, Validation, read_log, re
 from clipseg_cli.types import ClassList
 
 CLASSES = ClassList(("cat", "dog"), (("cat",), ("dog",)))
-HEADER = "iteration,loss,rate,stage,labelled,images_per_second,distill"
+HEADER = "iteration,loss,lr,stage,labelled,images_per_second,distill"
 
 
 def step(iteration, loss=0.1, **facts):
     stage = "guided" if iteration <= 2 else "self-training"
-    usual = {"rate": 1 / 3, "stage": stage, "labelled": 0.7, "images_per_second": 12.5}
+    usual = {"lr": 1 / 3, "stage": stage, "labelled": 0.7, "images_per_second": 12.5}
     return Step(iteration, loss, **usual | facts)
 
 
@@ -54,7 +54,7 @@ def test_rows_come_back_as_they_were(tmp_path):
         step(1, loss=0.1 + 0.2),
         step(2, loss=math.inf, distill=1e-30),
         step(3, loss=1e300, stage='a "stage", with a comma'),
-        step(40_000, loss=-0.0, rate=5e-324, distill=0.0),
+        step(40_000, loss=-0.0, lr=5e-324, distill=0.0),
     ]
     scored = [validation(1, 1 / 3), validation(2, 0.0)]
     with TrainingLog(tmp_path) as log:
@@ -142,6 +142,9 @@ def test_a_resumed_run_reads_as_one_that_was_never_interrupted(tmp_path, done):
 
 def test_tensorboard_shows_no_part_twice(tmp_path):
     fill(tmp_path, 1, 8)
+    # Readers take files by their names, which begin with the second: no run is gone on with in the same one.
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    first.rename(first.with_name(first.name.replace("tfevents.", "tfevents.0")))
     fill(tmp_path, 5, 10, done=4)
     shown, _ = board(tmp_path)
     assert [i for i, _ in shown["train/loss"]] == list(range(1, 11))
@@ -234,7 +237,7 @@ def test_the_curves_are_given_what_was_noted(tmp_path, monkeypatch):
     with TrainingLog(tmp_path, done=4) as log:
         log.draw()
     ((steps, scores, path),) = seen
-    assert steps == [(s.iteration, s.loss, s.rate, s.stage) for s in read_log(tmp_path)] != []
+    assert steps == [(s.iteration, s.loss, s.lr, s.stage) for s in read_log(tmp_path)] != []
     assert scores == [(v.iteration, v.miou) for v in read_validation(tmp_path)] != []
     assert path == tmp_path / "curves.png"
 

@@ -125,14 +125,14 @@ def test_pictures_that_are_learnt_and_scored_are_said(tree, tiny_clip):
 # Pictures with what is known of them
 
 
-def pictures(found):
+def labels_by_name(found):
     """All pictures of a task, by name: given and proposed labels."""
     source = TrainingImages(found)
     return {source.samples[i].source.relative.stem: source(i)[1:] for i in range(len(source))}
 
 
 def test_labels_of_a_run_are_proposed_and_none_given(label_run):
-    for name, (given, proposed) in pictures(task(labels=str(label_run))).items():
+    for name, (given, proposed) in labels_by_name(task(labels=str(label_run))).items():
         with Image.open(label_run / "labels" / f"{name}.png") as image:
             assert np.array_equal(proposed, np.asarray(image))
         assert (given == UNLABELLED).all()
@@ -140,8 +140,8 @@ def test_labels_of_a_run_are_proposed_and_none_given(label_run):
 
 def test_seen_ground_truth_is_given_and_unseen_unlabelled(seen_run, tree, tiny_clip):
     zero_shot = {"setting": "zero-shot", "unseen": UNSEEN_NAMES}
-    from_run = pictures(task(labels=str(seen_run), setting="zero-shot"))
-    from_truth = pictures(task(**teacher_options(tiny_clip, tree), **zero_shot))
+    from_run = labels_by_name(task(labels=str(seen_run), setting="zero-shot"))
+    from_truth = labels_by_name(task(**teacher_options(tiny_clip, tree), **zero_shot))
     for name in TRAIN:
         truth = read_truth(tree, name).astype(np.int32)
         expected = np.where(np.isin(truth, UNSEEN), UNLABELLED, truth)
@@ -153,7 +153,7 @@ def test_seen_ground_truth_is_given_and_unseen_unlabelled(seen_run, tree, tiny_c
 
 
 def test_all_ground_truth_is_given_under_supervision(tree):
-    for name, (given, proposed) in pictures(task(dataset=str(tree), setting="supervised")).items():
+    for name, (given, proposed) in labels_by_name(task(dataset=str(tree), setting="supervised")).items():
         assert np.array_equal(given, read_truth(tree, name)) and proposed is None
         assert {SHEEP, TV} <= set(np.unique(given))
 
@@ -162,17 +162,17 @@ def test_labels_of_16_bits(tiny_clip, tmp_path):
     """Class 255 is a class there, and 65535 is ignored."""
     data = make_folder(tmp_path / "data", names=("a",), classes=[f"c{i}" for i in range(300)])
     save_label(data / "masks" / "a.png", (0, 255, 299, 65_535), mode="I;16")
-    ((given, _),) = pictures(task(dataset=str(data), setting="supervised")).values()
+    ((given, _),) = labels_by_name(task(dataset=str(data), setting="supervised")).values()
     assert set(np.unique(given)) == {0, 255, 299, 65_535}
     made = label(tiny_clip, data, tmp_path, min_confidence=1.0)
-    ((given, proposed),) = pictures(task(labels=str(made))).values()
+    ((given, proposed),) = labels_by_name(task(labels=str(made))).values()
     assert (given == UNLABELLED).all() and (proposed == 65_535).all()
 
 
 def test_a_label_that_is_no_class_of_the_run(run, elsewhere):
     Image.fromarray(np.full(SIZE, 21, np.uint8)).save(run / "labels" / f"{TRAIN[0]}.png")
     with pytest.raises(RunError, match="holds 21, which is no class of the run") as caught:
-        pictures(task(labels=str(run)))
+        labels_by_name(task(labels=str(run)))
     assert caught.value.hint == "label it again: clipseg pseudolabel, with another --name"
 
 

@@ -56,7 +56,7 @@ _SHORT: dict[str, Any] = {
     "backbone": "resnet10t",
     "init": "none",
     "crop": 32,
-    "step_images": 2,
+    "batch_size": 2,
     "iterations": 4,
     "guided": 2,
     "validate_every": 0,

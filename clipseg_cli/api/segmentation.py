@@ -125,7 +125,7 @@ class Segmentation(types.Segmentation):
         )
 
     def regions(self, min_area: int = 0) -> Regions:
-        """The parts of each class that hang together, the background's too, as all formats write them.
+        """The connected components of each class, the background's too, as all formats write them.
 
         Args:
             min_area: regions of fewer pixels go to what surrounds them; 0 keeps them all.

@@ -124,7 +124,7 @@ def _remember(run: IndexRun | RegionIndexRun, console: Console) -> None:
                 "bank": str(run.out),
                 "kind": run.facts.kind,
                 "fingerprint": run.facts.fingerprint,
-                "pictures": list(run.facts.pictures),
+                "pictures": list(run.facts.images),
                 "read": fresh,
                 "failed": failed,
                 **run.identity,
@@ -151,9 +151,9 @@ def _suggest(config: IndexConfig, console: Console) -> None:
             "--suggest chooses among the images of FOLDER", hint="clipseg index photos/ --suggest 10"
         )
     with console.waiting("loading the model"):
-        from clipseg_cli.commands.suggest import suggest_pictures
+        from clipseg_cli.commands.suggest import suggest_images
 
-        found = suggest_pictures(config)
+        found = suggest_images(config)
     for error in found.failures:
         console.error(error)
     console.say(f"{count(found.total, 'image')}, {found.known} of them in {config.out}")

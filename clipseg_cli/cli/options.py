@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from clipseg_cli.cli.completion import COMPLETIONS
 from clipseg_cli.cli.console import data_errors
 from clipseg_cli.cli.settings import print_settings, settings_options
-from clipseg_cli.config import OF_A_CLIP, OUTPUT, PANELS, InferenceConfig, Option, options_of
+from clipseg_cli.config import OF_A_CLIP, OUTPUT, PANELS, InferenceConfig, Option, options_of, present_flag
 from clipseg_cli.errors import UsageError
 
 
@@ -25,9 +25,10 @@ class OptionalValues(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As Typer does, once every such option has its value."""
+        """As Typer does, once every such option has its value, and every option the name that it has now."""
         with data_errors():  # --help prints
-            return super().parse_args(ctx, with_values(args))
+            known = {flag for parameter in self.params for flag in parameter.opts}
+            return super().parse_args(ctx, with_values(with_present_flags(args, known)))
 
 
 def with_values(args: list[str]) -> list[str]:
@@ -44,6 +45,17 @@ def with_values(args: list[str]) -> list[str]:
             arg = f"{arg}={left.pop(0) if given else bare[arg].bare}"
         found.append(arg)
     return found
+
+
+def with_present_flags(args: list[str], known: set[str]) -> list[str]:
+    """`--lr 0.1` for `--rate 0.1`, where `--lr` is one of the flags that a command has."""
+    end = args.index("--") if "--" in args else len(args)
+    found = []
+    for arg in args[:end]:
+        flag, sign, value = arg.partition("=")
+        now = present_flag(flag)
+        found.append(now + sign + value if now in known else arg)
+    return [*found, *args[end:]]
 
 
 Config = TypeVar("Config")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipseg_cli.config import SETTINGS, options_of
+from clipseg_cli.config import SETTINGS, TrainConfig, options_of, present_flag, with_present_names
 from clipseg_cli.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def config_values(path: Path, ctx: typer.Context, config: type) -> dict[str, Any
     options = _options(ctx)
     found = {}
     for key, value in own.items():
-        parameter = options.get(str(key).replace("_", "-"))
+        flag = str(key).replace("_", "-")
+        parameter = options.get(flag) or options.get(present_flag(f"--{flag}").removeprefix("--"))
         if parameter is None or parameter.name in OWN:
             raise UsageError(
                 f"{path}: {command} has no option '{key}'",
@@ -137,6 +138,8 @@ def like_values(path: Path, ctx: typer.Context, config: type) -> dict[str, Any]:
             hint=f"--like takes {' or '.join(RESULTS)}, as clipseg writes them",
         ) from error
     recorded = _with_words(recorded, data)
+    if (data.get("kind") == "train") != issubclass(config, TrainConfig):
+        recorded.pop("batch_size", None)  # crops of an iteration there, windows of a forward pass elsewhere
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     names = {p.name for p in ctx.command.params} - set(OWN) - _OF_A_MACHINE
     return {
@@ -224,7 +227,7 @@ def _recorded(data: Any) -> dict[str, Any]:
     from clipseg_cli.runs.find import options_of_run  # brings numpy, which --help does without
     from clipseg_cli.runs.manifest import Manifest
 
-    options = dict(data["options"])
+    options = with_present_names(data["options"])
     if "kind" not in data:
         return options
     source = data["dataset"]

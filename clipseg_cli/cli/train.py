@@ -31,7 +31,7 @@ LINES = 10
 """Lines about the loss in a run whose stderr is no terminal."""
 
 
-@opt.takes(TrainConfig, without=("student", "background_threshold", "window", "stride", "batch_size"))
+@opt.takes(TrainConfig, without=("student", "background_threshold", "window", "stride"))
 def train(
     ctx: typer.Context,
     as_json: opt.JsonOpt = False,
@@ -79,7 +79,7 @@ def _introduce(run: TrainingRun, console: Console) -> None:
     heads = {"deeplabv2": "DeepLabv2", "deeplabv3plus": "DeepLabv3+"}
     console.say(
         f"{heads[n.head]} on {n.backbone}, {n.iterations:,} iterations of {n.batch_size} crops of {n.crop} pixels, "
-        f"learning rate {n.rate:g} ({n.preset}), on {run.device_name}"
+        f"learning rate {n.lr:g} ({n.preset}), on {run.device_name}"
     )
     for note in run.notes:
         console.say(f"Note: {note}")
@@ -93,9 +93,13 @@ def _stages(run: TrainingRun) -> str:
         return "learning the teacher's features"
     source = f"{config.model}, crop by crop," if config.teacher else f"the labels of {run.task.run}"
     until = f"guided by {source} for {count(n.guided, 'iteration')}" if n.guided else "guided by nobody"
-    if n.self_from >= n.iterations:
+    if n.self_training_from >= n.iterations:
         return until
-    return until + (", also" if n.self_from < n.guided else ", then") + f" self-training from {n.self_from}"
+    return (
+        until
+        + (", also" if n.self_training_from < n.guided else ", then")
+        + f" self-training from {n.self_training_from}"
+    )
 
 
 def _train(run: TrainingRun, console: Console) -> None:

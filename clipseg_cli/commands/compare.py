@@ -110,7 +110,7 @@ def _base(name: str) -> str:
 
 
 def _owner(text: str) -> str:
-    """What a text of `--set` is about."""
+    """The method or refinement whose hyper-parameter a text of `--set` sets."""
     return _base(text.partition("=")[0].partition(".")[0].strip())
 
 

@@ -159,7 +159,7 @@ def _check_graph(
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     checks = []
     for size in sizes:
-        image = _random_pictures(*size)
+        image = _random_images(*size)
         logits, labels = map(torch.from_numpy, session.run(["logits", "labels"], {"image": image.numpy()}))
         checks.append(_compare(net(image), (logits, labels)))
     return tuple(checks)
@@ -188,7 +188,7 @@ def _compare(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> Chec
     return check
 
 
-def _random_pictures(batch: int, height: int, width: int) -> Tensor:
+def _random_images(batch: int, height: int, width: int) -> Tensor:
     """[B, 3, H, W] in [0, 255]: patches of colour under noise, the same every time."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 3, 5, 5, generator=random) * 255

@@ -61,7 +61,7 @@ class ImportedImage:
 
 @contextmanager
 def open_import(config: ImportConfig) -> Iterator[LabelImport]:
-    """Find labels and files, and hold the folder.
+    """Find labels and files, and lock the folder.
 
     Raises:
         ClipsegError: anything wrong with options, folder or the names of files.
@@ -113,7 +113,7 @@ class LabelImport:
         self._when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
     def __iter__(self) -> Generator[ImportedImage, None, None]:
-        """In the order of the files; what cannot be goes to `problems`.
+        """In the order of the files; what cannot be imported goes to `problems`.
 
         Raises:
             DiskFullError: nothing more can be prepared.
@@ -128,7 +128,7 @@ class LabelImport:
                 self.problems.append(error)
 
     def finish(self) -> None:
-        """Let it hold; nothing is done where no image is to be marked.
+        """Carry out the import; nothing is done where no image is to be marked.
 
         Raises:
             AnnotationError: there are problems; nothing was changed.

@@ -20,7 +20,7 @@ from clipseg_cli.inference.load import load_reader
 from clipseg_cli.inference.remember import read_levels
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import LABELS as OF_LABELS
-from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_picture
+from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_image
 from clipseg_cli.ops.levels import Packed, patch_shares
 from clipseg_cli.runs.find import options_of_run
 from clipseg_cli.runs.human_changes import complete_changes
@@ -103,7 +103,7 @@ class IndexRun:
                 content = _content(sample)
                 fresh = not is_there(self.out, name, content)
                 if fresh:
-                    write_picture(self.out, name, content, self._tensors(sample))
+                    write_image(self.out, name, content, self._tensors(sample))
             except DiskFullError:
                 raise
             except ClipsegError as error:

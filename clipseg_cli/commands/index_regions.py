@@ -58,10 +58,15 @@ class RegionIndexRun:
         config: IndexConfig,
         images: FoundImages,
         predictor: Predictor,
-        eye: Guide | None,
+        key_encoder: Guide | None,
         identity: dict[str, Any],
     ) -> None:
-        self.config, self.predictor, self.eye, self.identity = config, predictor, eye, identity
+        self.config, self.predictor, self.key_encoder, self.identity = (
+            config,
+            predictor,
+            key_encoder,
+            identity,
+        )
         self.sources, self.failures = images.sources, images.failures
         self.out, self.total = config.out, len(self.sources) + len(self.failures)
         self.device = describe_device(predictor.device, predictor.dtype)
@@ -101,7 +106,7 @@ class RegionIndexRun:
         self, writer: ShardWriter, source: ImageSource, content: str, prepared: Prepared
     ) -> ClipsegError | None:
         try:
-            found = read_regions(self.predictor, prepared, self.eye)
+            found = read_regions(self.predictor, prepared, self.key_encoder)
         except ClipsegError as error:
             return error
         if not len(found.keys):
@@ -113,7 +118,7 @@ class RegionIndexRun:
     def _read_ahead(
         self, known: dict[str, str]
     ) -> Generator[tuple[ImageSource, str, Prepared | ClipsegError | None], None, None]:
-        """Each image, its fingerprint, and it ready for the model; None where it is remembered already."""
+        """Each image, its fingerprint, and the image ready for the model, or None where it is remembered already."""
         waiting: deque[tuple[ImageSource, Future[tuple[str, Prepared | ClipsegError | None]]]] = deque()
         pool = ThreadPoolExecutor(self.config.workers, thread_name_prefix="read")
         try:
@@ -160,22 +165,24 @@ def prepare_region_index(config: IndexConfig) -> RegionIndexRun:
     images = images_of(config)
     backbone = plan.backbone()
     networks = plan.auxiliary_networks(backbone)
-    asked = ("values",) if networks.eye is None else ()
+    asked = ("values",) if networks.key_encoder is None else ()
     classes = ClassList(("thing",), (("thing",),))
     predictor = plan.predictor(backbone, classes, auxiliary=networks, asked=asked)
     run = RegionIndexRun(
         config,
         images,
         predictor,
-        networks.eye,
-        _identity(plan, predictor, backbone.fingerprint, networks.eye),
+        networks.key_encoder,
+        _identity(plan, predictor, backbone.fingerprint, networks.key_encoder),
     )
     run.model = f"{backbone.name} / {backbone.pretrained}"
     begin(config.out, Facts(REGIONS, run.identity))
     return run
 
 
-def _identity(plan: ModelPlan, predictor: Predictor, weights: str, eye: Guide | None) -> dict[str, Any]:
+def _identity(
+    plan: ModelPlan, predictor: Predictor, weights: str, key_encoder: Guide | None
+) -> dict[str, Any]:
     """What the memory of an image depends on."""
     c, s = plan.config, predictor.settings
     assert predictor.regions is not None  # or else the plan would have been refused
@@ -183,7 +190,7 @@ def _identity(plan: ModelPlan, predictor: Predictor, weights: str, eye: Guide | 
         "reading": reading_of(c),
         "weights": weights,
         "sizes": {"short_side": s.short_side, "window": s.window, "stride": s.stride},
-        "guide": None if eye is None else {"name": c.guide, "fingerprint": eye.fingerprint},
+        "guide": None if key_encoder is None else {"name": c.guide, "fingerprint": key_encoder.fingerprint},
         "regions": {"option": c.regions, **predictor.regions.made_by},
         "hyperparameters": list(c.hyperparameters),
     }

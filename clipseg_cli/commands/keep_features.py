@@ -77,7 +77,7 @@ class FeatureKeeping:
             self.store.add_cost(self.fresh, seconds)
 
     def sentences(self, seconds: float) -> Iterator[str]:
-        """What a user should be told, once labelling has taken so long."""
+        """What a user should be told once labelling is over, by how long it took."""
         if self.reused:
             each = self.store.seconds_each()
             instead = (

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +40,7 @@ from clipseg_cli.runs.provenance import choice_notes, model_notes
 from clipseg_cli.runs.records import ImageRecord, ProgressFile, fingerprint
 from clipseg_cli.runs.state import RunState
 from clipseg_cli.runs.summary import Summary, confidence_path, finish_run, label_path
+from clipseg_cli.types.results import count_ids
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
@@ -239,17 +240,18 @@ class PseudolabelRun:
         return prepared if self.features is None else self.features.prepared(prepared, item[1], content)
 
     def _write(self, item: tuple[int, Sample], result: Segmentation) -> ImageRecord:
-        labels = result.labels.astype(np.int32)
+        labels: NDArray[np.integer[Any]] = result.labels
         if self.features is not None:
             self.features.labelled(result, item[1], self._contents[item[1].source.name])
         if len(self._unseen):
             labels = self._unseen[labels]
-        labels[result.scores < self.config.min_confidence] = self._ignore
-        model = np.ones(labels.shape, dtype=bool)
-        if len(self._unseen):
-            truth = self._truth(item[1], labels.shape)
-            model = np.isin(truth, self._unseen)
-            labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
+        if self.config.min_confidence > 0:
+            labels = np.where(result.scores < self.config.min_confidence, self._ignore, labels)
+        if not len(self._unseen):
+            return self._save(item, labels, result.scores, None)
+        truth = self._truth(item[1], labels.shape)
+        model = np.isin(truth, self._unseen)
+        labels = np.where(model, labels, np.where(truth < 0, self._ignore, truth))
         return self._save(item, labels, result.scores, model)
 
     def _failed(self, item: tuple[int, Sample], error: ClipsegError) -> ImageRecord:
@@ -265,9 +267,9 @@ class PseudolabelRun:
     def _save(
         self,
         item: tuple[int, Sample],
-        labels: NDArray[np.int32],
+        labels: NDArray[np.integer[Any]],
         scores: NDArray[np.float32],
-        model: NDArray[np.bool_],
+        model: NDArray[np.bool_] | None,
     ) -> ImageRecord:
         """Write a label map and count it; one that somebody has corrected stays.
 
@@ -275,40 +277,40 @@ class PseudolabelRun:
             item: group and image.
             labels: [H, W] ids, or the ignore value.
             scores: [H, W] of the pixels that the model labelled.
-            model: [H, W] which pixels these are; the others are ground truth.
+            model: [H, W] which pixels these are; the others are ground truth. None: all of them.
         """
         group, sample = item
         name, classes = sample.source.name, self.dataset.classes
         if name in self._corrected:
             return dataclasses.replace(self._corrected[name], group=group)
-        narrow = labels.astype(np.uint8 if self._ignore < 256 else np.uint16)
         data = encode_labels(
-            narrow,
+            labels.astype(np.uint8 if self._ignore < 256 else np.uint16, copy=False),
             classes,
             image=name,
             file=sample.source.file or (sample.source.path.name if sample.source.path else ""),
             made_by=self._made_by,
         )
         if self._keeps_confidence:  # ground truth that is kept is sure
-            write_bytes(
-                confidence_path(self.folder, name), encode_confidence(np.where(model, scores, 1), name)
-            )
+            sure = scores if model is None else np.where(model, scores, np.float32(1))
+            write_bytes(confidence_path(self.folder, name), encode_confidence(sure, name))
         write_bytes(label_path(self.folder, sample), data)
         self._state.written.append(name)
-        counts = np.bincount(labels.ravel(), minlength=self._ignore + 1)
-        sure = model & (labels != self._ignore)
-        scored = np.bincount(labels[sure], minlength=len(classes))
-        sums = np.bincount(labels[sure], weights=scores[sure], minlength=len(classes))
+        ids, chances = labels.astype(np.int32).ravel(), scores.astype(np.float64).ravel()
+        counts, sums = count_ids(ids, chances, self._ignore + 1)
+        scored = counts
+        if model is not None:
+            scored, sums = count_ids(np.where(model.ravel(), ids, self._ignore), chances, self._ignore + 1)
+        known = range(len(classes))
         return ImageRecord(
             image=name,
             group=group,
             height=labels.shape[0],
             width=labels.shape[1],
-            pixels={i: int(counts[i]) for i in range(len(classes)) if counts[i]},
+            pixels={i: int(counts[i]) for i in known if counts[i]},
             ignored=int(counts[self._ignore]),
-            scored={i: int(scored[i]) for i in range(len(classes)) if scored[i]},
-            confidence={i: float(sums[i]) for i in range(len(classes)) if scored[i]},
-            kept=int((~model & (labels != self._ignore)).sum()),
+            scored={i: int(scored[i]) for i in known if scored[i]},
+            confidence={i: float(sums[i]) for i in known if scored[i]},
+            kept=int(counts[: len(classes)].sum() - scored[: len(classes)].sum()),
             label=fingerprint(data),
             source=self._state.source_bytes[name],
             content=self._contents[name],

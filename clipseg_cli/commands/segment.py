@@ -252,12 +252,12 @@ def _check_targets(sources: Sequence[ImageSource], out: Path, names: Sequence[st
         OutputError: it would; nothing has been written.
     """
     # A link is replaced by its own name, the file behind it by the name it really has.
-    pictures = {p for s in sources if s.path for p in (_real(s.path), Path(os.path.realpath(s.path)))}
+    inputs = {p for s in sources if s.path for p in (_real(s.path), Path(os.path.realpath(s.path)))}
     for source in (s for s in sources if s.path):
         stem = _real(out / source.relative)
         for ending in filter(None, (FORMATS.get(name).ending for name in names)):
             target = stem.with_name(stem.name + ending)
-            if target in pictures:
+            if target in inputs:
                 raise OutputError(
                     f"{target} is one of the input images and would be written over", hint=ANOTHER_FOLDER
                 )

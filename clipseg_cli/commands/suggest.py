@@ -36,7 +36,7 @@ class Suggestion:
     """Images to correct.
 
     Attributes:
-        names: the most telling first.
+        names: the most informative first.
         total: images that were looked at.
         known: how many of them are in a bank already.
         failures: of images that could not be read.
@@ -48,7 +48,7 @@ class Suggestion:
     failures: tuple[ClipsegError, ...]
 
 
-def suggest_pictures(config: IndexConfig) -> Suggestion:
+def suggest_images(config: IndexConfig) -> Suggestion:
     """The images that show most of what is in a folder and not yet in the bank `config.out`, where there is one.
 
     Raises:
@@ -56,7 +56,7 @@ def suggest_pictures(config: IndexConfig) -> Suggestion:
     """
     sources, failures, _ = images_of(config)
     facts = read_facts(config.out, whole=False)
-    known = set(facts.pictures) if facts is not None else set()
+    known = set(facts.images) if facts is not None else set()
     protocol = find_protocol(config.protocol)
     predictor, _ = load_reader(config, protocol, ClassList(("thing",), (("thing",),)))
     names: list[str] = []

@@ -26,7 +26,7 @@ Stamp = tuple[int, int]
 
 
 def check_watched(images: Sequence[str], failures: Sequence[ImageError]) -> list[ImageError]:
-    """The failures that are ones where folders are watched: an empty folder is none.
+    """The failures that remain where folders are watched: an empty folder is no failure.
 
     Raises:
         UsageError: something other than a folder was given, or the library that watches is missing.

@@ -17,6 +17,7 @@ from clipseg_cli.config.constants import (
 )
 from clipseg_cli.config.convert import ConvertConfig
 from clipseg_cli.config.data import DataConfig, EvalConfig, IndexConfig, PseudolabelConfig
+from clipseg_cli.config.former import FORMER_NAMES, present_flag, with_present_names
 from clipseg_cli.config.inference import (
     OF_A_CLIP,
     REFINEMENTS,

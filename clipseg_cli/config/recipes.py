@@ -30,7 +30,7 @@ class BaseHyperparameters:
         mix: probability that things of another image are laid over a crop; see `ops.augment.mix`.
         batch_size: crops in one iteration, over all processes.
         iterations: length of the training.
-        rate, min_rate, power: the learning rate falls from the one to the other as (1 - t)**power.
+        lr, min_lr, power: the learning rate falls from the one to the other as (1 - t)**power.
         optimiser: "sgd", as published, or "adamw", which learns more in few iterations.
         centre: classify by the words less their mean; see `StudentShape`.
         learn_background: learn an embedding of the background in place of its words, as published; else its words
@@ -49,8 +49,8 @@ class BaseHyperparameters:
     mix: float = 0.0
     batch_size: int = 16
     iterations: int = 2000
-    rate: float = 0.01
-    min_rate: float = 1e-4
+    lr: float = 0.01
+    min_lr: float = 1e-4
     power: float = 0.9
     optimiser: Literal["sgd", "adamw"] = "sgd"
     centre: bool = False
@@ -67,7 +67,8 @@ class Recipe(BaseHyperparameters):
         name: what `--preset` takes.
         with_truth: numbers that are others in the settings with ground truth.
         guided: share of the iterations in which the teacher labels.
-        self_from: share of the iterations behind which self-training begins; None: behind those that are guided.
+        self_training_from: share of the iterations behind which self-training begins; None: behind those that are
+            guided.
         validations: how often the student is scored on the way.
         bf16: compute in it on a CPU that does so natively, unless the user names a precision.
         models: for whose labels this is the default, whatever the benchmark.
@@ -78,7 +79,7 @@ class Recipe(BaseHyperparameters):
     name: str
     with_truth: Mapping[str, Any] = field(default_factory=dict)
     guided: float = 0.1
-    self_from: float | None = None
+    self_training_from: float | None = None
     validations: int = 10
     bf16: bool = False
     models: tuple[str, ...] = ()
@@ -103,7 +104,7 @@ CONTEXT_RECIPE = Recipe(
     long_side=520,
     crop=480,
     iterations=4000,
-    with_truth={"head": "deeplabv3plus", "iterations": 40_000, "rate": 0.004, "weight_decay": 1e-4},
+    with_truth={"head": "deeplabv3plus", "iterations": 40_000, "lr": 0.004, "weight_decay": 1e-4},
     benchmarks=("context59", "context60"),
     source=_MASKCLIP_CONFIGS,
 )
@@ -124,13 +125,13 @@ QUICK_RECIPE = Recipe(
     crop=128,
     scale=(0.7, 1.6),
     iterations=1200,
-    rate=1e-3,
-    min_rate=1e-5,
+    lr=1e-3,
+    min_lr=1e-5,
     optimiser="adamw",
     centre=True,
     weight_decay=0.02,
     guided=1.0,
-    self_from=0.5,
+    self_training_from=0.5,
     validations=3,
     source="this tool: small images, a small network, minutes on a CPU",
 )
@@ -143,7 +144,7 @@ EMOJI_RECIPE = dataclasses.replace(
     crop=160,
     batch_size=8,
     iterations=240,
-    rate=1e-4,  # the first weights know words already, and a rate of 1e-3 loses them
+    lr=1e-4,  # the first weights know words already, and a rate of 1e-3 loses them
     learn_background=False,  # those of the background too
     mix=0.5,
     validations=4,

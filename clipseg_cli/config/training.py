@@ -61,13 +61,12 @@ class TrainConfig(DataConfig):
         metavar="N",
         within=(0, MOST),
     )
-    self_from: int | None = option(
+    self_training_from: int | None = option(
         None,
         "Iteration from which the student labels for itself. Default: when --guided is over, or the preset's. Where "
         "the two overlap, each counts half.",
         panel=LABELS,
         metavar="N",
-        flags=("--self-training-from",),
         within=(0, MOST),
     )
     targets: Literal["labels", "features"] = option(
@@ -137,15 +136,15 @@ class TrainConfig(DataConfig):
     iterations: int | None = option(
         None, "Length of the training. Default: the preset's.", panel=MAIN, metavar="N", within=(1, MOST)
     )
-    step_images: int | None = option(
+    # Not windows, as elsewhere: those of a teacher are no option.
+    batch_size: int | None = option(  # type: ignore[assignment]
         None,
         "Crops in one iteration, over all processes. Default: the preset's.",
         panel=SCHEDULE,
         metavar="N",
-        flags=("--batch-size",),
         within=(1, 65_536),
     )
-    accumulate: int = option(
+    grad_accumulation: int = option(
         1,
         "Parts of a batch that go through the network one after the other, to save memory.",
         panel=SCHEDULE,
@@ -165,12 +164,11 @@ class TrainConfig(DataConfig):
         help="Resize the short side to this before the random scale; 0 keeps the size. Default: the preset's.",
         panel=SCHEDULE,
     )
-    rate: float | None = option(
+    lr: float | None = option(
         None,
         "Learning rate at the start. Default: the preset's.",
         panel=SCHEDULE,
-        metavar="LR",
-        flags=("--rate", "--learning-rate"),
+        metavar="RATE",
         within=(0, 1e6),
     )
     weight_decay: float | None = option(

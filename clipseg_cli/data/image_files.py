@@ -177,7 +177,7 @@ def _folder(root: Path, skip: set[str], failures: list[ImageError]) -> Iterator[
         folders[:] = sorted(name for name in real if real[name] not in seen | skip)
         seen.update(real[name] for name in folders)
         for name in sorted(files):
-            if _is_picture(name):
+            if _is_image(name):
                 empty = False
                 yield _file(Path(folder, name), root)
     if empty and len(failures) == before:
@@ -191,7 +191,7 @@ def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[
     # Like the folder walk and unlike a plain file name, a pattern does not insist on files of other kinds.
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (Path.glob refuses absolute ones)
         path = Path(match)
-        if path.is_file() and _is_picture(path.name):
+        if path.is_file() and _is_image(path.name):
             empty = False
             yield _file(path)
         elif path.is_dir() and "**" not in pattern and os.path.realpath(path) not in skip:
@@ -209,7 +209,7 @@ def _glob(pattern: str, skip: set[str], failures: list[ImageError]) -> Iterator[
 def _neighbours(path: Path) -> str:
     """A hint for a file that was not found: names like it, or what else a lone word may have been meant for."""
     try:
-        names = [entry.name for entry in path.parent.iterdir() if _is_picture(entry.name)]
+        names = [entry.name for entry in path.parent.iterdir() if _is_image(entry.name)]
     except (OSError, ValueError):
         names = []
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
@@ -230,5 +230,5 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".") and not name.endswith(".part")
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return _is_visible(name) and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122

@@ -36,7 +36,7 @@ def read_saliency(folder: Path, name: PurePosixPath) -> NDArray[np.float32]:
         if not path.is_file():
             continue
         try:
-            values = _array(path) if suffix == ".npy" else _picture(path)
+            values = _array(path) if suffix == ".npy" else _image(path)
         except ImageError:
             raise
         except Exception as error:  # damaged files fail in as many ways as they can be broken
@@ -58,7 +58,7 @@ def _array(path: Path) -> NDArray[np.float32]:
     return np.array(loaded, np.float32)
 
 
-def _picture(path: Path) -> NDArray[np.float32]:
+def _image(path: Path) -> NDArray[np.float32]:
     with path.open("rb") as file, open_image(file, _FORMATS) as image:
         if image.width * image.height > _MOST_PIXELS:
             raise ImageError(f"{path} claims {image.width}x{image.height} pixels", image=str(path))

@@ -101,7 +101,7 @@ class Row:
     published: Published | None
 
 
-class Picture(NamedTuple):
+class ScoredImage(NamedTuple):
     """One image, read once for all: with its ground truth [H, W], at the size (H, W) that is scored."""
 
     image: DecodedImage
@@ -133,7 +133,7 @@ class Comparison:
         self.candidates, self.unseen, self.out = list(candidates), unseen, out
         self.notes, self.failures = (*dataset.notes, *notes), dict[str, str]()
         self.total = len(dataset.samples)
-        self._shown: list[Picture] = []
+        self._shown: list[ScoredImage] = []
         self.device = describe_device(candidates[0].predictor.device, candidates[0].predictor.dtype)
 
     def __iter__(self) -> Generator[int, None, None]:
@@ -143,7 +143,7 @@ class Comparison:
         threads, waiting, done, held = pool_size(device), iter(groups), 0, 0
         with ThreadPoolExecutor(self.config.workers, thread_name_prefix="read") as pool:
 
-            def begin() -> list[list[Future[Picture | None]]]:
+            def begin() -> list[list[Future[ScoredImage | None]]]:
                 # One group first, which tells how much memory they take; then as many as there are threads, or as fit.
                 room = max(1, min(threads, CHUNK_BYTES // held)) if held else 1
                 chunk = list(islice(waiting, room))
@@ -157,30 +157,30 @@ class Comparison:
                 ]
                 held = max(held, sum(sizes) // len(read))
                 ahead = begin()
-                pictures = [[one for one in group if one is not None] for group in read]
-                self._shown += [one for group in pictures for one in group][: SHOWN - len(self._shown)]
+                images = [[one for one in group if one is not None] for group in read]
+                self._shown += [one for group in images for one in group][: SHOWN - len(self._shown)]
                 for candidate in self.candidates:
-                    self._compete(candidate, pictures)
+                    self._compete(candidate, images)
                 done += sum(map(len, read))
                 yield done
 
-    def _read(self, sample: Sample) -> Picture | None:
+    def _read(self, sample: Sample) -> ScoredImage | None:
         try:
             image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
             height, width = image.pixels.shape[:2]
             size = size_to_score(height, width, self.protocol)
             truth = resize_labels(read_label(sample, self.dataset, (height, width)), size)
-            return Picture(image, truth, size)
+            return ScoredImage(image, truth, size)
         except ClipsegError as error:
             self.failures[sample.source.name] = error.message
             return None
 
-    def _compete(self, one: Candidate, groups: Sequence[Sequence[Picture]]) -> None:
+    def _compete(self, one: Candidate, groups: Sequence[Sequence[ScoredImage]]) -> None:
         """The labels of `clipseg eval` for some groups, on single threads too, timed and counted."""
         predictor = one.predictor
 
-        def label(pictures: Sequence[Picture]) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
-            prepared = [predictor.prepare(picture.image, picture.size) for picture in pictures]
+        def label(images: Sequence[ScoredImage]) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
+            prepared = [predictor.prepare(one.image, one.size) for one in images]
             return [result.labels for result in predictor.predict(prepared)]
 
         began = time.perf_counter()
@@ -188,12 +188,12 @@ class Comparison:
         if predictor.device.type == "cuda":
             torch.cuda.synchronize(predictor.device)
         one.seconds += time.perf_counter() - began
-        for found, pictures in zip(labels, groups, strict=True):
-            one.images += len(pictures)
-            one.shown += found[: SHOWN - len(one.shown)]
-            for ids, picture in zip(found, pictures, strict=True):
+        for maps, images in zip(labels, groups, strict=True):
+            one.images += len(images)
+            one.shown += maps[: SHOWN - len(one.shown)]
+            for ids, scored in zip(maps, images, strict=True):
                 one.matrix += confusion_matrix(
-                    torch.from_numpy(ids), torch.from_numpy(picture.truth), len(self.dataset.classes)
+                    torch.from_numpy(ids), torch.from_numpy(scored.truth), len(self.dataset.classes)
                 )
 
     def rows(self) -> list[Row]:
@@ -270,10 +270,10 @@ class Comparison:
             name = f"{one.backbone.name} {one.name}" if several else one.name
             columns.append(f"{name} {100 * order[one.name, one.model][1]:.1f}")
         rows = []
-        for i, picture in enumerate(self._shown):
-            height, width = picture.size
-            image = resize_image(picture.image.pixels, (height, width), antialias=True)
-            maps = [np.where(picture.truth < 0, len(self.dataset.classes), picture.truth)]
+        for i, scored in enumerate(self._shown):
+            height, width = scored.size
+            image = resize_image(scored.image.pixels, (height, width), antialias=True)
+            maps = [np.where(scored.truth < 0, len(self.dataset.classes), scored.truth)]
             maps += [one.shown[i] for one in ranked]
-            rows.append(LabelRow(picture.image.source.name, image, maps))
+            rows.append(LabelRow(scored.image.source.name, image, maps))
         return [write_label_sheet(rows, columns, self.dataset.classes, self.out / SHEET)] if rows else []

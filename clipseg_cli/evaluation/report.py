@@ -176,8 +176,8 @@ def _corruptions(
         rows = evaluation.corrupted_examples()
         captions = [[clean, *(f"mIoU {100 * value:.1f}" for value in table[name])] for name, _ in rows]
         columns = ("clean", *(f"severity {severity}" for severity in severities))
-        names, pictures = [name for name, _ in rows], [row for _, row in rows]
-        write_sheet(sheet, pictures, names=names, columns=columns, captions=captions)
+        names, images = [name for name, _ in rows], [row for _, row in rows]
+        write_sheet(sheet, images, names=names, columns=columns, captions=captions)
     values = [value for row in table.values() for value in row]
     return Corruptions(severities, table, mean_corrupted(values), sheet)
 

@@ -46,7 +46,7 @@ WAYS_OUT = (
 
 
 def check_guides(config: InferenceConfig, method: Method, *, remembers: bool = False) -> None:
-    """What can be said without loading anything.
+    """Prove what can be proved of the auxiliary networks before anything is loaded.
 
     Args:
         config: the user's options.
@@ -117,7 +117,7 @@ def load_guide(
     return SelfSupervisedGuide(vit, mean, std, reads=method.guide_reads if method.guided else "values")
 
 
-def load_eye(
+def load_key_encoder(
     config: InferenceConfig,
     guide: Guide | None,
     backbone: Backbone,

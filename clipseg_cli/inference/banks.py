@@ -48,7 +48,7 @@ def facts_of(text: str) -> Facts:
 
 @lru_cache(maxsize=2)
 def _facts(folder: Path, version: tuple[int, int, int] | None) -> Facts:
-    """What a bank says of itself, read once as long as its file is the same: many ask when a command begins."""
+    """What a bank says of itself; read once as long as its file does not change, since a command asks several times."""
     del version
     facts = read_facts(folder)
     assert facts is not None  # or else it would have been said

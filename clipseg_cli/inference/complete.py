@@ -47,7 +47,7 @@ def complete(config: InferenceConfig, protocol: Protocol, *, indexing: bool = Fa
     Args:
         config: the user's options.
         protocol: as it is on the benchmark.
-        indexing: regions are remembered, so that there is a use for them.
+        indexing: a bank of regions is being made, so that `--regions` has a use.
 
     Raises:
         ClipsegError: a quality beside a publication, or what `with_memory` says.
@@ -119,7 +119,7 @@ def _filled(config: InferenceConfig, brings: Brings, *, indexing: bool) -> Infer
 
 
 def _as_far_as_here(typed: InferenceConfig, config: InferenceConfig) -> tuple[InferenceConfig, list[str]]:
-    """Without the networks that a quality brought and that cannot be had: not on this machine, and no network."""
+    """Without the networks that a quality brought where they are not on this machine and cannot be downloaded."""
     lacking: dict[str, str] = {}
     if config.regions != typed.regions and not is_here(config.regions):
         lacking["regions"] = config.regions

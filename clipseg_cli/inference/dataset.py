@@ -161,7 +161,7 @@ def cut_into_groups(samples: Sequence[Sample], batch_size: int) -> list[Group]:
 
 
 def batch_images(batch_size: int) -> int:
-    """How many images make a group, of so many windows in one forward pass."""
+    """How many images make a group, by the number of windows in one forward pass."""
     return min(64, max(1, batch_size // 2))
 
 

@@ -63,7 +63,7 @@ def decide(
 
 
 def _labels(winner: Tensor, confidence: Tensor, words: Words, background_threshold: float) -> Tensor:
-    """Class ids of winning words; where these are too improbable, the background, and its confidence in place."""
+    """Class ids of winning words; too improbable ones become background, whose confidence is written in place."""
     labels, background = words.class_of[winner.long()], words.classes.background
     if background_threshold > 0 and background is not None:
         unsure = (confidence < background_threshold) & (labels != background)
@@ -75,7 +75,7 @@ def _labels(winner: Tensor, confidence: Tensor, words: Words, background_thresho
 class ClassMaps:
     """Probability maps of single classes, as they were when the pixels were decided, each by itself.
 
-    Some are made at once, so that steps at full size are taken once for all words and not once for each class.
+    Several are made at once, so that steps at full size run once for all words and not once for each class.
 
     Args:
         maps: of one image, as `decide` had them.
@@ -89,7 +89,7 @@ class ClassMaps:
 
     @classmethod
     def of(cls, maps: LogitMaps, context: Context, totals: Sequence[Tensor]) -> list[ClassMaps]:
-        """Those of each of the images that went together, one for each of `totals`."""
+        """The class maps of each of several images, one for each of `totals`."""
         each = [maps.of_image(i) for i in range(len(totals))] if len(totals) > 1 else [maps]
         return [cls(one, context, total) for one, total in zip(each, totals, strict=True)]
 

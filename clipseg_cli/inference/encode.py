@@ -58,7 +58,7 @@ class Batches:
         return None
 
     def _fewer_than(self, count: int) -> bool:
-        """Whether fewer crops than these may be tried, halving the size where nobody has yet."""
+        """Whether fewer crops than these may be tried; the size is halved once, for all threads."""
         with self._lock:
             if not self._halved and count > 1:
                 self._halved, self.size = True, -(-count // 2)

@@ -139,7 +139,7 @@ def _merged(
     """Cosines of an image with some words [Q', D], before any step: [Q', h, w]."""
     parts = [LogitMaps((predictor.reader.logits(one.features, text_embeds)[0],)) for one in features]
     size = (image.resized.shape[0], image.resized.shape[1])
-    return predictor.tiling.merge(parts, image.windows, [one.overhang for one in features], size).maps[0]
+    return predictor.tiling.merge(parts, image.windows, [one.padding for one in features], size).maps[0]
 
 
 def _key(
@@ -185,7 +185,7 @@ def _keep(path: Path, experts: Experts) -> None:
 
 
 def check_experts(folder: Path, *, words_in_sight: bool, crops: bool) -> None:
-    """What can be said of `--templates floss:FOLDER` without a model.
+    """Prove what can be proved of `--templates floss:FOLDER` before a model is loaded.
 
     Raises:
         UsageError: no such folder, or a method that it does not go with.

@@ -123,7 +123,7 @@ def _span(span: tuple[float, float]) -> dict[str, Any]:
 def _defaults(entry: Entry) -> Iterator[tuple[str, Any]]:
     functions: Iterable[Any]
     if isinstance(entry, Refinement):
-        functions = (entry.refine, entry.change, entry.spread, entry.observe, entry.relabel)
+        functions = (entry.refine, entry.refine_windows, entry.spread, entry.observe, entry.relabel)
     elif isinstance(entry, Format | RegionSource):
         functions = (entry.open,)
     else:
@@ -286,7 +286,7 @@ _MEMORIES = {
 
 
 def _turned_on(owner: str) -> str:
-    """The option that has a method, refinement, source of regions or format take part."""
+    """The option by which a method, refinement, source of regions or format takes part."""
     for registry, option in ((METHODS, "--method"), (REGIONS, "--regions"), (FORMATS, "--formats")):
         if owner in registry.names():
             return f"{option} {owner}"

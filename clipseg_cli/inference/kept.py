@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from clipseg_cli.inference.tiling import Tiling
     from clipseg_cli.types import Method
 
-OVERHANG = "overhang"
+PADDING = "overhang"
+"""What `DenseFeatures.padding` is called in the files of runs."""
+
 MOST = torch.finfo(torch.float16).max
 BYTES = 2
 
@@ -48,7 +50,7 @@ class Keeper:
 
     @classmethod
     def of(cls, steps: Iterable[Step]) -> Keeper:
-        """Of what some steps look at."""
+        """A keeper of what some steps look at."""
         needs = {name for step in steps for name in step.refinement.needs}
         more = (field for need, fields in _FIELDS.items() if need in needs for field in fields)
         return cls(("features", "objectness", *more))
@@ -65,11 +67,11 @@ class Keeper:
         own = [one for one in stored if one is not None]
         fresh = len(own) < len(stored)
         kept = self._rounded(read()) if fresh else _stacked(own)
-        single: dict[str, Any] = {name: value.float() for name, value in kept.items() if name != OVERHANG}
-        top, bottom, left, right = (int(pixels) for pixels in kept[OVERHANG][0])
+        single: dict[str, Any] = {name: value.float() for name, value in kept.items() if name != PADDING}
+        top, bottom, left, right = (int(pixels) for pixels in kept[PADDING][0])
         tokens = single.pop("tokens", kept["features"].new_zeros(0))  # kept where somebody asks for them
         features, keys = single.pop("features"), single.pop("keys", None)
-        dense = DenseFeatures(features, keys, tokens, overhang=(top, bottom, left, right), **single)
+        dense = DenseFeatures(features, keys, tokens, padding=(top, bottom, left, right), **single)
         rows = range(len(stored))
         return dense, [{name: value[row] for name, value in kept.items()} if fresh else None for row in rows]
 
@@ -84,12 +86,12 @@ class Keeper:
             if value is not None
         }
         rows = len(dense.features)
-        return kept | {OVERHANG: torch.tensor([dense.overhang] * rows, dtype=torch.int32)}
+        return kept | {PADDING: torch.tensor([dense.padding] * rows, dtype=torch.int32)}
 
     def size_of(
         self, size: tuple[int, int], settings: Settings, tiling: Tiling, patch: int, width: int
     ) -> int:
-        """About how many bytes are kept of an image of (H, W) pixels: all fields are taken for as wide as the words.
+        """About how many bytes are kept of an image of (H, W) pixels, as if all fields were as wide as the words.
 
         Args:
             size: (H, W) of the image.
@@ -113,7 +115,7 @@ def _stacked(windows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def on_device(arrays: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
     """What was kept of a window, where the network is; numbers of pixels stay on the CPU, where they are read."""
     return {
-        name: torch.from_numpy(values) if name == OVERHANG else torch.from_numpy(values).to(device)
+        name: torch.from_numpy(values) if name == PADDING else torch.from_numpy(values).to(device)
         for name, values in arrays.items()
     }
 

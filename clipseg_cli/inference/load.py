@@ -11,8 +11,8 @@ from clipseg_cli.data.prompts import build_prompts, experts_folder, load_templat
 from clipseg_cli.errors import UsageError
 from clipseg_cli.inference.auxiliary import (
     check_guides,
-    load_eye,
     load_guide,
+    load_key_encoder,
     load_saliency,
     load_stages,
     require_background,
@@ -54,14 +54,14 @@ class AuxiliaryNetworks(NamedTuple):
     """Beside CLIP: what a method asks, what finds the foreground, where regions come from, and what is remembered.
 
     Attributes:
-        eye: says what regions look like, for a bank of them.
+        key_encoder: embeds regions as the keys of a bank.
         stages: of a network beside the tower, for a bank of labelled images.
     """
 
     guide: Guide | None
     saliency: Saliency | None
     regions: Regions | None
-    eye: Guide | None = None
+    key_encoder: Guide | None = None
     bank: Bank | RegionBank | None = None
     stages: Stages | None = None
 
@@ -75,7 +75,7 @@ class ModelPlan:
         chosen: what `--set` says.
         device, dtype: where and in what precision the tower will compute.
         notes: what a user should be told of what was chosen for them.
-        indexing: regions are remembered.
+        indexing: a bank of regions is being made.
     """
 
     config: InferenceConfig
@@ -121,10 +121,10 @@ class ModelPlan:
             ClipsegError: weights cannot be downloaded, read or loaded into the network.
         """
         place = (self.device, self.dtype)
-        guide, eye = load_guide(self.config, self.method, backbone, self.protocol, *place), None
+        guide, key_encoder = load_guide(self.config, self.method, backbone, self.protocol, *place), None
         if self.indexing or memory_kind(self.config.memory) == REGIONS:
-            eye = load_eye(self.config, guide, backbone, self.protocol, *place)
-        bank = load_memory(self.config, backbone, eye, self.device)
+            key_encoder = load_key_encoder(self.config, guide, backbone, self.protocol, *place)
+        bank = load_memory(self.config, backbone, key_encoder, self.device)
         stages = None
         if isinstance(bank, Bank):
             stages = load_stages(backbone, *place)
@@ -133,7 +133,7 @@ class ModelPlan:
             guide,
             load_saliency(self.config, backbone, *place),
             load_regions(self.config, self.chosen, *place),
-            eye,
+            key_encoder,
             bank,
             stages,
         )
@@ -225,7 +225,7 @@ def plan_model(config: InferenceConfig, protocol: Protocol) -> ModelPlan | Stude
 
 
 def plan_clip(config: InferenceConfig, protocol: Protocol, *, indexing: bool = False) -> ModelPlan:
-    """`plan_model` for a CLIP; with `indexing`, for one who remembers regions."""
+    """`plan_model` for a CLIP; with `indexing`, for a bank of regions."""
     templates = load_templates(protocol.templates if config.templates is None else config.templates)
     whole = complete(config, protocol, indexing=indexing)
     config = whole.config

@@ -10,7 +10,7 @@ import torch
 
 from clipseg_cli.errors import ModelError, RunError
 from clipseg_cli.inference.banks import bank_path, facts_of
-from clipseg_cli.memory.files import LABELS, Facts, read_pictures
+from clipseg_cli.memory.files import LABELS, Facts, read_images
 from clipseg_cli.memory.labelled import Labelled, learn
 from clipseg_cli.memory.retrieval import STEPS, Retrieval
 from clipseg_cli.memory.shards import read_shards
@@ -39,24 +39,24 @@ class Bank:
     Attributes:
         folder: where it lies.
         facts: what it is.
-        pictures: levels and scale as in `ops.levels.Packed`, shares [V, C, h, w] of each image, in the classes of the
+        images: levels and scale as in `ops.levels.Packed`, shares [V, C, h, w] of each image, in the classes of the
             bank.
     """
 
     folder: Path
     facts: Facts
-    pictures: tuple[Mapping[str, Tensor], ...]
+    images: tuple[Mapping[str, Tensor], ...]
 
 
 def load_memory(
-    config: InferenceConfig, backbone: DenseModel, eye: Guide | None, device: torch.device
+    config: InferenceConfig, backbone: DenseModel, key_encoder: Guide | None, device: torch.device
 ) -> Bank | RegionBank | None:
     """The bank of `--memory`, or None without one.
 
     Args:
         config: its `memory` has been checked.
         backbone: the model.
-        eye: the network that says what regions look like, where a bank of them is asked by one.
+        key_encoder: the network that embeds regions as keys; None where keys are values of the tower.
         device: where it will be asked.
 
     Raises:
@@ -69,16 +69,18 @@ def load_memory(
     name = f"{backbone.name} / {backbone.pretrained}"
     _require_weights(folder, facts.identity["weights"], name, backbone.fingerprint)
     if facts.kind == LABELS:
-        return Bank(folder, facts, tuple(read_pictures(folder, facts.pictures)))
-    if eye is not None:
-        _require_weights(folder, facts.identity["guide"]["fingerprint"], config.guide, eye.fingerprint)
-    keys, values = read_shards(folder, facts.pictures, device)
+        return Bank(folder, facts, tuple(read_images(folder, facts.images)))
+    if key_encoder is not None:
+        _require_weights(
+            folder, facts.identity["guide"]["fingerprint"], config.guide, key_encoder.fingerprint
+        )
+    keys, values = read_shards(folder, facts.images, device)
     if not len(keys):
         raise RunError(
             f"{folder} is empty: it remembers no region", hint="index images again, with other --regions"
         )
-    said = {"fingerprint": facts.fingerprint, "images": len(facts.pictures), "regions": len(keys)}
-    return RegionBank(keys, values, eye, said)
+    said = {"fingerprint": facts.fingerprint, "images": len(facts.images), "regions": len(keys)}
+    return RegionBank(keys, values, key_encoder, said)
 
 
 def require_stages(bank: Bank, stages: Stages | None) -> None:
@@ -150,7 +152,7 @@ def recall_from(
             f"{bank.folder} shows none of these classes: it knows {', '.join(names[:8])}",
             hint="classes are told by their names: the first word of each",
         )
-    images = [_labelled(one, columns, classes, text_embeds, scale, device) for one in bank.pictures]
+    images = [_labelled(one, columns, classes, text_embeds, scale, device) for one in bank.images]
     if not any(bool(one.shares.sum() > 0) for one in images):
         raise RunError(
             f"no pixel of {bank.folder} shows one of these classes", hint="correct an image that does"
@@ -184,15 +186,15 @@ def _facts(
 
 
 def _labelled(
-    picture: Mapping[str, Tensor],
+    image: Mapping[str, Tensor],
     columns: list[int],
     classes: ClassList,
     text_embeds: Tensor,
     scale: float,
     device: torch.device,
 ) -> Labelled:
-    levels = Packed(picture["levels"].to(device), picture["scale"].to(device))
-    shares = picture["shares"].to(device).float() / 255  # [V, C of the bank, h, w]
+    levels = Packed(image["levels"].to(device), image["scale"].to(device))
+    shares = image["shares"].to(device).float() / 255  # [V, C of the bank, h, w]
     own = shares.new_zeros(len(shares), len(columns), *shares.shape[2:])
     for c, column in enumerate(columns):
         if column >= 0:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from clipseg_cli.inference.decide import ClassMaps, Decision
     from clipseg_cli.inference.prepare import Prepared
-    from clipseg_cli.inference.tiling import Overhang
+    from clipseg_cli.inference.tiling import Padding
     from clipseg_cli.ops.windows import Window
 
 
-class Picture(NamedTuple):
-    """An image where the network is: pixels uint8 [3, h, w]; regions int32 [H, W]; the rest as in `Prepared`."""
+class DeviceImage(NamedTuple):
+    """An image on the device: pixels uint8 [3, h, w]; regions int32 [H, W]; the rest as in `Prepared`."""
 
     pixels: Tensor
     windows: Sequence[Window]
@@ -39,7 +39,7 @@ class Picture(NamedTuple):
     @classmethod
     def of(
         cls, one: Prepared, pixels: Tensor, ids: NDArray[np.int32] | None, *, at_network_size: bool
-    ) -> Picture:
+    ) -> DeviceImage:
         """A prepared image that lies on a device, labelled at its own size, or at that of the network.
 
         Args:
@@ -68,52 +68,52 @@ class Picture(NamedTuple):
 class Stack(NamedTuple):
     """Images of one size, which go through the loop together.
 
-    What is known of a single image has no dimension for images in front, as in [Q, h, w]; that of several has one.
+    Tensors of a single image have no batch dimension, as in [Q, h, w]; those of several have [B] in front.
 
     Attributes:
-        numbers: of the images among all.
-        pictures: the images.
+        numbers: of these images, among all that were handed in.
+        images: all of one size.
     """
 
     numbers: list[int]
-    pictures: list[Picture]
+    images: list[DeviceImage]
 
     @property
     def windows(self) -> Sequence[Window]:
         """The same in all images."""
-        return self.pictures[0].windows
+        return self.images[0].windows
 
     @property
     def network_size(self) -> tuple[int, int]:
         """(H, W) of what the network sees."""
-        return self.pictures[0].pixels.shape[1], self.pictures[0].pixels.shape[2]
+        return self.images[0].pixels.shape[1], self.images[0].pixels.shape[2]
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
-        """One tensor of each image as one of all."""
+        """The tensors of all images as one, with [B] in front where there are several."""
         return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
 
     def split(self, tensor: Tensor) -> Sequence[Tensor]:
-        """The same back again."""
-        return [tensor] if len(self.pictures) == 1 else tensor.unbind()
+        """The opposite of `joined`: a tensor of all images as one of each."""
+        return [tensor] if len(self.images) == 1 else tensor.unbind()
 
 
-def stacks_of(pictures: Sequence[Picture], room: Callable[[Picture], int]) -> list[Stack]:
-    """Images of one size together, by where the first of each stack stands.
+def stacks_of(images: Sequence[DeviceImage], room: Callable[[DeviceImage], int]) -> list[Stack]:
+    """Images grouped by their size, in the order of the first of each stack.
 
     Args:
-        pictures: of any sizes.
-        room: how many images like one may go together.
+        images: of any sizes.
+        room: how many images of the size of one may go together.
     """
     stacks: list[Stack] = []
     open_: dict[tuple[object, ...], Stack] = {}
-    for number, picture in enumerate(pictures):
-        key = (picture.pixels.shape, picture.size, len(picture.windows))
+    for number, image in enumerate(images):
+        key = (image.pixels.shape, image.size, len(image.windows))
         stack = open_.get(key)
-        if stack is None or len(stack.numbers) >= room(picture):
+        if stack is None or len(stack.numbers) >= room(image):
             open_[key] = stack = Stack([], [])
             stacks.append(stack)
         stack.numbers.append(number)
-        stack.pictures.append(picture)
+        stack.images.append(image)
     return stacks
 
 
@@ -133,25 +133,25 @@ def cut(stack: Stack, normalise: Callable[[Tensor], Tensor], *, regions: bool) -
         normalise: uint8 RGB [..., 3, H, W] -> what the network takes.
         regions: it takes those of each window, too.
     """
-    if stack.pictures[0].crops is not None:
-        by_image = [normalise(_own_crops(one)).unbind() for one in stack.pictures]
+    if stack.images[0].crops is not None:
+        by_image = [normalise(_own_crops(one)).unbind() for one in stack.images]
     else:
-        images = normalise(stack.joined([one.pixels for one in stack.pictures]))
+        images = normalise(stack.joined([one.pixels for one in stack.images]))
         by_window = [stack.split(part) for part in cut_windows(images, stack.windows)]
         by_image = list(zip(*by_window, strict=True))
     found = []
-    for picture, pixels in zip(stack.pictures, by_image, strict=True):
+    for image, pixels in zip(stack.images, by_image, strict=True):
         ids: Iterable[Tensor | None] = [None] * len(pixels)
-        if regions and picture.regions is not None:
-            ids = cut_windows(nearest_ids(picture.regions, stack.network_size), stack.windows)
-        stored: Iterable[Mapping[str, Tensor] | None] = picture.stored or [None] * len(pixels)
+        if regions and image.regions is not None:
+            ids = cut_windows(nearest_ids(image.regions, stack.network_size), stack.windows)
+        stored: Iterable[Mapping[str, Tensor] | None] = image.stored or [None] * len(pixels)
         found.append([Crop(*one) for one in zip(pixels, ids, stored, strict=True)])
     return found
 
 
-def _own_crops(picture: Picture) -> Tensor:
-    assert picture.crops is not None
-    return torch.from_numpy(picture.crops).to(picture.pixels.device, non_blocking=True).movedim(-1, -3)
+def _own_crops(image: DeviceImage) -> Tensor:
+    assert image.crops is not None
+    return torch.from_numpy(image.crops).to(image.pixels.device, non_blocking=True).movedim(-1, -3)
 
 
 class Batch(NamedTuple):
@@ -181,14 +181,14 @@ class Parts:
 
     Attributes:
         logits: [N, Q, h, w].
-        overhang: by how much the grid reaches over each: (top, bottom, left, right).
+        padding: pixels added around each, to be cut off its maps: (top, bottom, left, right).
         keys, memory: [N, K, h, w] and [N, M, h, w], as in `LogitMaps`.
         observed: name of a refinement -> [N, ...].
         kept: of each of them; empty where nothing is.
     """
 
     logits: Tensor
-    overhang: Overhang
+    padding: Padding
     keys: Tensor | None = None
     memory: Tensor | None = None
     observed: Mapping[str, Tensor] = field(default_factory=dict)
@@ -229,7 +229,7 @@ class Parts:
 
 
 def _merged(parts: Sequence[Parts], merge: Callable[[list[Tensor]], Tensor]) -> Parts:
-    """Each of the tensors of several, merged."""
+    """Several parts as one: each of their tensors is merged."""
 
     def of(values: list[Tensor | None]) -> Tensor | None:
         there = [value for value in values if value is not None]
@@ -237,7 +237,7 @@ def _merged(parts: Sequence[Parts], merge: Callable[[list[Tensor]], Tensor]) -> 
 
     return Parts(
         merge([one.logits for one in parts]),
-        parts[0].overhang,
+        parts[0].padding,
         of([one.keys for one in parts]),
         of([one.memory for one in parts]),
         {name: merge([one.observed[name] for one in parts]) for name in parts[0].observed},
@@ -254,5 +254,5 @@ class Labelled(NamedTuple):
 
     def kept_of(self, row: int) -> Sequence[Mapping[str, Tensor] | None]:
         """What is to be kept of the windows of one of the images."""
-        count = len(self.kept) // len(self.stack.pictures)
+        count = len(self.kept) // len(self.stack.images)
         return self.kept[row * count : (row + 1) * count]

@@ -16,7 +16,7 @@ from clipseg_cli.inference.auxiliary import require_background, saliency_folder
 from clipseg_cli.inference.decide import ClassMaps, decide
 from clipseg_cli.inference.encode import Batches, encode
 from clipseg_cli.inference.hyperparameters import Chosen
-from clipseg_cli.inference.parts import Batch, Labelled, Parts, Picture, Stack, cut, stacks_of
+from clipseg_cli.inference.parts import Batch, DeviceImage, Labelled, Parts, Stack, cut, stacks_of
 from clipseg_cli.inference.prepare import Prepared, prepare
 from clipseg_cli.inference.results import finish, label_type
 from clipseg_cli.inference.settings import find_protocol, resolve_settings
@@ -69,14 +69,14 @@ class Predictor:
         regions: makes id maps, for `config.regions`.
         recall, bank: what a memory of labelled images taught, or one of unlabelled images, for `config.memory`.
         stages: of a network beside the tower; levels begin with them.
-        asked: of "levels" and "values", what the reader hands out beyond what steps need, for one who makes a memory.
+        asked: of "levels" and "values", what the reader hands out beyond what steps need, where a memory is made.
         chosen: what `--set` says of refinements.
 
     Attributes:
         saliency_name: what `config.saliency` means for these classes.
         steps: the refinements that are on.
         experts: classifiers that speak for single classes, or None.
-        keeper: rounds features and hands them out, for one who keeps them; or None.
+        keeper: rounds features and hands them out, where features are kept; or None.
         notes: what a user should be told of what was chosen for them.
     """
 
@@ -118,7 +118,7 @@ class Predictor:
         )
         wanted = {name for step in self.steps for name in step.refinement.needs}.union(asked)
         in_sight = text_embeds if method is not None and method.read_twice is not None else None
-        values = "values" in wanted and guide is None and (bank is None or bank.look is None)
+        values = "values" in wanted and guide is None and (bank is None or bank.key_encoder is None)
         out = ("keys" in wanted, guide, -mean / std, "whole" in wanted, "levels" in wanted)
         more = (values, "attention" in wanted, in_sight, config.compile)
         self.reader = backbone.reader(method, Reading(protocol.activation, protocol.ln_eps, *out, *more))
@@ -143,8 +143,8 @@ class Predictor:
             image: as it was decoded.
             size: (H, W) of the label map to make; None is the image's own.
         """
-        beside = self.regions if self.regions is not None and self.regions.beside else None
-        return prepare(image, self.settings, self.tiling, self.saliency_maps, beside, size)
+        regions = self.regions if self.regions is not None and self.regions.threaded else None
+        return prepare(image, self.settings, self.tiling, self.saliency_maps, regions, size)
 
     def predict(
         self, images: Sequence[Prepared], *, class_scores: bool | None = None
@@ -169,7 +169,7 @@ class Predictor:
         wanted = self.class_scores if class_scores is None else class_scores
         ready: dict[int, Callable[[], Segmentation]] = {}
         following = 0
-        for labelled in self._labelled(self.pictures(images), class_scores=wanted):
+        for labelled in self._labelled(self.to_device(images), class_scores=wanted):
             download = Download((labelled.decision.confidence, labelled.decision.labels))
             for row, number in enumerate(labelled.stack.numbers):
                 ready[number] = partial(finish, images[number], labelled, row, download, self.classes)
@@ -177,37 +177,38 @@ class Predictor:
                 yield ready.pop(following)
                 following += 1
 
-    def pictures(self, images: Sequence[Prepared]) -> list[Picture]:
-        """Some images where the network is, with their regions."""
+    def to_device(self, images: Sequence[Prepared]) -> list[DeviceImage]:
+        """Some images on the device of the network, with their regions."""
         if not all(one.stored for one in images):  # a batch goes through the network as a whole or not at all
             images = [dataclasses.replace(one, stored=None) for one in images]
         pixels = upload([one.resized for one in images], self.device)
         each = zip(images, pixels, self._region_ids(images), strict=True)
-        return [Picture.of(*one, at_network_size=self.settings.protocol.upsample == "labels") for one in each]
+        small = self.settings.protocol.upsample == "labels"
+        return [DeviceImage.of(*one, at_network_size=small) for one in each]
 
     @torch.no_grad()
     def labels(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Class ids [B, H, W] of images that are where the network is, at network size already.
+        """Class ids [B, H, W] of images that are on the device of the network, at network size already.
 
         Args:
             images: uint8 RGB [B, 3, h, w].
             size: (H, W) of the labels.
         """
         windows = self.tiling.windows((images.shape[2], images.shape[3]))
-        pictures = []
+        on_device = []
         for image in images:
             crops, ids, pixels = None, None, image.permute(1, 2, 0)
             if isinstance(self.tiling, MultiScaleCrops):
                 crops = self.tiling.crops(pixels.cpu().numpy())
             if self.regions is not None:
                 ids = torch.from_numpy(self.regions.of_pixels(pixels.cpu().numpy())).to(self.device)
-            pictures.append(Picture(image, windows, size, crops, {}, ids))
-        return torch.cat([one.decision.labels.view(-1, *size) for one in self._labelled(pictures)])
+            on_device.append(DeviceImage(image, windows, size, crops, {}, ids))
+        return torch.cat([one.decision.labels.view(-1, *size) for one in self._labelled(on_device)])
 
-    def _labelled(self, pictures: Sequence[Picture], *, class_scores: bool = False) -> Iterator[Labelled]:
+    def _labelled(self, images: Sequence[DeviceImage], *, class_scores: bool = False) -> Iterator[Labelled]:
         """The loop: tiles through the network, merged and refined step by step, decided."""
         before, after = self.steps.around_merging(self.tiling.refines_windows)
-        stacks = stacks_of(pictures, self._room)
+        stacks = stacks_of(images, self._room)
         for stack, parts in zip(stacks, self._encode(stacks), strict=True):
             context = self._context(stack, parts)
             maps = parts.windows()
@@ -215,7 +216,7 @@ class Predictor:
                 maps = step.spread(maps, context)
             for step in before:
                 maps = [step(one, context) for one in maps]
-            merged = self.tiling.merge(maps, stack.windows, context.overhangs, stack.network_size)
+            merged = self.tiling.merge(maps, stack.windows, context.paddings, stack.network_size)
             for step in after:
                 merged = step(merged, context)
             decision = decide(merged, context, self.settings.background_threshold, totals=class_scores)
@@ -226,13 +227,13 @@ class Predictor:
                 decision = decision._replace(labels=labels, confidence=confidence)
             yield Labelled(stack, decision, class_maps, parts.kept)
 
-    def _room(self, picture: Picture) -> int:
+    def _room(self, image: DeviceImage) -> int:
         """How many images like this one may go through the loop together."""
-        if not self.steps.together or picture.auxiliary or picture.regions is not None:
+        if not self.steps.together or image.auxiliary or image.regions is not None:
             return 1
-        sizes = [picture.size]
+        sizes = [image.size]
         if self.tiling.refines_windows:  # maps of windows are merged at the size of the network
-            sizes.append((picture.pixels.shape[1], picture.pixels.shape[2]))
+            sizes.append((image.pixels.shape[1], image.pixels.shape[2]))
         return min(images_at_once(len(self.text_embeds), size, self.device) for size in sizes)
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -241,7 +242,7 @@ class Predictor:
 
     def _region_ids(self, images: Sequence[Prepared]) -> Sequence[NDArray[np.int32] | None]:
         """The id map of each image, made by a thread already, or here by a network; None where none is asked for."""
-        if self.regions is None or self.regions.beside:
+        if self.regions is None or self.regions.threaded:
             return [one.auxiliary.get("regions") for one in images]
         return self.regions.in_batches([one.image for one in images], self.batches.size)
 
@@ -275,10 +276,10 @@ class Predictor:
             recalled = self.recall.read(dense.levels)
         windows = WindowBatch(logits, dense, whole, images, getattr(self.reader, "whole", None))
         for step in self.steps.window:
-            windows = dataclasses.replace(windows, logits=step.change(windows, self.words))
+            windows = dataclasses.replace(windows, logits=step.refine_windows(windows, self.words))
         return Parts(
             windows.logits,
-            dense.overhang,
+            dense.padding,
             None if dense.keys is None else dense.keys.float(),
             recalled,
             {step.name: step.observe(windows, self.words) for step in self.steps.observing},
@@ -287,28 +288,28 @@ class Predictor:
 
     def _context(self, stack: Stack, parts: Parts) -> Context:
         """What the steps of images may look at; auxiliary networks see each once, and as a whole."""
-        picture, pixels = stack.pictures[0], partial(stack.joined, [one.pixels for one in stack.pictures])
+        image, pixels = stack.images[0], partial(stack.joined, [one.pixels for one in stack.images])
         auxiliary = {
             name: torch.from_numpy(found).to(self.device)[None]
-            for name, found in picture.auxiliary.items()
+            for name, found in image.auxiliary.items()
             if name != "regions"
         }
-        if picture.regions is not None:
-            auxiliary["regions"] = picture.regions[None]
+        if image.regions is not None:
+            auxiliary["regions"] = image.regions[None]
         if self.steps.need("saliency") and "saliency" not in auxiliary and self.saliency is not None:
-            each = [self.saliency(one.pixels[None].float() / 255)[0] for one in stack.pictures]
+            each = [self.saliency(one.pixels[None].float() / 255)[0] for one in stack.images]
             auxiliary["saliency"] = stack.joined(each)
         return Context(
             self.words,
             lambda: self.normalise(pixels()),
             lambda: pixels().float() / 255,
-            picture.size,
+            image.size,
             self.settings.softmax_scale,
             self.settings.protocol.key_norm,
             parts.observed,
             auxiliary,
-            picture.tiles,
-            [parts.overhang] * len(picture.windows),
+            image.tiles,
+            [parts.padding] * len(image.windows),
             guided=self.guide is not None,
             recall=self.recall,
             bank=self.bank,
@@ -318,7 +319,7 @@ class Predictor:
         """The settings in force, for the record beside the results; of auxiliary networks their fingerprints."""
         networks, memory = {"guide": self.guide, "saliency": self.saliency}, self.recall or self.bank
         prints = {name: network.fingerprint for name, network in networks.items() if network is not None}
-        beside = {
+        parts = {
             "refinements": [step.describe() for step in self.steps],
             "stages": None if self.stages is None else self.stages.fingerprint,
             "experts": None if self.experts is None else self.experts.describe(),
@@ -326,5 +327,4 @@ class Predictor:
             "memory": None if memory is None else dict(memory.facts),
             "auxiliary": prints or None,
         }
-        found = {name: value for name, value in beside.items() if value is not None}
-        return {**dataclasses.asdict(self.settings), **found}
+        return {**dataclasses.asdict(self.settings), **{k: v for k, v in parts.items() if v is not None}}

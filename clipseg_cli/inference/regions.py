@@ -39,12 +39,12 @@ class Regions:
 
     Attributes:
         name: as `--regions` names it.
-        beside: its maps are made in the threads that read images; else where the model computes.
+        threaded: its maps are made in the threads that read images; else where the model computes.
         made_by: for the record: versions or weights.
     """
 
     name: str
-    beside: bool
+    threaded: bool
     made_by: Mapping[str, Any]
     make: RegionMaker
 

@@ -15,7 +15,7 @@ from clipseg_cli.ops.windows import stitch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clipseg_cli.inference.parts import Picture
+    from clipseg_cli.inference.parts import DeviceImage
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
     from clipseg_cli.types import DenseFeatures, Guide
@@ -37,9 +37,9 @@ class RegionFeatures(NamedTuple):
 def read_levels(predictor: Predictor, image: Prepared) -> Tensor:
     """Features of several depths of an image, windows averaged: [F, h, w] float32; see `ops.levels`."""
     patch = predictor.reader.patch
-    (picture,) = predictor.pictures([image])
+    (on_device,) = predictor.to_device([image])
     found: list[Tensor] = []
-    for dense in _windows(predictor, picture):
+    for dense in _windows(predictor, on_device):
         assert dense.levels is not None  # this predictor was made for it
         found.append(dense.levels.stacked()[0])
     grid = (-(-image.resized.shape[0] // patch), -(-image.resized.shape[1] // patch))
@@ -47,35 +47,35 @@ def read_levels(predictor: Predictor, image: Prepared) -> Tensor:
 
 
 @torch.inference_mode()
-def read_regions(predictor: Predictor, image: Prepared, eye: Guide | None) -> RegionFeatures:
+def read_regions(predictor: Predictor, image: Prepared, key_encoder: Guide | None) -> RegionFeatures:
     """Mean features of the regions of an image, windows averaged; pixels in no region are left out.
 
     Args:
-        predictor: its reader hands out values where there is no `eye`.
+        predictor: its reader hands out values where there is no `key_encoder`.
         image: with its regions, or the predictor's source makes them.
-        eye: the network that says what regions look like, and sees the image as a whole.
+        key_encoder: the network that embeds regions as keys; it sees the image as a whole.
     """
-    (picture,) = predictor.pictures([image])
-    assert picture.regions is not None  # as for the predictor
+    (on_device,) = predictor.to_device([image])
+    assert on_device.regions is not None  # as for the predictor
     size = (image.resized.shape[0], image.resized.shape[1])
-    ids = nearest_ids(picture.regions, size)
+    ids = nearest_ids(on_device.regions, size)
     meanings, looks = [], []
-    for dense, tile in zip(_windows(predictor, picture), picture.tiles, strict=True):
-        meanings.append((dense.features[0].float(), tile, dense.overhang))
-        if eye is None:
+    for dense, tile in zip(_windows(predictor, on_device), on_device.tiles, strict=True):
+        meanings.append((dense.features[0].float(), tile, dense.padding))
+        if key_encoder is None:
             assert dense.values is not None
-            looks.append((dense.values[0].float(), tile, dense.overhang))
+            looks.append((dense.values[0].float(), tile, dense.padding))
     _, values = windowed_means(meanings, ids, unit=False)
-    if eye is None:
+    if key_encoder is None:
         _, keys = windowed_means(looks, ids, unit=True)
     else:
-        _, keys = region_means(eye(predictor.normalise(picture.pixels)[None])[0], ids, unit=True)
+        _, keys = region_means(key_encoder(predictor.normalise(on_device.pixels)[None])[0], ids, unit=True)
     return RegionFeatures(F.normalize(keys, dim=1), F.normalize(values, dim=1))
 
 
-def _windows(predictor: Predictor, picture: Picture) -> list[DenseFeatures]:
+def _windows(predictor: Predictor, image: DeviceImage) -> list[DenseFeatures]:
     """What the network says of each window, in order."""
-    (crops,) = cut(Stack([0], [picture]), predictor.normalise, regions=predictor.reads_regions)
+    (crops,) = cut(Stack([0], [image]), predictor.normalise, regions=predictor.reads_regions)
     read = predictor.batches(crops, lambda batch: predictor.read(batch.images, batch.regions))
     return [_row(dense, row) for dense in read for row in range(len(dense.features))]
 

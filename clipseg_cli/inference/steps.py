@@ -50,13 +50,13 @@ class Step:
 
     def __call__(self, maps: LogitMaps, context: Context) -> LogitMaps:
         """Maps of an image, or of one of its windows, refined."""
-        assert self.refinement.refine is not None  # of scope "window", which `change` is called for
+        assert self.refinement.refine is not None  # of scope "window", which `refine_windows` is called for
         return self.refinement.refine(maps, context, self.value, **self._of(self.refinement.refine))
 
-    def change(self, windows: WindowBatch, words: Words) -> Tensor:
+    def refine_windows(self, windows: WindowBatch, words: Words) -> Tensor:
         """Logits [B, Q, h, w] of windows, right behind the network."""
-        assert self.refinement.change is not None
-        return self.refinement.change(windows, words, **self._of(self.refinement.change))
+        assert self.refinement.refine_windows is not None
+        return self.refinement.refine_windows(windows, words, **self._of(self.refinement.refine_windows))
 
     def spread(self, maps: Sequence[LogitMaps], context: Context) -> list[LogitMaps]:
         """Maps of all windows of an image, refined together."""
@@ -233,7 +233,7 @@ def read_chosen(
     on = [step.name for step in plan_steps(values, chosen.hyperparameters, background=True)]
     if "key_smoothing" in on and method and find_method(method).pyramid is not None:
         raise UsageError(
-            f"--method {method} has no keys for --key-smoothing: each patch is a picture of its own",
+            f"--method {method} has no keys for --key-smoothing: each patch is an image of its own",
             hint="leave out --key-smoothing, or choose another --method",
         )
     graph = [name for name in on if REFINEMENTS.get(name).scope == "graph"]

@@ -84,12 +84,12 @@ class Stream(Generic[T, R]):
             pending: deque[tuple[Future[R], int]] = deque()
             for chunk in self._gather(iter(items), readers):
                 segmentations = self._launch(chunk)
-                for item, picture in chunk:
-                    if isinstance(picture, Prepared):
+                for item, image in chunk:
+                    if isinstance(image, Prepared):
                         future = writers.submit(self._finish, item, next(segmentations))
-                        pending.append((future, _bytes(picture)))
+                        pending.append((future, _bytes(image)))
                     else:
-                        pending.append((_done(picture), 0))
+                        pending.append((_done(image), 0))
                     while len(pending) > 1 and sum(size for _, size in pending) > RESULTS_BYTES:
                         yield pending.popleft()[0].result()
                 # A bounded queue, since images wait in memory: this batch is written while the next computes.
@@ -157,7 +157,7 @@ class Stream(Generic[T, R]):
 
     def _launch(self, items: Sequence[tuple[T, Prepared | R]]) -> Iterator[Callable[[], Segmentation]]:
         """Label maps on their way; the threads that write wait for them, so that the model can go on."""
-        prepared = [picture for _, picture in items if isinstance(picture, Prepared)]
+        prepared = [image for _, image in items if isinstance(image, Prepared)]
         return self.predictor.launch(prepared, class_scores=self.class_scores)
 
     def _label_group(
@@ -165,9 +165,9 @@ class Stream(Generic[T, R]):
     ) -> list[Future[R]]:
         segmentations = self._launch(group)
         results: list[Future[R]] = []
-        for item, picture in group:
-            if not isinstance(picture, Prepared):
-                results.append(_done(picture))
+        for item, image in group:
+            if not isinstance(image, Prepared):
+                results.append(_done(image))
                 continue
             results.append(writers.submit(self._finish, item, next(segmentations)))
             if len(results) > 2 * self.workers:  # label maps wait in memory
@@ -193,15 +193,15 @@ class Stream(Generic[T, R]):
             if not ahead:
                 break
             item, future = ahead.popleft()
-            picture = future.result()
-            chunk.append((item, picture))
-            if isinstance(picture, Prepared):
-                windows += len(picture.windows)
-                held += picture.image.pixels.nbytes
+            prepared = future.result()
+            chunk.append((item, prepared))
+            if isinstance(prepared, Prepared):
+                windows += len(prepared.windows)
+                held += prepared.image.pixels.nbytes
                 # The next batch is read while this one computes: as many images as it will need, unless
                 # they are so large that waiting for a full batch would fill the memory.
-                wanted = -(-self.batch_size // len(picture.windows))
-                depth = max(1, min(max(least, wanted), IMAGES_AHEAD_BYTES // picture.image.pixels.nbytes))
+                wanted = -(-self.batch_size // len(prepared.windows))
+                depth = max(1, min(max(least, wanted), IMAGES_AHEAD_BYTES // prepared.image.pixels.nbytes))
             if windows >= self.batch_size or windows == 0 or held >= IMAGES_AHEAD_BYTES:
                 yield chunk
                 chunk, windows, held = [], 0, 0

@@ -10,7 +10,7 @@ import torch
 
 from clipseg_cli.data.images import square_input
 from clipseg_cli.ops.patches import square_patches
-from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_overhang
+from clipseg_cli.ops.windows import Window, plan_windows, stitch, without_padding
 from clipseg_cli.types import LogitMaps
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clipseg_cli.types import Pyramid
 
 Size = tuple[int, int]
-Overhang = tuple[int, int, int, int]
+Padding = tuple[int, int, int, int]
 
 
 class SlidingWindows:
@@ -50,16 +50,16 @@ class SlidingWindows:
         return None
 
     def merge(
-        self, parts: Sequence[LogitMaps], windows: Sequence[Window], overhangs: Sequence[Overhang], size: Size
+        self, parts: Sequence[LogitMaps], windows: Sequence[Window], paddings: Sequence[Padding], size: Size
     ) -> LogitMaps:
         """Maps of an image of (H, W) pixels from those of its windows; or of several images, with [B] in front."""
         if parts[0].mass is not None:
-            return self._weighed(parts, windows, overhangs, size)
+            return self._weighed(parts, windows, paddings, size)
         maps = [part.maps[0] for part in parts]
         if self.cell == 1:
-            for i, (window, overhang) in enumerate(zip(windows, overhangs, strict=True)):
-                if any(overhang):
-                    maps[i] = without_overhang(maps[i], window, overhang)
+            for i, (window, padding) in enumerate(zip(windows, paddings, strict=True)):
+                if any(padding):
+                    maps[i] = without_padding(maps[i], window, padding)
             return LogitMaps((stitch(maps, windows, size),), probabilities=parts[0].probabilities)
         cells = [window.divided(self.cell) for window in windows]
         grid = (-(-size[0] // self.cell), -(-size[1] // self.cell))
@@ -72,7 +72,7 @@ class SlidingWindows:
         )
 
     def _weighed(
-        self, parts: Sequence[LogitMaps], windows: Sequence[Window], overhangs: Sequence[Overhang], size: Size
+        self, parts: Sequence[LogitMaps], windows: Sequence[Window], paddings: Sequence[Padding], size: Size
     ) -> LogitMaps:
         """The same where cells count differently: sums of what they say, over sums of their mass."""
         summed = []
@@ -81,7 +81,7 @@ class SlidingWindows:
             mass = part.mass[..., None, :, :]
             maps = torch.cat([part.maps[0] * mass, mass], dim=-3)
             summed.append(dataclasses.replace(part, maps=(maps,), mass=None))
-        merged = self.merge(summed, windows, overhangs, size)
+        merged = self.merge(summed, windows, paddings, size)
         maps, mass = merged.maps[0].split([merged.maps[0].shape[-3] - 1, 1], dim=-3)
         return dataclasses.replace(merged, maps=(maps / mass,), mass=mass.squeeze(-3))
 
@@ -112,10 +112,10 @@ class MultiScaleCrops:
         return np.stack([square_input(resized[window.slices], self.side) for window in windows])
 
     def merge(
-        self, parts: Sequence[LogitMaps], windows: Sequence[Window], overhangs: Sequence[Overhang], size: Size
+        self, parts: Sequence[LogitMaps], windows: Sequence[Window], paddings: Sequence[Padding], size: Size
     ) -> LogitMaps:
         """Maps of an image, one of each scale, from those [Q, 1, 1] of its crops; or of several, with [B] in front."""
-        del windows, overhangs
+        del windows, paddings
         maps, centres, left = [], [], list(parts)
         scales = self._scales(size)
         for cut, grid in scales:

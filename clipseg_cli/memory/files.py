@@ -1,14 +1,14 @@
-"""A bank on the disk: `bank.json` with its facts, and one file of tensors for each picture, each written whole.
+"""A bank on the disk: `bank.json` with its facts, and one file of tensors for each image, each written whole.
 
 The facts are written twice: when a bank is begun, so that nobody goes on with other options, and when it is whole, with
-the fingerprint of all that is in it. A picture whose file is there and made of the same bytes is not read again.
+the fingerprint of all that is in it. An image whose file is there and made of the same bytes is not read again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +32,9 @@ LABELS, REGIONS = "labels", "regions"
 FORMATS = {LABELS: 2, REGIONS: 1}
 """Of what is remembered of an image; a bank of another one is made anew."""
 
-PARTS = "pictures"
+IMAGES = "pictures"
+"""What a bank calls its images: an entry of `bank.json`, and the folder of their tensors."""
+
 _ANEW = "make it anew with clipseg index, into another --out"
 
 
@@ -42,14 +44,14 @@ class Facts:
 
     Attributes:
         kind: `LABELS` or `REGIONS`.
-        identity: all that what is remembered of a picture depends on: model, method, sizes, classes.
-        pictures: name of each picture that is remembered -> fingerprint of what it was made of; empty until whole.
+        identity: all that what is remembered of an image depends on: model, method, sizes, classes.
+        images: name of each image that is remembered -> fingerprint of what it was made of; empty until whole.
         fingerprint: of all that is in it; empty until it is whole.
     """
 
     kind: str
     identity: Mapping[str, Any]
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
 
 
@@ -61,10 +63,12 @@ def content_of(*parts: bytes) -> str:
     return found.hexdigest()[:16]
 
 
-def picture_file(bank: Path, name: str) -> Path:
-    """Where a picture's tensors lie, whatever its name holds."""
+def image_file(bank: Path, name: str) -> Path:
+    """Where an image's tensors lie, whatever its name holds."""
     return (
-        bank / PARTS / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:24]}.safetensors"
+        bank
+        / IMAGES
+        / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:24]}.safetensors"
     )
 
 
@@ -88,17 +92,17 @@ def begin(bank: Path, facts: Facts) -> None:
 
 
 def finish(bank: Path, facts: Facts) -> Facts:
-    """Write the facts of a bank that is whole, and remove what is left of pictures that are in it no more.
+    """Write the facts of a bank that is whole, and remove what is left of images that are in it no more.
 
     Returns:
         The same with its fingerprint.
     """
-    kept = {picture_file(bank, name) for name in facts.pictures}
-    for path in (bank / PARTS).glob("*.safetensors"):
+    kept = {image_file(bank, name) for name in facts.images}
+    for path in (bank / IMAGES).glob("*.safetensors"):
         if path not in kept:
             path.unlink(missing_ok=True)
-    text = json.dumps([facts.kind, _plain(facts.identity), dict(facts.pictures)], sort_keys=True)
-    whole = Facts(facts.kind, facts.identity, facts.pictures, content_of(text.encode(errors="surrogatepass")))
+    text = json.dumps([facts.kind, _plain(facts.identity), dict(facts.images)], sort_keys=True)
+    whole = Facts(facts.kind, facts.identity, facts.images, content_of(text.encode(errors="surrogatepass")))
     _write(bank, whole)
     return whole
 
@@ -130,58 +134,64 @@ def read_facts(bank: Path, *, whole: bool = True) -> Facts | None:
     if data.get("format") != FORMATS.get(data["kind"], data.get("format")):
         made = data.get("clipseg", "another version")
         raise RunError(f"{bank} was made by clipseg {made}, which remembered less or more", hint=_ANEW)
-    facts = Facts(data["kind"], data["identity"], data.get("pictures") or {}, data.get("fingerprint") or "")
+    facts = Facts(data["kind"], data["identity"], data.get(IMAGES) or {}, data.get("fingerprint") or "")
     if whole and not facts.fingerprint:
         raise RunError(f"{bank} is not finished", hint="the command that began it goes on with it")
-    if whole and not facts.pictures:
+    if whole and not facts.images:
         raise RunError(f"{bank} is empty", hint="index images again, or correct a label first")
     return facts
 
 
-def write_picture(bank: Path, name: str, content: str, tensors: Mapping[str, Tensor]) -> None:
-    """What is remembered of a picture, whole or not at all."""
+def write_image(bank: Path, name: str, content: str, tensors: Mapping[str, Tensor]) -> None:
+    """What is remembered of an image, whole or not at all."""
     data = save(
         {k: v.contiguous() for k, v in tensors.items()},
         {"image": content_of(name.encode(errors="surrogateescape")), "content": content},
     )
-    write_bytes(picture_file(bank, name), data)
+    write_bytes(image_file(bank, name), data)
 
 
 def is_there(bank: Path, name: str, content: str) -> bool:
-    """Whether a picture is remembered, made of these very bytes."""
+    """Whether an image is remembered, made of these very bytes."""
     try:
-        with safe_open(picture_file(bank, name), "pt") as file:
+        with safe_open(image_file(bank, name), "pt") as file:
             return bool((file.metadata() or {}).get("content") == content)
     except (OSError, SafetensorError):
         return False
 
 
-def read_pictures(bank: Path, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """What is remembered of some pictures.
+def read_images(bank: Path, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """What is remembered of some images.
 
     Raises:
         RunError: a file is missing or damaged.
     """
     for name in names:
-        path = picture_file(bank, name)
+        path = image_file(bank, name)
         try:
             with safe_open(path, "pt") as file:
                 yield {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"what {bank} remembers of {name} is missing or damaged",
-                hint="the command that made the bank reads that picture again",
+                hint="the command that made the bank reads that image again",
             ) from error
 
 
 def _write(bank: Path, facts: Facts) -> None:
-    write_json(
-        bank / FACTS,
-        {"format": FORMATS[facts.kind], "clipseg": __version__, "torch": torch.__version__, **asdict(facts)},
-    )
+    record = {
+        "format": FORMATS[facts.kind],
+        "clipseg": __version__,
+        "torch": torch.__version__,
+        "kind": facts.kind,
+        "identity": facts.identity,
+        IMAGES: facts.images,
+        "fingerprint": facts.fingerprint,
+    }
+    write_json(bank / FACTS, record)
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON."""
+    """The value as it would come back from JSON."""
     found: dict[str, Any] = json.loads(json.dumps(value))
     return found

@@ -80,7 +80,7 @@ class Labelled:
         return (self.shares.sum(dim=1) > LABELLED) & odd.to(self.shares.device)
 
     def rows(self, maps: Tensor) -> Tensor:
-        """Of maps [V, c, h, w] the patches to learn from: [n, c]."""
+        """The patches to learn from, of maps [V, c, h, w]: [n, c]."""
         return maps.movedim(1, -1)[self.kept]
 
     def features(self) -> Tensor:
@@ -140,7 +140,7 @@ def learn(images: Sequence[Labelled], *, placed: bool = True) -> Taught:
 
 
 def _moments(images: Sequence[Labelled]) -> Moments:
-    """Of some images, one after the other; of large ones not every patch."""
+    """The moments of the patches of some images, one image after the other; of large ones not every patch."""
 
     def own(image: Labelled) -> Moments:
         x, shares = image.features(), image.rows(image.shares)
@@ -168,11 +168,11 @@ def _trained(
 def _chosen(
     rest: Sequence[Labelled], held: Sequence[Labelled], ways: Directions, known: Tensor, *, placed: bool
 ) -> tuple[float, float]:
-    """Sharpness and trust that say most of images that were left out, rare classes counting more.
+    """The sharpness and trust that predict images that were left out best, rare classes counting more.
 
     Args:
         rest: that a network learns from.
-        held: that it has to say.
+        held: that it has to predict.
         ways: directions, by the labels of `rest`.
         known: bool [C] classes that `rest` shows.
         placed: as for `learn`.

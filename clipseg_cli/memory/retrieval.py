@@ -1,4 +1,4 @@
-"""RNS' reading of labelled images: a classifier for every image, taught by the rows that it retrieves (`ops.rns`)."""
+"""RNS' reading of labelled images: a classifier for every image, fitted to the rows that it retrieves (`ops.rns`)."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Retrieval:
     def judge(self, map_: Tensor) -> Tensor:
         """The features of an image [D, h, w] -> log probabilities [C, h, w]; always the same for the same features."""
         patches = map_.flatten(1).mT  # [n, D]
-        taught = rns.lesson(patches, self.text, self.query_to_class, self.support, self.present)
+        training = rns.training_vectors(patches, self.text, self.query_to_class, self.support, self.present)
         bound = self.width**-0.5  # as a linear layer begins
         random = torch.rand(len(self.known), self.width, generator=torch.Generator().manual_seed(0))
-        weight, bias = rns.fit(taught, ((2 * random - 1) * bound).to(patches), steps=self.steps)
+        weight, bias = rns.fit(training, ((2 * random - 1) * bound).to(patches), steps=self.steps)
         found = rns.classify(patches, weight, bias).clamp(min=SMALLEST).log()
         logits: Tensor = found.mT.unflatten(1, (map_.shape[1], map_.shape[2]))
         return logits

@@ -85,20 +85,20 @@ def known_images(bank: Path) -> dict[str, str]:
     return {one.name: one.content for path in _files(bank) for one in _read_rows(path)}
 
 
-def read_shards(bank: Path, pictures: Mapping[str, str], device: torch.device) -> tuple[Tensor, Tensor]:
+def read_shards(bank: Path, images: Mapping[str, str], device: torch.device) -> tuple[Tensor, Tensor]:
     """The regions of some images, on a device, in half precision: keys [B, K] and values [B, D].
 
     No more is held than they take, and one shard.
 
     Args:
         bank: its folder.
-        pictures: name -> what it was made of.
+        images: name -> what it was made of.
         device: where they go.
 
     Raises:
         RunError: a shard is missing or damaged.
     """
-    wanted, places = dict(pictures), list[tuple[Path, slice]]()
+    wanted, places = dict(images), list[tuple[Path, slice]]()
     total = 0
     for path in _files(bank):
         start = 0
@@ -127,9 +127,9 @@ def read_shards(bank: Path, pictures: Mapping[str, str], device: torch.device) -
     return found.get("keys", empty), found.get("values", empty)
 
 
-def remove_unused(bank: Path, pictures: Mapping[str, str]) -> None:
+def remove_unused(bank: Path, images: Mapping[str, str]) -> None:
     """Remove shards that nothing is read from."""
-    left = dict(pictures)
+    left = dict(images)
     for path in _files(bank):
         own = [one for one in _read_rows(path) if left.get(one.name) == one.content]
         for one in own:

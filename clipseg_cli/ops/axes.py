@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ class Axis:
 
     @classmethod
     def of(cls, weights: Tensor, device: torch.device) -> Axis:
-        """Weights that were made on the host, where they are needed."""
+        """Weights that were made on the host, moved to the device."""
         used = weights.numpy() != 0
         first, behind = used.argmax(axis=1), used.shape[1] - used[:, ::-1].argmax(axis=1)
         spans = tuple(zip(first.tolist(), behind.tolist(), strict=True))
@@ -37,12 +37,16 @@ class Axis:
     def __len__(self) -> int:
         return len(self.weights)
 
+    @cached_property
+    def _turned(self) -> Tensor:
+        return self.weights.T
+
     def part(self, start: int, end: int) -> tuple[Tensor, int, int]:
-        """Weights of the rows [start, end) for the source cells [first, behind) that they are of, and these two."""
+        """Weights [source, target] of the targets [start, end) and the sources [first, behind), and these two."""
         first, behind = 0, self.weights.shape[1]
         if self.spans is not None:
             first, behind = self.spans[start][0], self.spans[end - 1][1]
-        return cells(cells(self.weights, 0, start, end), 1, first, behind), first, behind
+        return cells(cells(self._turned, 1, start, end), 0, first, behind), first, behind
 
 
 def cells(tensor: Tensor, dim: int, first: int, behind: int) -> Tensor:
@@ -80,7 +84,7 @@ def centred_axis(centres: tuple[float, ...], target: int, device: torch.device) 
 @lru_cache(maxsize=KEPT)
 @torch.inference_mode(False)
 def nearest_axis(source: int, target: int, device: torch.device) -> Axis:
-    """Cells that are repeated along one side, as `F.interpolate(mode="nearest")` does."""
+    """A nearest-neighbour resize along one side, as by `F.interpolate(mode="nearest")`."""
     index = (torch.arange(target) * (source / target)).floor().long().clamp(max=source - 1)
     return Axis.of(F.one_hot(index, source).float(), device)
 

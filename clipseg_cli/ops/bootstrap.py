@@ -1,4 +1,4 @@
-"""How much a score over images depends on which images they are: the bootstrap (Efron 1979, Annals of Statistics 7)."""
+"""How much a score depends on the choice of images: the bootstrap (Efron 1979, Annals of Statistics 7)."""
 
 from __future__ import annotations
 

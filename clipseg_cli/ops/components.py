@@ -1,6 +1,6 @@
-"""Regions of a label map: the parts of each class that hang together, with their holes.
+"""Regions of a label map: the connected components of each class, with their holes.
 
-Two pixels hang together where they touch, at a corner too (8 neighbours). Whatever writes regions takes them from here,
+Pixels are connected where they touch, at a corner too (8-connectivity). Whatever writes regions takes them from here,
 so that all formats of one label map hold the same ones, in the same order.
 """
 

@@ -28,7 +28,7 @@ def most_covering(images: Tensor, count: int, known: Sequence[int] = ()) -> list
         known: those that are chosen already.
 
     Returns:
-        `count` numbers of images, or as many as are left, the most telling first.
+        `count` numbers of images, or as many as are left, the most informative first.
     """
     unit = F.normalize(images.double() - images.double().mean(dim=0), dim=1)
     chosen = torch.linspace(0, len(unit) - 1, min(REFERENCES, len(unit))).long()

@@ -1,4 +1,4 @@
-"""Features of several depths of a tower, one on top of the other, for those who learn from few labels."""
+"""Features of several depths of a tower, concatenated, for classifiers that learn from few labels."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor, ignore: int, weights: Tens
         logits: [B, C, h, w] of any size, upsampled bilinearly.
         labels: [B, H, W] integers, class ids or `ignore`.
         ignore: label of the pixels that are left out.
-        weights: [B, H, W] how much a pixel counts, 1 where there are none; the mean is over the number of pixels all
-            the same, as if one of weight 2 stood twice in a batch that is no larger for it.
+        weights: [B, H, W] how much a pixel counts, None for 1; the weighted sum is divided by the number of pixels and
+            not by the sum of the weights.
 
     Returns:
         A scalar in float32, at least 0.

@@ -25,7 +25,7 @@ def trace(mask: NDArray[np.bool_]) -> list[Ring]:
     """The outlines of one region.
 
     Where two of its pixels touch at a corner only, the outline runs through that corner twice, so that a region whose
-    pixels touch at corners has one outer ring. Holes are what is outside and hangs together by edges.
+    pixels touch at corners has one outer ring. Pixels outside are one hole where they touch at edges (4-connectivity).
 
     Args:
         mask: [H, W] with one 8-connected region; of several, each has its outer ring.

@@ -75,7 +75,7 @@ class Compose:
         self.margin = sum(refinement.margin for refinement in refinements)
 
     def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
-        """[rows, columns, n] -> the same."""
+        """[n, rows, columns] -> the same."""
         for refinement in self.refinements:
             logits = refinement(logits, tile, queries)
         return logits
@@ -152,14 +152,31 @@ def reduce_layers(
 
 
 def _reduce_tile(scores: Tensor, *, probabilities: bool, excluded: Tensor | None, totals: bool) -> Reduced:
-    """What is left of [..., rows, columns, Q]."""
-    candidates = scores if excluded is None else scores.masked_fill(excluded, -torch.inf)
-    best, index = candidates.max(dim=-1)
+    """What is left of [..., Q, rows, columns], which is overwritten."""
+    may_win = scores if excluded is None else scores.masked_fill(excluded[:, None, None], -torch.inf)
+    best, index = _best_of(may_win)
     if probabilities:
-        total = scores.clamp(min=0).sum(dim=-1).clamp(min=1e-12)
+        total = scores.clamp_(min=0).sum(dim=-3).clamp_(min=1e-12)
         return Reduced(index, best.clamp(min=0) / total, total.log() if totals else None)
-    chance = scores.softmax(dim=-1).gather(-1, index[..., None])[..., 0]
-    return Reduced(index, chance, best - chance.log() if totals else None)
+    largest = best if excluded is None else scores.amax(dim=-3)
+    spread = scores.sub_(largest.unsqueeze(-3)).exp_().sum(dim=-3)
+    chance = spread.reciprocal() if excluded is None else (best - largest).exp_() / spread
+    return Reduced(index, chance, spread.log_().add_(largest) if totals else None)
+
+
+def _best_of(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of Q scores at each pixel, and the first word that has it: [..., Q, rows, columns]."""
+    if scores.device.type != "cpu":
+        return torch.max(scores, dim=-3)
+    # On a CPU `torch.max` goes pixel by pixel. These passes are vectorised, and most go over a byte or two a number.
+    best, queries = scores.amax(dim=-3), scores.shape[-3]
+    narrow = next(
+        kind for kind in (torch.uint8, torch.int16, torch.int32) if 2 * queries <= torch.iinfo(kind).max
+    )
+    words = torch.arange(queries, dtype=narrow)[:, None, None]
+    behind = (scores - best.unsqueeze(-3)).bool().to(narrow).mul_(queries)
+    # Where all is NaN, nobody is the best.
+    return best, behind.add_(words).amin(dim=-3).clamp_(max=queries - 1).int()
 
 
 def _tile_cells(queries: int, margin: int, device: torch.device, tile_bytes: int | None) -> int:
@@ -185,27 +202,25 @@ def _widened(tile: Tile, margin: int, size: tuple[int, int]) -> Tile:
 
 def _inner(scores: Tensor, tile: Tile, margin: int) -> Tensor:
     """A tile without the margin that it was widened by."""
-    rows, columns = min(margin, tile.top), min(margin, tile.left)
-    return scores[rows : rows + tile.bottom - tile.top, columns : columns + tile.right - tile.left]
+    top, left = min(margin, tile.top), min(margin, tile.left)
+    return scores[..., top : top + tile.bottom - tile.top, left : left + tile.right - tile.left]
 
 
 def _tiles(
     layers: Sequence[Layer], size: tuple[int, int], margin: int, cells: int
 ) -> Iterator[tuple[Tile, Tensor]]:
-    """Tiles that cover the result, each with the scores [..., rows, columns, Q] of it and of its margin."""
+    """Tiles that cover the result, each with the scores [..., Q, rows, columns] of it and of its margin."""
     height, width = size
     columns = width if cells >= height * width else min(width, max(64, round(cells**0.5)))
     rows = min(height, max(1, cells // columns))
-    # The reduction runs along memory: [h, w, Q].
-    turned = [(one.maps.float().movedim(-3, -1).contiguous(), one.down, one.across) for one in layers]
-    for left in range(0, width, columns):
-        right = min(width, left + columns)
-        wide = _widened(Tile(0, height, left, right), margin, size)
-        strips = [_strip(maps, across, wide) for maps, _, across in turned]  # [..., h, cols, Q]
-        for top in range(0, height, rows):
-            tile = Tile(top, min(height, top + rows), left, right)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        wide = _widened(Tile(top, bottom, 0, width), margin, size)
+        bands = [_band(one, wide) for one in layers]  # [..., Q, rows, w]
+        for left in range(0, width, columns):
+            tile = Tile(top, bottom, left, min(width, left + columns))
             wide = _widened(tile, margin, size)
-            parts = (_rows(strip, down, wide) for strip, (_, down, _) in zip(strips, turned, strict=True))
+            parts = (_columns(band, one.across, wide) for band, one in zip(bands, layers, strict=True))
             scores = next(parts)
             for part in parts:
                 scores += part
@@ -213,21 +228,25 @@ def _tiles(
 
 
 def layer_tile(layer: Layer, tile: Tile) -> Tensor:
-    """A rectangle of a layer at full size: [..., rows, columns, Q]."""
-    return _rows(_strip(layer.maps.movedim(-3, -1), layer.across, tile), layer.down, tile)
+    """A rectangle of a layer at full size: [..., Q, rows, columns]."""
+    return _columns(_band(layer, tile), layer.across, tile)
 
 
-def _strip(maps: Tensor, across: Axis, tile: Tile) -> Tensor:
-    """[..., h, w, Q] -> the columns of a tile: [..., h, columns, Q]."""
+def _band(layer: Layer, tile: Tile) -> Tensor:
+    """The rows of a tile, before they are stretched: [..., Q, rows, w]."""
+    weights, first, behind = layer.down.part(tile.top, tile.bottom)
+    return _along(cells(layer.maps.float(), -2, first, behind).mT, weights).mT
+
+
+def _columns(band: Tensor, across: Axis, tile: Tile) -> Tensor:
+    """[..., Q, rows, w] -> the columns of a tile: [..., Q, rows, columns]."""
     weights, first, behind = across.part(tile.left, tile.right)
-    return torch.matmul(weights, cells(maps, -2, first, behind))
+    return _along(cells(band, -1, first, behind), weights)
 
 
-def _rows(strip: Tensor, down: Axis, tile: Tile) -> Tensor:
-    """[..., h, columns, Q] -> the rows of a tile: [..., rows, columns, Q]."""
-    weights, first, behind = down.part(tile.top, tile.bottom)
-    flat = weights @ cells(strip, -3, first, behind).flatten(-2)
-    return flat.view(*flat.shape[:-1], *strip.shape[-2:])
+def _along(maps: Tensor, weights: Tensor) -> Tensor:
+    """[..., source] -> [..., target] in one product, where `matmul` may make one for each word."""
+    return (maps.reshape(-1, maps.shape[-1]) @ weights).view(*maps.shape[:-1], weights.shape[1])
 
 
 def probability_maps(
@@ -255,7 +274,7 @@ def probability_maps(
     for tile, scores in _tiles(few, size, margin, _tile_cells(len(words), margin, device, None)):
         if refinement is not None:
             scores = _inner(refinement(scores, _widened(tile, margin, size), words), tile, margin)
-        full[:, tile.top : tile.bottom, tile.left : tile.right] = scores.permute(2, 0, 1)
+        full[:, tile.top : tile.bottom, tile.left : tile.right] = scores
     if probabilities:
         return full.clamp_(min=0).div_(log_total.exp())
     return full.sub_(log_total).exp_()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    Overhang = tuple[int, int, int, int]
+    Padding = tuple[int, int, int, int]
 
 SHORTEST = 1e-12
 """Length of a feature below which nothing is divided by it."""
@@ -42,7 +42,7 @@ def region_means(features: Tensor, ids: Tensor, *, unit: bool, none: int | None 
 
 
 def windowed_means(
-    parts: Sequence[tuple[Tensor, Tile, Overhang]], ids: Tensor, *, unit: bool, none: int | None = 0
+    parts: Sequence[tuple[Tensor, Tile, Padding]], ids: Tensor, *, unit: bool, none: int | None = 0
 ) -> tuple[Tensor, Tensor]:
     """The same where the features are those of overlapping windows: a pixel counts once, by the mean of its windows.
 
@@ -56,9 +56,9 @@ def windowed_means(
     for _, tile, _ in parts:
         cover[tile.top : tile.bottom, tile.left : tile.right] += 1
     sums = torch.zeros(len(found), len(parts[0][0]), device=ids.device)
-    for features, tile, overhang in parts:
+    for features, tile, padding in parts:
         cut = (slice(tile.top, tile.bottom), slice(tile.left, tile.right))
-        _add(sums, features, places[cut], 1 / cover[cut], overhang, unit=unit)
+        _add(sums, features, places[cut], 1 / cover[cut], padding, unit=unit)
     counts = torch.bincount(places.flatten(), minlength=len(found))
     means = sums / counts[:, None]
     kept = torch.ones_like(found, dtype=torch.bool) if none is None else found != none
@@ -66,14 +66,14 @@ def windowed_means(
 
 
 def _add(
-    sums: Tensor, features: Tensor, places: Tensor, weight: Tensor, overhang: Overhang, *, unit: bool
+    sums: Tensor, features: Tensor, places: Tensor, weight: Tensor, padding: Padding, *, unit: bool
 ) -> None:
     """Add the features [D, h, w] at the pixels [H, W] of a window to the sums [R, D] of their regions.
 
     A pixel is a weighted mean of four patches, so that regions need to know no more than how much of each patch they
     hold: D numbers a pixel are never made. How long a pixel's feature is follows from products of those four.
     """
-    top, bottom, left, right = overhang
+    top, bottom, left, right = padding
     y0, y1, fy = _between(places.shape[0], top, bottom, features.shape[1], features.device)
     x0, x1, fx = _between(places.shape[1], left, right, features.shape[2], features.device)
     corners = [(y, x) for y in (y0, y1) for x in (x0, x1)]

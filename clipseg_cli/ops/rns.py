@@ -1,4 +1,4 @@
-"""RNS: a linear classifier of one image, taught by the rows of a memory that its patches retrieve (arXiv:2602.23339).
+"""RNS: a linear classifier of one image, fitted to the rows of a memory that its patches retrieve (arXiv:2602.23339).
 
 Letters: n patches, D embedding, C classes, Q queries, P labelled images. The rows of a memory are unit means of the
 patches of one class in one labelled image, weighted by how much of the class each patch holds.
@@ -27,7 +27,7 @@ BETA_MIXED, BETA_PSEUDO = 1.5, 0.2
 """Weight of a mixed vector with a hard label, and of one whose class no image shows; retrieved rows count 1."""
 
 
-class Lesson(NamedTuple):
+class TrainingVectors(NamedTuple):
     """What the classifier of one image learns from.
 
     Attributes:
@@ -88,7 +88,7 @@ def retrieve(patches: Tensor, rows: Tensor, k: int = 4) -> Tensor:
     return found
 
 
-def lesson(
+def training_vectors(
     patches: Tensor,
     text: Tensor,
     query_to_class: Sequence[int],
@@ -101,8 +101,8 @@ def lesson(
     scale: float = 100.0,
     beta_mixed: float = BETA_MIXED,
     beta_pseudo: float = BETA_PSEUDO,
-) -> Lesson:
-    """What an image is to be classified by.
+) -> TrainingVectors:
+    """What the classifier of an image learns from.
 
     Args:
         patches: [n, D] of the image, of any length.
@@ -145,25 +145,30 @@ def lesson(
     soft = merge_aliases((scale * (extra @ t.mT)).softmax(dim=1).mT, query_to_class, classes).mT
     weight = class_weights(x, t, query_to_class, temperature)
     importance = beta * weight[owner] / weight[owner].sum()
-    return Lesson(
+    return TrainingVectors(
         neighbours, weight, torch.cat([rows[neighbours], known_mixed, extra]), hard, soft, importance
     )
 
 
-def _mixed(picture: Tensor, word: Tensor, mixing: Sequence[float]) -> Tensor:
+def _mixed(image: Tensor, word: Tensor, mixing: Sequence[float]) -> Tensor:
     """Unit vectors [len(mixing), D] between a vector of images, of any length, and a word."""
-    picture = F.normalize(picture, dim=0)
-    part = torch.tensor(mixing, device=picture.device, dtype=picture.dtype)[:, None]
-    return F.normalize(part * picture + (1 - part) * word, dim=1)
+    image = F.normalize(image, dim=0)
+    part = torch.tensor(mixing, device=image.device, dtype=image.dtype)[:, None]
+    return F.normalize(part * image + (1 - part) * word, dim=1)
 
 
 def fit(
-    taught: Lesson, weight: Tensor, *, steps: int = 700, lr: float = 2e-3, weight_decay: float = 5e-4
+    training: TrainingVectors,
+    weight: Tensor,
+    *,
+    steps: int = 700,
+    lr: float = 2e-3,
+    weight_decay: float = 5e-4,
 ) -> tuple[Tensor, Tensor]:
     """The linear classifier of an image: full-batch AdamW on cross entropy and Kullback-Leibler divergence.
 
     Args:
-        taught: by `lesson`.
+        training: by `training_vectors`.
         weight: [C, D] to begin with; the bias begins at 0.
         steps, lr, weight_decay: of AdamW.
 
@@ -173,7 +178,7 @@ def fit(
     # Also inside `inference_mode`, whose tensors take no gradient.
     with torch.inference_mode(mode=False), torch.enable_grad():
         vectors, importance, hard, soft = (
-            one.clone() for one in (taught.vectors, taught.importance, taught.hard, taught.soft)
+            one.clone() for one in (training.vectors, training.importance, training.hard, training.soft)
         )
         w = weight.clone().requires_grad_()
         b = weight.new_zeros(len(weight)).requires_grad_()

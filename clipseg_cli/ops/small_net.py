@@ -62,7 +62,7 @@ class SmallNet(NamedTuple):
 
 
 def whitening(known: Moments, most: int = DIRECTIONS) -> Tensor:
-    """The directions of most variance, each of variance 1, the most telling first: [F, most], or all there are.
+    """The principal components, scaled to variance 1, those of most variance first: [F, most], or all there are.
 
     Args:
         known: moments of all patches.

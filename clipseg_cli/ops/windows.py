@@ -72,15 +72,15 @@ def cut_windows(maps: Tensor, windows: Sequence[Window]) -> Iterator[Tensor]:
             yield band[..., window.left : window.left + window.width]
 
 
-def without_overhang(map_: Tensor, window: Window, overhang: tuple[int, int, int, int]) -> Tensor:
+def without_padding(map_: Tensor, window: Window, padding: tuple[int, int, int, int]) -> Tensor:
     """The part of maps [..., C, h, w] that lies over a window, at the size of the window: [..., C, height, width].
 
     Args:
-        map_: its grid reaches over the window.
+        map_: its grid covers the padding, too.
         window: in pixels.
-        overhang: by how many pixels, (top, bottom, left, right).
+        padding: pixels around it, (top, bottom, left, right).
     """
-    top, bottom, left, right = overhang
+    top, bottom, left, right = padding
     full = _resized(map_, (top + window.height + bottom, left + window.width + right))
     return full[..., top : top + window.height, left : left + window.width]
 

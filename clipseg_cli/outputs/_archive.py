@@ -26,9 +26,9 @@ def member(name: str, *, packed: bool = False) -> zipfile.ZipInfo:
 
 def png_bytes(pixels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> bytes:
     """A PNG of RGB [H, W, 3], or of palette indices [H, W]."""
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     if palette is not None:
-        picture.putpalette(palette.tobytes())
+        image.putpalette(palette.tobytes())
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=3)
+    image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

@@ -52,7 +52,7 @@ def curves_figure(steps: Steps, scores: Sequence[tuple[int, float]]) -> Figure:
     panels = figure.subplots(1, 3, width_ratios=[6, 2.5, 6])
     stages = [list(group) for _, group in groupby(steps, key=lambda step: step[3])]
     last = max([1, *(step[0] for step in steps), *(score[0] for score in scores)])
-    titles = (("loss", _LOSS), ("learning rate", _RATE), ("mIoU on the validation pictures, %", _SCORE))
+    titles = (("loss", _LOSS), ("learning rate", _RATE), ("mIoU on the validation images, %", _SCORE))
     for axes, (title, color) in zip(panels, titles, strict=True):
         axes.set_title(title, loc="left", color=color)
         axes.set_xlabel("iteration", color=FAINT)

@@ -22,7 +22,7 @@ _BYTES = 5  # of the longest number, 32 bits in groups of 7
 
 
 def shrunk(height: int, width: int, side: int) -> tuple[int, int]:
-    """(H, W) of a picture whose longer side is at most `side`; small ones keep their size."""
+    """(H, W) of an image whose longer side is at most `side`; small ones keep their size."""
     scale = min(1.0, side / max(height, width, 1))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -62,7 +62,7 @@ def levels_text(values: NDArray[np.float32], size: tuple[int, int]) -> str:
 
 
 def jpeg_text(pixels: NDArray[np.uint8], size: tuple[int, int]) -> str:
-    """A picture uint8 [H, W, 3] at a size (H, W), as a JPEG in base64."""
+    """An image uint8 [H, W, 3] at a size (H, W), as a JPEG in base64."""
     buffer = io.BytesIO()
     Image.fromarray(resize_smooth(pixels, size)).save(buffer, "JPEG", quality=QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()

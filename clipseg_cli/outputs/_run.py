@@ -143,16 +143,21 @@ def json_safe(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return _encodable(value)
     if isinstance(value, Mapping):
         return {str(json_safe(key)): json_safe(item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: json_safe(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Set):
         return sorted((json_safe(item) for item in value), key=str)
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [json_safe(item) for item in value]
     if hasattr(value, "tolist"):  # numpy scalars and arrays
         return json_safe(value.tolist())
-    text = value.as_posix() if isinstance(value, Path) else str(value)
-    # File names that are not UTF-8 reach Python as lone surrogates, which no JSON file can hold.
+    return _encodable(value.as_posix() if isinstance(value, Path) else str(value))
+
+
+def _encodable(text: str) -> str:
+    """File names that are not UTF-8 reach Python as lone surrogates, which no JSON file can hold."""
     return text.encode(errors="replace").decode()

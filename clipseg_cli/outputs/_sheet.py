@@ -83,9 +83,7 @@ def write_label_sheet(
                 row.append(np.full_like(small, 255))
                 continue
             if labels.shape != image.shape[:2]:
-                raise ShapeError(
-                    f"{name}: labels of {labels.shape} for a picture of {image.shape[:2]} pixels"
-                )
+                raise ShapeError(f"{name}: labels of {labels.shape} for an image of {image.shape[:2]} pixels")
             ids = _small_ids(labels, total, small)
             seen += np.bincount(ids.ravel(), minlength=total + 1)
             row.append(_striped(np.take(colors, ids, axis=0), ids == total))
@@ -100,7 +98,7 @@ def write_label_sheet(
 
 def write_contact_sheet(
     path: Path,
-    pictures: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int32]]],
+    images: Iterable[tuple[str, NDArray[np.uint8], NDArray[np.int32]]],
     classes: ClassList,
     shares: Sequence[ClassShare],
     title: str,
@@ -122,7 +120,7 @@ def write_contact_sheet(
     total = len(classes)
     colors = np.concatenate([class_colors(total, classes.background), _GREY])
     names, tiles = [], []
-    for name, image, labels in pictures:
+    for name, image, labels in images:
         small = thumbnail(image, 200)
         ids = _small_ids(labels, total, small)
         tinted = _striped(canvas.tint(small, ids, colors, classes.background), ids == total)
@@ -169,7 +167,7 @@ def write_sheet(
     Raises:
         OutputError: the file cannot be written.
     """
-    cell = max([WIDTH, *(picture.shape[1] for row in rows for picture in row)])
+    cell = max([WIDTH, *(image.shape[1] for row in rows for image in row)])
     count = max([1, len(columns), *(len(row) for row in rows)])
     sides = [Line.of(name, _NAME, _SIDE) for name in names]
     left = _MARGIN + max((side.width + 2 * _GAP for side in sides), default=0)
@@ -188,12 +186,12 @@ def write_sheet(
         centre(Line.of(name, _NAME, cell), j, y + _NAME // 2, INK)
     y += round(1.6 * _NAME) if columns else 0
     for i, row in enumerate(rows):
-        height = max((picture.shape[0] for picture in row), default=0)
+        height = max((image.shape[0] for image in row), default=0)
         if sides:
             lines.append((sides[i], _MARGIN, y + height // 2, INK))
-        for j, picture in enumerate(row):
-            x = left + j * (cell + _GAP) + (cell - picture.shape[1]) // 2
-            pasted.append((Image.fromarray(picture), x, y + height - picture.shape[0]))
+        for j, image in enumerate(row):
+            x = left + j * (cell + _GAP) + (cell - image.shape[1]) // 2
+            pasted.append((Image.fromarray(image), x, y + height - image.shape[0]))
         y += height
         if captions:
             for j, caption in enumerate(captions[i]):
@@ -207,8 +205,8 @@ def write_sheet(
         width, y = max(width, panel.width), y - legend.pad // 2 + panel.height
     sheet = Image.new("RGB", (width, y), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for image, left_, top in pasted:
-        sheet.paste(image, (left_, top))
+    for pasted_image, left_, top in pasted:
+        sheet.paste(pasted_image, (left_, top))
     for line, x, middle, ink in lines:
         line.draw(draw, x, middle, ink)
     buffer = io.BytesIO()

@@ -64,12 +64,12 @@ def write(result: Segmentation, stem: Path, run: RunInfo) -> tuple[Path, ...]:
 
 def draw_heatmap(scores: NDArray[np.float32], grey: NDArray[np.uint8], title: str) -> Image.Image:
     """Confidence [H, W] in [0, 1] over the grey image uint8 [H, W], below a strip with title and scale."""
-    picture = Image.fromarray(_blend(scores, grey))
+    heatmap = Image.fromarray(_blend(scores, grey))
     size = canvas.font_size(*scores.shape)
     strip, pad = round(2.2 * size), round(0.7 * size)
     zero, one, bar, gap = Line.of("0", size), Line.of("1", size), 7 * size, size // 3
-    whole = Image.new("RGB", (max(picture.width, 20 * size), picture.height + strip), _PAPER)
-    whole.paste(picture, (0, strip))
+    whole = Image.new("RGB", (max(heatmap.width, 20 * size), heatmap.height + strip), _PAPER)
+    whole.paste(heatmap, (0, strip))
     draw = ImageDraw.Draw(whole)
     right, middle = whole.width - pad - one.width - gap, strip // 2  # where the scale ends
     left = right - bar - gap - zero.width

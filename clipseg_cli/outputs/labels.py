@@ -9,6 +9,7 @@ ids), `background`, `ignore`, `image`, `file` (of the image) and `made_by`.
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,15 @@ def encode_labels(
     small = len(classes) <= IGNORE_INDEX
     return encode_png(
         labels.astype(np.uint8 if small else np.uint16, copy=False),
-        palette=voc_palette().tobytes() if small else None,
+        palette=_palette() if small else None,
         # ASCII, since Latin-1 is all that it can hold.
         text=(MARK, json.dumps(json_safe(facts), ensure_ascii=True)),
     )
+
+
+@functools.cache
+def _palette() -> bytes:
+    return voc_palette().tobytes()
 
 
 def read_facts(image: Image.Image) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ def refine(
     size = (image.shape[1], image.shape[2])
     mass = torch.ones_like(maps.maps[0][:1]) if maps.mass is None else maps.mass[None]
     layer = stretched(torch.cat([maps.maps[0] * mass, mass]), size)
-    start = layer_tile(layer, Tile(0, size[0], 0, size[1])).permute(2, 0, 1).contiguous()
+    start = layer_tile(layer, Tile(0, size[0], 0, size[1]))
     solved = PixelGraph(image, tau=tau, reach=reach).propagate(start, alpha=alpha, steps=steps)
     mass = solved[-1].clamp(min=LEAST_MASS)
     return dataclasses.replace(maps, maps=(solved[:-1] / mass,), mass=mass)

@@ -30,7 +30,7 @@ def doubtful_patches(prob: Tensor, objectness: Tensor, delta: float = 0.99) -> T
     return (prob.amax(dim=1) < delta) & (objectness[:, 0].sigmoid() <= 0.5)
 
 
-def change(windows: WindowBatch, words: Words, *, delta: float = 0.99) -> Tensor:
+def refine_windows(windows: WindowBatch, words: Words, *, delta: float = 0.99) -> Tensor:
     """Cosines [B, Q, h, w], those of the background 1 where neither words nor the guide see a thing."""
     background = words.classes.background
     if windows.dense.objectness is None or background is None:
@@ -45,7 +45,7 @@ REFINEMENT = Refinement(
     None,
     scope="window",
     order=10,
-    change=change,
+    refine_windows=refine_windows,
     needs=("background",),
     ranges={"delta": (0, 1)},
     summary="patches that neither words nor a guide with a head for objects are sure of become background",

@@ -38,14 +38,12 @@ class PixelAdaptive:
         self.margin = steps * max(dilations)
 
     def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
-        """[rows, columns, n] -> the same, whichever words these are."""
-        pixels = layer_tile(self.image, tile).permute(2, 0, 1)  # [3, rows, columns]
-        affinity = pamr_affinity(pixels, self.dilations, self.contrast)
+        """[n, rows, columns] -> the same, whichever words these are."""
+        affinity = pamr_affinity(layer_tile(self.image, tile), self.dilations, self.contrast)
         # Words do not meet, and each needs room for its copies.
         for start in range(0, len(queries), WORDS_AT_ONCE):
             some = slice(start, start + WORDS_AT_ONCE)
-            maps = logits[..., some].permute(2, 0, 1).contiguous()
-            logits[..., some] = pamr(maps, affinity, self.dilations, self.steps).permute(1, 2, 0)
+            logits[some] = pamr(logits[some], affinity, self.dilations, self.steps)
         return logits
 
 

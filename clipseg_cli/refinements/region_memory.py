@@ -98,11 +98,11 @@ def refine(
 def _looks(context: Context, image: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """The regions of an image at network size, and what each looks like: [R], [R, K]."""
     assert context.bank is not None
-    if context.bank.look is not None:
-        return region_means(context.bank.look(image[None])[0], ids, unit=True, none=None)
+    if context.bank.key_encoder is not None:
+        return region_means(context.bank.key_encoder(image[None])[0], ids, unit=True, none=None)
     seen = context.observed["region_memory"]
     return windowed_means(
-        list(zip(seen, context.windows, context.overhangs, strict=True)), ids, unit=True, none=None
+        list(zip(seen, context.windows, context.paddings, strict=True)), ids, unit=True, none=None
     )
 
 

@@ -40,12 +40,12 @@ class SaliencyFusion:
         self.saliency, self.background = saliency, background
 
     def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
-        """[rows, columns, n] -> the same, before the softmax, which has no temperature."""
-        foreground = layer_tile(self.saliency, tile)  # [rows, columns, 1]
+        """[n, rows, columns] -> the same, before the softmax, which has no temperature."""
+        foreground = layer_tile(self.saliency, tile)  # [1, rows, columns]
         behind = self.background
         if len(queries) < len(behind):
             behind = behind[torch.as_tensor(queries, device=logits.device)]
-        return logits * torch.where(behind, 1 - foreground, foreground)
+        return logits * torch.where(behind[:, None, None], 1 - foreground, foreground)
 
 
 class SaliencyPrior(SaliencyFusion):
@@ -61,7 +61,7 @@ class SaliencyPrior(SaliencyFusion):
         self.scale = scale
 
     def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
-        """[rows, columns, n] -> the same."""
+        """[n, rows, columns] -> the same."""
         prior = super().__call__(torch.ones_like(logits), tile, queries)
         return logits + prior.clamp(min=LEAST).log() / self.scale
 

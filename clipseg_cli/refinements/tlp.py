@@ -55,7 +55,7 @@ def spread(
             for axis, pixels in zip((layer.down, layer.across), cell, strict=True)
         )
         whole = Tile(0, len(down), 0, len(across))
-        return layer_tile(layer._replace(down=down, across=across), whole).permute(2, 0, 1)
+        return layer_tile(layer._replace(down=down, across=across), whole)
 
     logits = sum((pooled(layer) for layer in layers[1:]), pooled(layers[0]))
     return text_laplacian(logits, pooled(image), text_embeds, **options)  # type: ignore[arg-type]

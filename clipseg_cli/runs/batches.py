@@ -1,6 +1,6 @@
 """Which images of a run go through the network together, once its list is no longer the one that it was begun with.
 
-The company of an image in a batch changes the last bits of its scores. So images keep their batches when others are
+Which images share a batch changes the last bits of their scores. So images keep their batches when others are
 added or removed, and new ones get batches of their own; `batches.json` remembers that, for every process of the run.
 """
 

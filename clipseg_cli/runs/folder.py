@@ -37,7 +37,7 @@ def default_name(config: PseudolabelConfig, dataset: Dataset) -> str:
 
 @contextmanager
 def run_folder(folder: Path, dataset: Dataset, inside: Sequence[str] = (LABELS,)) -> Iterator[None]:
-    """Make the run folder; it goes again if the run does not even begin.
+    """Make the run folder; it is removed again where the run does not begin.
 
     Args:
         folder: of the run.
@@ -71,10 +71,10 @@ def run_folder(folder: Path, dataset: Dataset, inside: Sequence[str] = (LABELS,)
 
 @contextmanager
 def lock_run(folder: Path, share: Share) -> Iterator[Holder | None]:
-    """Hold the run folder: alone, or together with the other shares.
+    """Lock the run folder: alone, or together with the other shares.
 
     Yields:
-        Who left it locked and is gone.
+        The process that left it locked and is gone; None where none did.
 
     Raises:
         RunError: another process works in it; its number is in the message.

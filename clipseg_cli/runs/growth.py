@@ -190,7 +190,7 @@ def _growth(folder: Path, before: Manifest, dataset: Dataset, identity: Mapping[
 
 
 def _change_images(folder: Path, growth: Growth, dataset: Dataset, batch_size: int) -> None:
-    """Give each record the place that it belongs to: of an image of the list, or of one that has left it."""
+    """Sort the records: those of images in the list, and those of images that have left it."""
     progress = ProgressFile(folder)
     try:
         progress.add(list(growth.back.values()))

@@ -98,7 +98,7 @@ class Change:
 
 @contextmanager
 def changing(home: Path) -> Iterator[Change]:
-    """Hold a folder of labels for an import; what is not committed leaves nothing behind.
+    """Lock a folder of labels for an import; what is not committed leaves nothing behind.
 
     Raises:
         RunError: another process works in it, or `human.jsonl` is damaged.

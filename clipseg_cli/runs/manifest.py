@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli import __version__
+from clipseg_cli.config import with_present_names
 from clipseg_cli.errors import RunError
 from clipseg_cli.outputs import json_safe
 from clipseg_cli.utils.files import write_json
@@ -58,7 +59,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a run folder, or None where there is none.
+    """The manifest of a run folder, its options by the names that they have now; None where there is none.
 
     Raises:
         RunError: it is damaged, was edited, or is in a format of another version.
@@ -86,9 +87,14 @@ def read_manifest(folder: Path) -> Manifest | None:
     result, history = data.pop("result", None), data.pop("history", [])
     if not isinstance(result, dict) or not isinstance(history, list):
         raise RunError(f"{path} is not a manifest of clipseg", hint=_ANEW)
-    return Manifest({key: data[key] for key in data if key not in _HEAD}, result, history)
+    identity = {key: value for key, value in data.items() if key not in _HEAD}
+    named = {
+        key: with_present_names(identity[key]) for key in _BY_NAME if isinstance(identity.get(key), dict)
+    }
+    return Manifest(identity | named, result, history)
 
 
+_BY_NAME = ("options", "numbers")
 _HEAD = ("format", "clipseg", "complete")
 _ANEW = "restore it, or start anew with another --name"
 

@@ -63,12 +63,12 @@ def describe_model(backbone: DenseModel, predictor: Predictor) -> dict[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Of what made a result, for people."""
+    """Versions of what made a result, for people."""
     return {"python": platform.python_version(), **library_versions()}
 
 
 def library_versions() -> dict[str, str]:
-    """Of what may change a label: decoding, resizing, computing."""
+    """Versions of what may change a label: decoding, resizing, computing."""
     return {
         "clipseg": __version__,
         **{name: version(name) for name in ("torch", "open_clip_torch")},

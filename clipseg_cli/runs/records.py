@@ -26,12 +26,12 @@ REMOVED = "removed.jsonl"
 
 
 def fingerprint(data: bytes) -> str:
-    """Of a label file, to see later whether it is still the same."""
+    """Fingerprint of a label file, to see later whether it is still the same."""
     return f"{zlib.crc32(data):08x}-{len(data)}"
 
 
 def file_fingerprint(path: Path) -> str:
-    """The same of an image file, read in parts; empty where it cannot be read."""
+    """Fingerprint of an image file, read in parts; empty where it cannot be read."""
     crc = size = 0
     try:
         with path.open("rb") as file:

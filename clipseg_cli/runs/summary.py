@@ -154,7 +154,7 @@ def _write_sheet(
 
 
 def summarise(folder: Path, dataset: Dataset, records: Sequence[ImageRecord]) -> Summary:
-    """Add up the records of all images, in their order, so that sums come out alike."""
+    """Add up the records of all images, in their order, so that equal records give equal sums."""
     good = [record for record in records if not record.error]
     pixels = sum(record.height * record.width for record in good)
     classes = []

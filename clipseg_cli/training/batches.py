@@ -185,7 +185,7 @@ class Batches:
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
         """The image uint8 [3, H, W] and its one to three label maps int32 [K, H, W].
 
-        Cutting looks at the first of them, mixing at the last.
+        Cropping looks at the first of them, mixing at the last.
         """
         image, given, proposed = self.source(index)
         maps = [given] if proposed is None else [given, proposed]

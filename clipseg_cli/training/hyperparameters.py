@@ -25,9 +25,9 @@ class Hyperparameters(BaseHyperparameters):
     Attributes:
         preset: name of the recipe.
         init: first weights of the backbone: "emoji", "imagenet", "none" or a file.
-        accumulate: parts of a batch that go through the network one after the other.
+        grad_accumulation: parts of a batch that go through the network one after the other.
         guided: iterations in which the teacher labels; one at least, unless the user wants none.
-        self_from: iteration with which self-training begins, from 0; where that is before the guided ones are
+        self_training_from: iteration with which self-training begins, from 0; where that is before the guided ones are
             over, both teach.
         validate_every: iterations; 0: only at the end.
         checkpoint_every: iterations; 0: with every validation, and by the clock.
@@ -35,16 +35,16 @@ class Hyperparameters(BaseHyperparameters):
 
     preset: str
     init: str
-    accumulate: int
+    grad_accumulation: int
     guided: int
-    self_from: int
+    self_training_from: int
     validate_every: int
     checkpoint_every: int
 
-    def rate_at(self, iteration: int) -> float:
+    def lr_at(self, iteration: int) -> float:
         """The learning rate of an iteration, counted from 0."""
         left: float = (1 - iteration / self.iterations) ** self.power
-        return (self.rate - self.min_rate) * left + self.min_rate
+        return (self.lr - self.min_lr) * left + self.min_lr
 
 
 def find_recipe(name: str | None, benchmark: str | None, model: str = "") -> Recipe:
@@ -77,51 +77,51 @@ def resolve_hyperparameters(config: TrainConfig, benchmark: str | None, ranks: i
     if config.setting != "annotation-free":
         recipe = dataclasses.replace(recipe, **recipe.with_truth)
     names = [field.name for field in dataclasses.fields(BaseHyperparameters)]
-    given = {name: getattr(config, name, None) for name in names} | {"batch_size": config.step_images}
+    given = {name: getattr(config, name, None) for name in names}
     numbers: dict[str, Any] = {
         name: getattr(recipe, name) if given[name] is None else given[name] for name in names
     }
-    numbers["min_rate"] = min(recipe.min_rate, numbers["rate"])
-    _check_batch(numbers["batch_size"], config.accumulate, ranks, numbers["head"])
+    numbers["min_lr"] = min(recipe.min_lr, numbers["lr"])
+    _check_batch(numbers["batch_size"], config.grad_accumulation, ranks, numbers["head"])
     iterations: int = numbers["iterations"]
     guided = max(1, round(recipe.guided * iterations)) if config.guided is None else config.guided
     guided = min(guided, iterations)
-    self_from = config.self_from
-    if self_from is None:
-        own = 1.0 if recipe.self_from is None else recipe.self_from
-        self_from = min(guided, round(own * iterations))
+    self_training_from = config.self_training_from
+    if self_training_from is None:
+        own = 1.0 if recipe.self_training_from is None else recipe.self_training_from
+        self_training_from = min(guided, round(own * iterations))
     if config.setting == "supervised" or config.targets == "features":
-        guided, self_from = 0, iterations
+        guided, self_training_from = 0, iterations
     every = config.validate_every
     return Hyperparameters(
         **numbers,
         preset=recipe.name,
         init=_first_weights(numbers["backbone"], config.model) if config.init == AUTO else config.init,
-        accumulate=config.accumulate,
+        grad_accumulation=config.grad_accumulation,
         guided=guided,
-        self_from=self_from,
+        self_training_from=self_training_from,
         validate_every=-(-iterations // recipe.validations) if every is None else every,
         checkpoint_every=config.checkpoint_every or 0,
     )
 
 
-def _check_batch(batch_size: int, accumulate: int, ranks: int, head: str) -> None:
+def _check_batch(batch_size: int, grad_accumulation: int, ranks: int, head: str) -> None:
     """A batch must be divisible, and its parts large enough for the head."""
-    if batch_size % (ranks * accumulate):
-        parts = f"{ranks} processes" if accumulate == 1 else f"{ranks} x {accumulate} parts"
+    if batch_size % (ranks * grad_accumulation):
+        parts = f"{ranks} processes" if grad_accumulation == 1 else f"{ranks} x {grad_accumulation} parts"
         raise UsageError(
             f"a batch of {batch_size} cannot be divided into {parts}",
-            hint=f"use --batch-size {-(-batch_size // (ranks * accumulate)) * ranks * accumulate}",
+            hint=f"use --batch-size {-(-batch_size // (ranks * grad_accumulation)) * ranks * grad_accumulation}",
         )
-    if head == "deeplabv3plus" and batch_size // accumulate < LEAST_CROPS:
+    if head == "deeplabv3plus" and batch_size // grad_accumulation < LEAST_CROPS:
         raise UsageError(
             "the head deeplabv3plus cannot learn from one crop at a time",
-            hint=f"use --batch-size {LEAST_CROPS * accumulate} or more, or a smaller --accumulate",
+            hint=f"use --batch-size {LEAST_CROPS * grad_accumulation} or more, or a smaller --grad-accumulation",
         )
 
 
 def _first_weights(backbone: str, model: str) -> str:
-    """What `--init auto` means: what ships for students of the bundled model knows drawings, ImageNet's photographs."""
+    """What `--init auto` means: the weights in the package know drawings, those of ImageNet know photographs."""
     return BUNDLED_MODEL if (backbone, model) == (BUNDLED_BACKBONE, BUNDLED_MODEL) else "imagenet"
 
 
@@ -129,10 +129,10 @@ def out_of_memory(hparams: Hyperparameters, ranks: int, device: torch.device) ->
     """The error of a batch that does not fit, with parts of a batch and a crop to try."""
     n = hparams
     own = n.batch_size // ranks
-    here, crop = own // n.accumulate, max(32, n.crop * 3 // 4 // 32 * 32)
+    here, crop = own // n.grad_accumulation, max(32, n.crop * 3 // 4 // 32 * 32)
     least = -(-LEAST_CROPS // ranks) if n.head == "deeplabv3plus" else 1
-    parts = next((k for k in range(n.accumulate + 1, own // least + 1) if own % k == 0), None)
-    ways = [f"--accumulate {parts}, which keeps the batch"] if parts else []
+    parts = next((k for k in range(n.grad_accumulation + 1, own // least + 1) if own % k == 0), None)
+    ways = [f"--grad-accumulation {parts}, which keeps the batch"] if parts else []
     ways += [f"--crop {crop}"] if crop < n.crop else []
     return RunError(
         f"not enough memory for {here} crop{'s' if here > 1 else ''} of {n.crop} pixels at once on {device}",

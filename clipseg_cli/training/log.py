@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from clipseg_cli.config import FORMER_NAMES
 from clipseg_cli.errors import RunError
 from clipseg_cli.outputs import draw_curves, write_label_sheet
 from clipseg_cli.utils.files import output_errors, write_bytes
@@ -46,7 +47,7 @@ class Step:
     Attributes:
         iteration: how many are done, this one included.
         loss: of the labels.
-        rate: learning rate.
+        lr: learning rate.
         stage: where the labels came from: "guided", "self-training", "ground truth" ...
         labelled: share of the pixels that are in the loss, in [0, 1].
         images_per_second: over all processes.
@@ -55,7 +56,7 @@ class Step:
 
     iteration: int
     loss: float
-    rate: float
+    lr: float
     stage: str
     labelled: float
     images_per_second: float
@@ -113,7 +114,7 @@ class TrainingLog:
             step.iteration,
             {
                 "train/loss": step.loss,
-                "train/learning_rate": step.rate,
+                "train/learning_rate": step.lr,
                 "train/labelled": step.labelled,
                 "train/images_per_second": step.images_per_second,
                 "train/distill": step.distill,
@@ -140,7 +141,7 @@ class TrainingLog:
             RunError: another program changed one of the files.
         """
         path = self.folder / CURVES
-        steps = [(step.iteration, step.loss, step.rate, step.stage) for step in read_log(self.folder)]
+        steps = [(step.iteration, step.loss, step.lr, step.stage) for step in read_log(self.folder)]
         draw_curves(steps, [(v.iteration, v.miou) for v in read_validation(self.folder)], path)
         return path
 
@@ -268,7 +269,7 @@ def _read(path: Path, kind: type[Row]) -> list[Row]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"cannot read {path}: {error}", hint=hint) from error
     columns, rows = _columns(kind), list[Row]()
-    if lines and lines[0] != columns:
+    if lines and [FORMER_NAMES.get(name, name) for name in lines[0]] != columns:
         raise RunError(f"{path}:1: the columns are not {', '.join(columns)}", hint=hint)
     parsers = [_PARSERS[str(field.type)] for field in dataclasses.fields(kind)]
     for number, line in enumerate(lines[1:], start=2):

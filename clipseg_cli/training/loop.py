@@ -180,10 +180,10 @@ class TrainingRun:
             RunError: the loss is not finite; the weights are still those before this iteration.
             RuntimeError: ground truth that nobody may know has got here; nothing was learnt of it.
         """
-        iteration, parts = self.state.iteration, self.hparams.accumulate
-        rate = self.hparams.rate_at(iteration)
+        iteration, parts = self.state.iteration, self.hparams.grad_accumulation
+        lr = self.hparams.lr_at(iteration)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         self.optimiser.zero_grad(set_to_none=True)
         # Label loss, feature loss, share of labelled pixels, leaked pixels: one wait for the device for all of them.
         sums = torch.zeros(4, device=self.device)
@@ -205,7 +205,7 @@ class TrainingRun:
         return Step(
             iteration=iteration + 1,
             loss=found[0],
-            rate=rate,
+            lr=lr,
             stage=FEATURES if features else self._targets.stage(iteration),
             labelled=found[2],
             images_per_second=throughput.tick(),
@@ -226,7 +226,7 @@ class TrainingRun:
         distance = torch.zeros_like(loss)
         if self.config.targets == "features" and self.teacher is not None:
             distance = feature_loss(features, self.teacher.features(part.images), part.given != self._ignore)
-        total = (loss + self.config.distill * distance) / self.hparams.accumulate
+        total = (loss + self.config.distill * distance) / self.hparams.grad_accumulation
         total.backward()
         share = torch.stack([(one != self._ignore).float().mean() for one in labels]).mean()
         return torch.stack([loss.detach(), distance.detach(), share, self._targets.leaked(part.given)])
@@ -273,7 +273,7 @@ class TrainingRun:
         self._kept = self.state.iteration
 
     def _check_weights(self) -> None:
-        """Before they are used or replace others: the loss notices only an iteration later.
+        """Look at the weights before they are used or replace others: the loss would tell only an iteration later.
 
         Raises:
             RunError: a weight is no longer finite.
@@ -311,11 +311,11 @@ class TrainingRun:
 
     def _diverged(self, what: str) -> RunError:
         """The error of a loss or of weights that are not finite, as in "the loss is no longer finite"."""
-        kept, rate = latest(self.folder, LAST), self.optimiser.param_groups[0]["lr"]
+        kept, lr = latest(self.folder, LAST), self.optimiser.param_groups[0]["lr"]
         where = f"the last good checkpoint is kept in {kept}" if kept else "there was no checkpoint yet"
         return RunError(
-            f"{what} after {self.state.iteration} iterations, at a learning rate of {rate:.2g}; {where}",
-            hint=f"try a smaller one in a run of another name, as in --rate {self.hparams.rate / 4:.2g}",
+            f"{what} after {self.state.iteration} iterations, at a learning rate of {lr:.2g}; {where}",
+            hint=f"try a smaller one in a run of another name, as in --lr {self.hparams.lr / 4:.2g}",
         )
 
 

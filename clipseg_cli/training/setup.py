@@ -77,10 +77,8 @@ def build_optimiser(student: Student, hparams: Hyperparameters) -> torch.optim.O
     """
     parameters, n = student.parameters(), hparams
     if n.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=n.rate, weight_decay=n.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters, lr=n.rate, momentum=n.momentum, weight_decay=n.weight_decay, fused=True
-    )
+        return torch.optim.AdamW(parameters, lr=n.lr, weight_decay=n.weight_decay, fused=True)
+    return torch.optim.SGD(parameters, lr=n.lr, momentum=n.momentum, weight_decay=n.weight_decay, fused=True)
 
 
 def share_network(student: Student, device: torch.device, share: Share, *, compiled: bool) -> nn.Module:
@@ -174,7 +172,7 @@ def training_identity(
 
 
 def _human(task: TrainingTask) -> dict[str, Any]:
-    """What human hand adds to the labels of a run: whoever goes on must find the same."""
+    """What humans changed in the labels of a run; a resumed training must find the same."""
     text = "\n".join(f"{name} {label}" for name, label in sorted(task.human.items()))
     return {
         "weight": task.config.human_weight,

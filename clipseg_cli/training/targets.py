@@ -84,7 +84,7 @@ class Targets:
         """Name of the stage that an iteration belongs to, counted from 0."""
         if not self.class_ids:
             return TRUTH
-        guided, own = iteration < self.hparams.guided, iteration >= self.hparams.self_from
+        guided, own = iteration < self.hparams.guided, iteration >= self.hparams.self_training_from
         return (BOTH if own else GUIDED) if guided else (SELF if own else TRUTH)
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class Targets:
         return tuple(torch.where(batch.human == 1, batch.proposed, one) for one in labels)
 
     def leaked(self, given: Tensor) -> Tensor:
-        """How many pixels of a ground truth [B, H, W] show an unlabelled class, as a scalar that nobody waits for."""
+        """How many pixels of a ground truth [B, H, W] show an unlabelled class: a scalar on the device."""
         return count_leaked(given, leak_table(self.class_ids, self.ignore, given.device))
 
     def leak(self, given: Tensor) -> RuntimeError:

@@ -233,7 +233,7 @@ def _templates(config: TrainConfig, protocol: Protocol) -> tuple[str, ...]:
 
 
 def _without_truth(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """So that no ground truth can be opened, even by mistake."""
+    """The same samples without the paths of their ground truth, so that it cannot be opened even by mistake."""
     return tuple(dataclasses.replace(sample, label=None) for sample in samples)
 
 

@@ -16,7 +16,7 @@ from clipseg_cli.types.dense import (
     Guide,
     GuideReads,
     Method,
-    Padding,
+    PaddingMode,
     PoolFn,
     Positions,
     Pyramid,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Positions = Literal["size", "shape", "scale", "antialias"]
 
 
-Padding = Literal["corner", "black", "drop", "around"]
+PaddingMode = Literal["corner", "black", "drop", "around"]
 
 
 GuideReads = Literal["tokens", "values", "query+key"]
@@ -212,7 +212,7 @@ class Method:
     guided: bool | Literal["optional"] = False
     guide_reads: GuideReads = "tokens"
     positions: Positions = "size"
-    padding: Padding = "corner"
+    padding: PaddingMode = "corner"
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     cost: float = 1.0
     summary: str = ""

@@ -34,12 +34,12 @@ class PixelRefinement(Protocol):
         """Logits of some words at full size.
 
         Args:
-            logits: [rows, columns, n] of a rectangle of the result; may be overwritten.
+            logits: [n, rows, columns] of a rectangle of the result; may be overwritten.
             tile: that rectangle, with its margin, which is cut off afterwards.
             queries: [n] which of the Q words these are.
 
         Returns:
-            [rows, columns, n].
+            [n, rows, columns].
         """
 
 
@@ -73,9 +73,9 @@ class LogitMaps:
     mass: Tensor | None = None
     excluded: Tensor | None = None
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> LogitMaps:
+    def each(self, function: Callable[[Tensor], Tensor]) -> LogitMaps:
         """The same with other values."""
-        return dataclasses.replace(self, maps=tuple(change(one) for one in self.maps))
+        return dataclasses.replace(self, maps=tuple(function(one) for one in self.maps))
 
     def of_image(self, number: int) -> LogitMaps:
         """Those of one of several images that go together; what happens at full size belongs to single images."""

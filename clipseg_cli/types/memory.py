@@ -41,12 +41,12 @@ class RegionBank:
     Attributes:
         keys: unit [B, K] what a region looks like.
         values: unit [B, D] its feature in the space of the words.
-        look: normalised images [1, 3, H, W] -> [1, K, h, w], by the network that the keys are of; None where they are
-            values of the tower itself.
+        key_encoder: normalised images [1, 3, H, W] -> [1, K, h, w], by the network that the keys are of; None where
+            they are values of the tower itself.
         facts: for the record beside results.
     """
 
     keys: Tensor
     values: Tensor
-    look: Callable[[Tensor], Tensor] | None
+    key_encoder: Callable[[Tensor], Tensor] | None
     facts: Mapping[str, object]

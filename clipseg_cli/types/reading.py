@@ -45,7 +45,7 @@ class DenseFeatures(NamedTuple):
         keys: [B, K, h, w] key features for key smoothing, or None where there are none.
         tokens: [B, W, h, w] after the last LayerNorm, before the projection (ResNet: last stage).
         cls: [B, D] the class token, read like the patches; None where there is none.
-        overhang: pixels by which the grid reaches over the image: (top, bottom, left, right).
+        padding: pixels added around the image, to be cut off its maps: (top, bottom, left, right).
         objectness: [B, 1, h, w] logits of being an object, from a guide that knows.
         whole: [B, D] embedding of the image as CLIP was trained to give it; None unless asked for.
         levels: features of several depths; None unless asked for.
@@ -59,7 +59,7 @@ class DenseFeatures(NamedTuple):
     keys: Tensor | None
     tokens: Tensor
     cls: Tensor | None = None
-    overhang: tuple[int, int, int, int] = (0, 0, 0, 0)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     objectness: Tensor | None = None
     whole: Tensor | None = None
     levels: Levels | None = None

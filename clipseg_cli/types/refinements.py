@@ -77,7 +77,7 @@ class Context:
         auxiliary: name of an auxiliary network -> what it says of the whole image; "regions" are its ids, int32
             [1, H, W] at the size of the image itself, 0 where there is none.
         windows: [P] where the parts that the network saw lie in the image at network size.
-        overhangs: [P] by how many pixels what is said of each reaches over it: (top, bottom, left, right).
+        paddings: [P] pixels added around each, to be cut off its maps: (top, bottom, left, right).
         guided: the auxiliary network of `--guide` saw the windows too.
         recall: what labelled images taught, for the step that asks it.
         bank: regions of unlabelled images, for the step that asks it.
@@ -92,7 +92,7 @@ class Context:
     observed: Mapping[str, Tensor] = field(default_factory=dict)
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
     windows: Sequence[Tile] = ()
-    overhangs: Sequence[tuple[int, int, int, int]] = ()
+    paddings: Sequence[tuple[int, int, int, int]] = ()
     guided: bool = False
     recall: Recall | None = None
     bank: RegionBank | None = None
@@ -137,7 +137,7 @@ class Refinement:
         refine: the step; None for the scopes "window", "graph" and "labels".
         scope: what it looks at.
         order: steps of a scope run by ascending order.
-        change: scope "window": (windows, words) -> logits [B, Q, h, w].
+        refine_windows: scope "window": (windows, words) -> logits [B, Q, h, w].
         spread: scope "graph": (maps of all windows of an image, context, value) -> the same, refined together.
         observe: what is noted of each window for later: (windows, words) -> [B, ...]; keyword arguments with defaults
             are hyper-parameters.
@@ -156,7 +156,7 @@ class Refinement:
     refine: RefineFn | None
     scope: Scope
     order: int = 0
-    change: Callable[..., Tensor] | None = None
+    refine_windows: Callable[..., Tensor] | None = None
     spread: Callable[..., list[LogitMaps]] | None = None
     observe: Callable[..., Tensor] | None = None
     relabel: RelabelFn | None = None

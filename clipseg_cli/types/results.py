@@ -32,7 +32,7 @@ class Segmentation:
         image: the image that was segmented.
         class_scores: class id -> [H, W] float32 probability of that class, made when asked for, one at a
             time; None unless asked for.
-        features: what the network says of each window, by name, for one who keeps it; else None.
+        features: what the network says of each window, by name, where features are kept; else None.
         derived: what functions have computed from it and want to keep, such as its regions.
     """
 
@@ -57,7 +57,7 @@ class Segmentation:
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
         for top in range(0, self.labels.shape[0], step):  # scores are widened to 8 bytes
             labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
-            own, total = _counted(labels.astype(np.int32), scores.astype(np.float64), classes)
+            own, total = count_ids(labels.astype(np.int32), scores.astype(np.float64), classes)
             counts += own[:classes]  # and none of those that are ignored
             sums += total[:classes]
         return [
@@ -66,11 +66,19 @@ class Segmentation:
         ]
 
 
-def _counted(ids: NDArray[np.int32], scores: NDArray[np.float64], classes: int) -> tuple[Any, Any]:
-    """How often each id stands there, and the sum of its scores; equal in both ways.
+def count_ids(ids: NDArray[np.int32], scores: NDArray[np.float64], classes: int) -> tuple[Any, Any]:
+    """How often each id stands there, and the sum of its scores.
 
     PyTorch counts without the interpreter's lock, which the thread of a model needs meanwhile. Where none is loaded it
-    would take seconds to import.
+    would take seconds to import; both ways give the same.
+
+    Args:
+        ids: [n], not negative.
+        scores: [n].
+        classes: results have as many entries, and more where an id is larger.
+
+    Returns:
+        [classes] int64, and [classes] float64.
     """
     if torch := sys.modules.get("torch"):
         on, said = torch.from_numpy(ids), torch.from_numpy(scores)

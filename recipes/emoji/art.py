@@ -115,7 +115,7 @@ def decode_sprite(png: NDArray[np.uint8]) -> Sprite:
     """RGBA pixels of PNG bytes."""
     pixels = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise ValueError("not a PNG picture")
+        raise ValueError("not a PNG")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), np.uint8)
 
 

@@ -1,45 +1,37 @@
 """Which words work: `python -m recipes.emoji.check_words --model runs/emoji/model`.
 
-Every thing is shown in several drawings, four to a picture, over fresh surfaces. The mean dense feature over its mask
+Every thing is shown in several drawings, four to an image, over fresh surfaces. The mean dense feature over its mask
 is compared with the names of ALL things: a word works when at least half of its drawings have it first.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from recipes.emoji.fast_tower import PATCH
 from recipes.emoji.loader import collate
-from recipes.emoji.net import PATCH, TinyClip, normalise, read_exported
-from recipes.emoji.scenes import Scene, heldout_vocabulary, load_vocabulary, paste
+from recipes.emoji.net import TinyClip, normalise
+from recipes.emoji.scenes import Scene, paste
 from recipes.emoji.style import transform
 from recipes.emoji.textures import PAINTERS
+from recipes.emoji.vocabulary import heldout_vocabulary, load_vocabulary
+from recipes.emoji.weights import load_exported
 from recipes.emoji.words import TextSampler
 
 if TYPE_CHECKING:
     from recipes.emoji.art import Sprite
-    from recipes.emoji.scenes import Vocabulary
+    from recipes.emoji.vocabulary import Vocabulary
 
 SIZE, SIDE = 224, 92
 
 
-def load_exported(folder: Path) -> TinyClip:
-    """The exported model in our own faster form."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_cfg"]
-    state = read_exported(folder)
-    tokens = state.pop("token_embedding.weight")
-    model = TinyClip(list(range(len(tokens))), config)
-    model.load_state_dict({f"clip.{key}": value for key, value in state.items()} | {"tokens": tokens})
-    return model.eval()
-
-
 def show(vocabulary: Vocabulary, shown: list[tuple[int, Sprite]], rng: np.random.Generator) -> Scene:
-    """Up to four drawings in the quarters of one picture."""
+    """Up to four drawings in the quarters of one image."""
     surface = list(PAINTERS)[int(rng.integers(len(PAINTERS)))]
     image = PAINTERS[surface](rng, SIZE, SIZE)
     scene = Scene(image, np.zeros((SIZE, SIZE), np.uint8), [vocabulary.index[surface]])

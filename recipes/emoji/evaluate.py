@@ -1,4 +1,4 @@
-"""Score label pictures of test scenes: `python -m recipes.emoji.evaluate --pred pred --scenes scenes`.
+"""Score label images of test scenes: `python -m recipes.emoji.evaluate --pred pred --scenes scenes`.
 
 `--pred` is what `clipseg segment` wrote (label PNGs and `classes.json`), `--scenes` what `make_scenes` wrote. Classes
 are matched by name, so that the order of the ids does not matter; a pixel with any other label counts as wrong.
@@ -56,9 +56,7 @@ def confusion_of(pred: Path, scenes: Path) -> tuple[NDArray[np.int64], list[str]
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.emoji.evaluate", description="Score label pictures."
-    )
+    parser = argparse.ArgumentParser(prog="python -m recipes.emoji.evaluate", description="Score label maps.")
     parser.add_argument("--pred", type=Path, required=True)
     parser.add_argument("--scenes", type=Path, required=True)
     args = parser.parse_args()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from recipes.emoji.scenes import Scene, SceneMaker, SceneStyle, load_vocabulary
+from recipes.emoji.scenes import Scene, SceneMaker, SceneStyle
+from recipes.emoji.vocabulary import load_vocabulary
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -29,7 +30,7 @@ LATE_MIX = {(SCENES, 96): 0.36, (SCENES, 160): 0.12, (SCENES, 224): 0.18,
 
 LATE_FROM = 0.5
 CROPPED_SIDE, CROPS_A_SCENE, SMALLEST_CROP = 224, 4, 0.22
-"""Crops are cut as CLIP-DIY does: squares of a quarter of the picture's side to all of it, seen at one size."""
+"""Crops are cut as CLIP-DIY does: squares of a quarter of the image's side to all of it, seen at one size."""
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Batch:
         cover: [B, K, N] share of each patch that each instance covers, 0..1.
         labels: [B, K] concept number of each instance, -1 for none.
         thing_instances: [B, K] True where an instance is a thing.
-        crops: True where the pictures are crops.
+        crops: True where the images are crops.
     """
 
     images: NDArray[np.uint8]

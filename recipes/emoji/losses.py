@@ -1,4 +1,4 @@
-"""What is learnt: patches and regions in several readings, and what a whole picture shows, against the step's texts.
+"""What is learnt: patches and regions in several readings, and what a whole image shows, against the step's texts.
 
 Letters: B images, N patches, K instances, D embedding, T texts, C concepts.
 """
@@ -27,7 +27,7 @@ SCENE_WEIGHT, CROP_WEIGHT = 0.3, 1.0
 """Of what the class token says of a scene, and of a crop as CLIP-DIY cuts it."""
 
 CENTRE = 0.3
-"""The class token names what is near the middle: the width of a Gaussian, in sides of the picture."""
+"""The class token names what is near the middle: the width of a Gaussian, in sides of the image."""
 
 READINGS = (
     (("maskclip", "vanilla", "sclip"), (0.45, 0.35, 0.2)),
@@ -38,11 +38,11 @@ and without."""
 
 DEEPER = {"small": (("sc_clip", "gem", ""), (0.35, 0.12, 0.53)), "large": (("sc_clip", ""), (0.75, 0.25))}
 """Methods that reach into earlier blocks, of which a step reads by one at most. SC-CLIP compares all patches of a
-picture, so that it has to learn on as many as it will see; GEM attends six times as often as others, and learns on
-small pictures."""
+image, so that it has to learn on as many as it will see; GEM attends six times as often as others, and learns on
+small images."""
 
 SMALL = 160
-"""Pixels a side up to which a picture is small."""
+"""Pixels a side up to which an image is small."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Losses:
 
 
 def draw_readings(rng: np.random.Generator, side: int) -> tuple[str, ...]:
-    """The methods by which a step reads pictures of `side` pixels."""
+    """The methods by which a step reads images of `side` pixels."""
     groups = (*READINGS, DEEPER["small" if side <= SMALL else "large"])
     drawn = (str(rng.choice(names, p=shares)) for names, shares in groups)
     return tuple(name for name in drawn if name)
@@ -124,7 +124,7 @@ def compute(
         region = region + entropy(normalise((shares @ dense)[scene, slot]), named).mean()
     patch, region = patch / len(readings), region / len(readings)
 
-    # Everything shown is right for the whole picture, by its size and nearness to the middle.
+    # Everything shown is right for the whole image, by its size and nearness to the middle.
     counts = (cover * central(round(cover.shape[-1] ** 0.5)).to(device)).sum(-1)
     counts = counts * torch.from_numpy(np.where(batch.thing_instances, THING_WEIGHT, 1.0)).to(device)
     counts = torch.where(instances >= 0, counts, 0.0).float()

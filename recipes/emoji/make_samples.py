@@ -1,7 +1,7 @@
-"""Draw the pictures of `samples/`: `python -m recipes.emoji.make_samples --out samples`.
+"""Draw the images of `samples/`: `python -m recipes.emoji.make_samples --out samples`.
 
 Laid out by hand, with the art of the training families at full resolution; no training scene looks like them. Every
-layout is a list of things that stand at (x, y), their foot, in shares of the picture's width and height.
+layout is a list of things that stand at (x, y), their foot, in shares of the image's width and height.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,7 +19,10 @@ from recipes.emoji.art import Sprite, load_family, rasterise, squeeze
 from recipes.emoji.concepts import COLOURS
 from recipes.emoji.scenes import Scene, paste
 from recipes.emoji.style import recolour
-from recipes.emoji.textures import PAINTERS, Rng
+from recipes.emoji.textures import PAINTERS
+
+if TYPE_CHECKING:
+    from recipes.emoji.painting import Rng
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Thing:
     Attributes:
         glyph: emoji short name.
         x, y: the middle of its foot, as shares of width and height.
-        height: as a share of the picture's height.
+        height: as a share of the image's height.
         family: art set.
         colour: a colour word to repaint it with, or "".
         flip: mirrored.
@@ -216,9 +220,9 @@ def paint_surfaces(layout: Layout, rng: Rng) -> Scene:
         wave = layout.hills * height * np.sin(xs / width * rng.uniform(3, 6) + rng.uniform(0, 6))
         top = start * height + (wave if start > 0 else 0)
         first = max(int(np.min(top)), 0)
-        picture = np.zeros_like(image)
-        picture[first:] = PAINTERS[name](rng, height - first, width)
-        image = np.where((ys >= top)[..., None], picture, image)
+        lower = np.zeros_like(image)
+        lower[first:] = PAINTERS[name](rng, height - first, width)
+        image = np.where((ys >= top)[..., None], lower, image)
     return Scene(np.ascontiguousarray(image), np.zeros((height, width), np.uint8), [0])
 
 
@@ -246,7 +250,7 @@ def compose(layout: Layout) -> Scene:
 
 
 def save(scene: Scene, path: Path) -> None:
-    """Write a picture as the layout's file name asks."""
+    """Write an image as the layout's file name asks."""
     image = Image.fromarray(scene.image)
     if path.suffix == ".jpg":
         image.save(path, quality=88)

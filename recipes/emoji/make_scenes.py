@@ -15,7 +15,7 @@ import cv2
 from PIL import Image
 
 from recipes.emoji.measure import NAMES, fixed_scenes, label_map
-from recipes.emoji.scenes import heldout_vocabulary, load_vocabulary
+from recipes.emoji.vocabulary import heldout_vocabulary, load_vocabulary
 
 
 def write_scenes(out: Path, art: str, images: int, size: int, seed: int) -> None:

@@ -1,11 +1,11 @@
 """Write a data set in the layout of PASCAL VOC 2012: `python -m recipes.emoji.make_voc --images 100 --out emoji-voc`.
 
-    JPEGImages/2012_000001.jpg            pictures
+    JPEGImages/2012_000001.jpg            images
     SegmentationClass/2012_000001.png     palette PNG: 0 background, 1..20 the classes, 255 void borders
     SegmentationObject/2012_000001.png    the same for the single things: 1, 2, 3 ...
     ImageSets/Segmentation/               train.txt, val.txt, trainval.txt
 
-Equal seeds give equal bytes on equal library versions. With the same `--val` share the first pictures do not depend on
+Equal seeds give equal bytes on equal library versions. With the same `--val` share the first images do not depend on
 how many follow, nor does their place in train or val.
 """
 
@@ -26,11 +26,11 @@ from PIL import Image
 from clipseg_cli.outputs import voc_palette
 from clipseg_cli.utils.files import write_bytes
 from recipes.emoji.art import SPRITE_SIDE
-from recipes.emoji.scenes import Vocabulary, heldout_vocabulary, load_vocabulary
-from recipes.emoji.voc_scenes import LARGEST, VOC_CLASSES, VocComposer, VocPicture
+from recipes.emoji.voc_scenes import LARGEST, VOC_CLASSES, VocComposer, VocImage
+from recipes.emoji.vocabulary import Vocabulary, heldout_vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
-    from recipes.emoji.textures import Rng
+    from recipes.emoji.painting import Rng
 
 SPLITS = Path("ImageSets", "Segmentation")
 
@@ -43,7 +43,7 @@ def write_voc(
     seed: int,
     long_side: tuple[int, int] = (256, 320),
 ) -> dict[str, int]:
-    """Write the tree; return the number of pictures of each split. The split files come last."""
+    """Write the tree; return the number of images of each split. The split files come last."""
     composers = {split: VocComposer(vocabulary, long_side) for split in ("train", "val")}
     names: dict[str, list[str]] = defaultdict(list)
     for i in range(images):
@@ -51,7 +51,7 @@ def write_voc(
         split = "val" if int((i + 1) * val + 1e-9) > int(i * val + 1e-9) else "train"
         rng = np.random.default_rng([seed, i])
         name = f"2012_{i + 1:06d}"
-        write_picture(out, name, composers[split].make(rng), rng)
+        write_image(out, name, composers[split].make(rng), rng)
         names[split].append(name)
         names["trainval"].append(name)
     for split in ("train", "val", "trainval"):
@@ -65,21 +65,21 @@ def drawn_side(long_side: int) -> int:
     return math.ceil(LARGEST * long_side / SPRITE_SIDE) * SPRITE_SIDE
 
 
-def write_picture(out: Path, name: str, picture: VocPicture, rng: Rng) -> None:
-    """Write one JPEG and its two label pictures."""
+def write_image(out: Path, name: str, made: VocImage, rng: Rng) -> None:
+    """Write one JPEG and its two label images."""
     buffer = io.BytesIO()
-    Image.fromarray(picture.image).save(buffer, "JPEG", quality=int(rng.integers(85, 93)))
+    Image.fromarray(made.image).save(buffer, "JPEG", quality=int(rng.integers(85, 93)))
     write_bytes(out / "JPEGImages" / f"{name}.jpg", buffer.getvalue())
-    for folder, labels in (("SegmentationClass", picture.classes), ("SegmentationObject", picture.objects)):
-        label_picture = Image.fromarray(labels)
-        label_picture.putpalette(voc_palette().tobytes())
+    for folder, labels in (("SegmentationClass", made.classes), ("SegmentationObject", made.objects)):
+        label_image = Image.fromarray(labels)
+        label_image.putpalette(voc_palette().tobytes())
         buffer = io.BytesIO()
-        label_picture.save(buffer, "PNG", optimize=True)
+        label_image.save(buffer, "PNG", optimize=True)
         write_bytes(out / folder / f"{name}.png", buffer.getvalue())
 
 
 def report(composers: dict[str, VocComposer]) -> None:
-    """Print in how many pictures of each split every class is."""
+    """Print in how many images of each split every class is."""
     print(f"{'class':<12} {'train':>5} {'val':>5}")
     for i, name in enumerate(VOC_CLASSES):
         print(f"{name:<12} {composers['train'].counts[i]:>5} {composers['val'].counts[i]:>5}")
@@ -96,7 +96,7 @@ def main() -> None:
     share.add_argument(
         "--val", type=float, default=0.4, metavar="SHARE", help="share of val, 0 to 1 (default 0.4)"
     )
-    share.add_argument("--val-images", type=int, metavar="M", help="number of val pictures instead")
+    share.add_argument("--val-images", type=int, metavar="M", help="number of val images instead")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--art", choices=("train", "heldout"), default="train")
     parser.add_argument(
@@ -115,7 +115,7 @@ def main() -> None:
     made = write_voc(
         args.out, load(side=drawn_side(args.size[1])), args.images, share_of_val, args.seed, tuple(args.size)
     )
-    print(f"{made['train']} train and {made['val']} val pictures in {args.out}", file=sys.stderr)
+    print(f"{made['train']} train and {made['val']} val images in {args.out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

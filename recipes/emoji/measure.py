@@ -10,11 +10,12 @@ import torch
 
 from recipes.emoji.concepts import EVALUATED_BACKGROUNDS, VOC_OBJECTS
 from recipes.emoji.net import TinyClip, dense_logits, normalise
-from recipes.emoji.scenes import Scene, SceneMaker, SceneStyle, Vocabulary
+from recipes.emoji.scenes import Scene, SceneMaker, SceneStyle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from recipes.emoji.vocabulary import Vocabulary
     from recipes.emoji.words import TextSampler
 
 READ_BY = ("vanilla", "sclip", "clearclip", "naclip", "sc_clip", "gem")

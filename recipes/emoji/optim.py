@@ -1,4 +1,4 @@
-"""Muon for the matrices of the blocks, AdamW for the rest (https://kellerjordan.github.io/posts/muon/)."""
+"""Muon for matrices and filters, AdamW for the rest (https://kellerjordan.github.io/posts/muon/)."""
 
 from __future__ import annotations
 
@@ -60,12 +60,35 @@ class Muon(torch.optim.Optimizer):
                     p.add_(update.view(p.shape), alpha=-group["lr"] * scale)
 
 
-def make_optimisers(model: nn.Module, share: float = 1.0) -> list[torch.optim.Optimizer]:
+class FilterMuon(torch.optim.Optimizer):
+    """Muon over convolutions: each a matrix of one row for each output channel."""
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every filter that has a gradient."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(buffer, group["momentum"]).reshape(len(p), -1)
+                scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(orthogonalise(update).to(p).reshape(p.shape), alpha=-group["lr"] * scale)
+
+
+def make_optimisers(model: nn.Module, lr_scale: float = 1.0) -> list[torch.optim.Optimizer]:
     """Muon over the matrices inside transformer blocks, AdamW over everything else that learns.
 
     Args:
         model: what learns.
-        share: of the usual rates; less than 1 for weights that have learnt before.
+        lr_scale: factor on the usual learning rates; less than 1 for weights that have learnt before.
     """
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -74,6 +97,6 @@ def make_optimisers(model: nn.Module, share: float = 1.0) -> list[torch.optim.Op
             continue
         (matrices if "resblocks" in name and p.ndim == 2 else rest).append(p)
     return [
-        Muon(matrices, 0.015 * share),
-        torch.optim.AdamW(rest, lr=1e-3 * share, betas=(0.9, 0.98), weight_decay=0.02),
+        Muon(matrices, 0.015 * lr_scale),
+        torch.optim.AdamW(rest, lr=1e-3 * lr_scale, betas=(0.9, 0.98), weight_decay=0.02),
     ]

@@ -24,16 +24,17 @@ from clipseg_cli.models.auxiliary.clip_vit import ClipViT
 from clipseg_cli.models.auxiliary.saliency import OWN_HEAD, Found
 from clipseg_cli.models.clip.architectures import Normalisation, build_model, load_config
 from recipes.emoji.loader import make_batch
-from recipes.emoji.scenes import SceneMaker, SceneStyle, heldout_vocabulary, load_vocabulary
+from recipes.emoji.scenes import SceneMaker, SceneStyle
 from recipes.emoji.textures import PAINTERS
+from recipes.emoji.vocabulary import heldout_vocabulary, load_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recipes.emoji.scenes import Vocabulary
+    from recipes.emoji.vocabulary import Vocabulary
 
 SIDES, CROPPED, PATCHES = (160, 224), 0.1, 320
-"""Of the scenes, share of the batches that are crops, and patches kept of each picture."""
+"""Of the scenes, share of the batches that are crops, and patches kept of each image."""
 
 GATHERED = 0.8
 """Share of the time in which scenes are looked at."""

@@ -1,154 +1,36 @@
 """Scenes with exact masks: sprites composed over painted surfaces, from a seed.
 
-A scene is a picture, a map of instance numbers, and for each instance the concept it is labelled with.
+A scene is an image, a map of instance numbers, and for each instance the concept it is labelled with.
 Our `label` of an instance is an index into `Vocabulary.concepts`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from recipes.emoji.art import (
-    HELDOUT_FAMILIES,
-    MIN_FAMILIES,
-    SPRITE_SIDE,
-    TRAIN_FAMILIES,
-    Sprite,
-    SpriteBank,
-    load_sprites,
-)
-from recipes.emoji.concepts import (
-    BACKGROUNDS,
-    COLOURS,
-    COMMON,
-    DINING_TABLE,
-    EVALUATED_BACKGROUNDS,
-    VOC_OBJECTS,
-    Concept,
-    coloured_variants,
-    read_things,
-    surfaces,
-)
-from recipes.emoji.style import light, recolour, restyle, spoil, transform
-from recipes.emoji.textures import ABOVE, BELOW, PAINTERS, Image, Rng, noise
-from recipes.emoji.voc_table import draw_table
+from recipes.emoji.concepts import BACKGROUNDS, COMMON, DINING_TABLE, EVALUATED_BACKGROUNDS, VOC_OBJECTS
+from recipes.emoji.painting import Image, noise
+from recipes.emoji.style import light, restyle, spoil, transform
+from recipes.emoji.textures import ABOVE, BELOW, PAINTERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from recipes.emoji.art import Sprite
+    from recipes.emoji.concepts import Concept
+    from recipes.emoji.vocabulary import Vocabulary
+
 TEXTURE_SIDE = 256
-TABLES = 60
 STYLED_SHARE = 0.7
 """Share of the things whose style is changed; the others look as their artist drew them."""
 
 
 @dataclass
-class Vocabulary:
-    """The concepts that are learnt, their drawings, and which are kinds of which."""
-
-    concepts: list[Concept]
-    bank: SpriteBank
-    families: tuple[str, ...]
-
-    @cached_property
-    def index(self) -> dict[str, int]:
-        """Concept name -> number."""
-        return {concept.name: i for i, concept in enumerate(self.concepts)}
-
-    @cached_property
-    def related(self) -> NDArray[np.bool_]:
-        """[C, C]: True where one concept is an ancestor of the other: neither is wrong for the other."""
-        size = len(self.concepts)
-        table = np.zeros((size, size), bool)
-        for i, concept in enumerate(self.concepts):
-            parent = concept.parent
-            while parent:
-                j = self.index[parent]
-                table[i, j] = table[j, i] = True
-                parent = self.concepts[j].parent
-        return table
-
-    def drawable(self) -> list[int]:
-        """Numbers of the concepts that have drawings."""
-        return [i for i, concept in enumerate(self.concepts) if self.bank.get(concept.name)]
-
-
-def load_vocabulary(families: tuple[str, ...] = TRAIN_FAMILIES, side: int = SPRITE_SIDE) -> Vocabulary:
-    """Concepts drawn by enough training families, with their sprites in the named families."""
-    things = read_things()
-    known = load_sprites(things, TRAIN_FAMILIES, side=SPRITE_SIDE)
-    things_kept = [t for t in things if len(known[t.name]) >= MIN_FAMILIES]
-    bank = (
-        known
-        if families == TRAIN_FAMILIES and side == SPRITE_SIDE
-        else load_sprites(things, families, side=side)
-    )
-    bank = {t.name: bank[t.name] for t in things_kept}
-    _add_potted_plants(bank)
-    things_kept.append(Concept(DINING_TABLE[0], DINING_TABLE))
-    bank[DINING_TABLE[0]] = _dining_tables(families)
-    variants = coloured_variants(things_kept)
-    for variant in variants:
-        bank[variant.name] = {
-            family: [recolour(sprite, *COLOURS[variant.colour]) for sprite in sprites]
-            for family, sprites in bank[variant.parent].items()
-        }
-    return Vocabulary([*things_kept, *variants, *surfaces()], bank, families)
-
-
-def heldout_vocabulary(side: int = SPRITE_SIDE) -> Vocabulary:
-    """The same concepts in the art that training never sees."""
-    return load_vocabulary(HELDOUT_FAMILIES, side)
-
-
-def _add_potted_plants(bank: SpriteBank) -> None:
-    """Few sets draw a potted plant: set flowers and herbs of the other families into painted pots."""
-    rng = np.random.default_rng(7)
-    for plant in ("flower", "tulip", "sunflower", "cactus", "herb", "seedling", "rose"):
-        for family, sprites in bank.get(plant, {}).items():
-            if family in HELDOUT_FAMILIES:
-                continue
-            for sprite in sprites[:2]:
-                bank["potted plant"].setdefault(family, []).append(_pot(rng, sprite))
-
-
-def _dining_tables(families: tuple[str, ...]) -> dict[str, list[Sprite]]:
-    """Drawn tables, others for art that is held out."""
-    rng = np.random.default_rng(len(families))
-    return {"drawn": [_smaller(draw_table(rng)) for _ in range(TABLES)]}
-
-
-def _smaller(sprite: Sprite) -> Sprite:
-    """At the size of the other drawings."""
-    scale = SPRITE_SIDE / max(sprite.shape[:2])
-    size = round(sprite.shape[1] * scale), round(sprite.shape[0] * scale)
-    return np.asarray(cv2.resize(sprite, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _pot(rng: Rng, plant: Sprite) -> Sprite:
-    """A plant standing in a pot."""
-    h, w = plant.shape[:2]
-    pot_h, pot_w = int(rng.uniform(0.4, 0.6) * h), int(rng.uniform(0.7, 1.0) * w)
-    canvas = np.zeros((h + int(0.75 * pot_h), max(w, pot_w) + 4, 4), np.uint8)
-    x0 = (canvas.shape[1] - w) // 2
-    canvas[:h, x0 : x0 + w] = plant
-    top, middle, narrow = canvas.shape[0] - pot_h, canvas.shape[1] // 2, rng.uniform(0.3, 0.45)
-    tone = np.array([196, 110, 64]) if rng.random() < 0.6 else rng.uniform(40, 240, 3)
-    body = np.array([[-0.45, 0], [0.45, 0], [narrow, 1], [-narrow, 1]]) * [pot_w, pot_h] + [middle, top]
-    cv2.fillPoly(canvas, [body.astype(np.int32)], [*tone.tolist(), 255], cv2.LINE_AA)
-    rim = (middle - pot_w // 2, top), (middle + pot_w // 2, top + pot_h // 4)
-    cv2.rectangle(canvas, *rim, [*np.clip(tone * 1.15, 0, 255).tolist(), 255], -1)
-    return canvas
-
-
-@dataclass
 class Scene:
-    """One picture. instances [H, W] numbers into `labels`; surfaces first, then things from back to front."""
+    """One image. instances [H, W] numbers into `labels`; surfaces first, then things from back to front."""
 
     image: Image
     instances: NDArray[np.uint8]
@@ -160,11 +42,11 @@ class SceneStyle:
     """What scenes look like.
 
     Attributes:
-        augment: change the style of sprites and spoil the picture.
+        augment: change the style of sprites and spoil the image.
         voc_share: share of things drawn from the PASCAL VOC names.
         voc_only: only VOC things and the nine evaluated surfaces, as in the measurement.
         low, high: sides of things in pixels, drawn log-uniformly.
-        density: things per 224x224 pixels' worth of picture, roughly.
+        density: things per 224x224 pixels' worth of image, roughly.
     """
 
     augment: bool = True
@@ -222,7 +104,7 @@ class SceneMaker:
         return scene
 
     def _texture(self, name: str, size: int) -> Image:
-        """A crop of a painted surface; painted pictures are kept and slowly replaced."""
+        """A crop of a painted surface; painted images are kept and slowly replaced."""
         rng = self.rng
         if not self.style.augment:
             return PAINTERS[name](rng, size, size)
@@ -232,10 +114,10 @@ class SceneMaker:
             shelf.append(PAINTERS[name](rng, side, side))
             if len(shelf) > 24:
                 shelf.pop(int(rng.integers(24)))
-        picture = shelf[int(rng.integers(len(shelf)))]
+        image = shelf[int(rng.integers(len(shelf)))]
         y, x = rng.integers(0, TEXTURE_SIDE - size + 1, 2)
-        picture = picture[y : y + size, x : x + size]
-        return picture[:, ::-1] if rng.random() < 0.5 else picture
+        image = image[y : y + size, x : x + size]
+        return image[:, ::-1] if rng.random() < 0.5 else image
 
     def _surfaces(self, size: int) -> Scene:
         rng = self.rng
@@ -268,7 +150,7 @@ class SceneMaker:
         scene.labels.append(self.vocabulary.index[name])
 
     def _below(self, size: int) -> NDArray[np.bool_]:
-        """The part of the picture under a horizon, sometimes a slanting or wavy one."""
+        """The part of the image under a horizon, sometimes a slanting or wavy one."""
         rng = self.rng
         xs = np.arange(size)
         line = rng.uniform(0.25, 0.75) * size + rng.normal(0, 0.12) * (xs - size / 2)
@@ -310,7 +192,7 @@ class SceneMaker:
         paste(scene, sprite, spot, number)
 
     def _spot(self, scene: Scene, h: int, w: int) -> tuple[int, int] | None:
-        """A top-left corner that keeps at least two thirds in the picture and hides little that is there."""
+        """A top-left corner that keeps at least two thirds in the image and hides little that is there."""
         size = scene.image.shape[0]
         grounds = sum(label >= len(self.vocabulary.concepts) - len(PAINTERS) for label in scene.labels[:3])
         for attempt in range(8):

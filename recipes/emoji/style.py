@@ -48,13 +48,13 @@ def transform(rng: Rng, sprite: Sprite, side: float, *, strong: bool) -> Sprite:
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def _soft_warp(rng: Rng, picture: Pixels) -> Pixels:
-    h, w = picture.shape[:2]
+def _soft_warp(rng: Rng, image: Pixels) -> Pixels:
+    h, w = image.shape[:2]
     reach = rng.uniform(0.02, 0.07) * max(h, w)
     grid = rng.normal(0, 1, (4, 4, 2)).astype(np.float32)
     offset = cv2.resize(grid, (w, h), interpolation=cv2.INTER_CUBIC) * reach
     xs, ys = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
-    return cv2.remap(picture, xs + offset[..., 0], ys + offset[..., 1], cv2.INTER_LINEAR)
+    return cv2.remap(image, xs + offset[..., 0], ys + offset[..., 1], cv2.INTER_LINEAR)
 
 
 def recolour(sprite: Sprite, hue: float, sat: float, val: float) -> Sprite:
@@ -152,7 +152,7 @@ def _grain(rng: Rng, rgb: Pixels) -> Pixels:
 
 
 def light(rng: Rng, image: Pixels) -> Pixels:
-    """Uneven light over a whole picture: a slope, and a bright or dark place."""
+    """Uneven light over a whole image: a slope, and a bright or dark place."""
     h, w = image.shape[:2]
     coarse = 1 + rng.normal(0, 0.22, (3, 3))
     field = cv2.resize(coarse.astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
@@ -190,7 +190,7 @@ def _outline(rng: Rng, sprite: Sprite) -> Sprite:
 
 
 def spoil(rng: Rng, image: Pixels) -> Pixels:
-    """Whole-picture damage: light, colour cast, blur, noise, JPEG, grey."""
+    """Whole-image damage: light, colour cast, blur, noise, JPEG, grey."""
     if rng.random() < 0.4:
         gain, lift = np.exp(rng.normal(0, 0.15, 3)), rng.normal(0, 12)
         image = np.clip(image * gain.astype(np.float32) + np.float32(lift), 0, 255).astype(np.uint8)

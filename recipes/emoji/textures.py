@@ -1,7 +1,7 @@
 """Painted surfaces: sky, grass, brick wall and so on, from noise and simple geometry.
 
-Every painter takes (rng, height, width) and returns an RGB picture, uint8. Details grow with the picture, so that a
-large sample looks like a small training scene.
+Every painter takes (rng, height, width) and returns an RGB image, uint8. Details grow with the image, so that a large
+sample looks like a small training scene.
 """
 
 from __future__ import annotations
@@ -10,47 +10,10 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-Field = NDArray[np.float32]
-Rng = np.random.Generator
+from recipes.emoji.painting import Image, Rng, blend, colour, finish, noise, ramp
+
 Painter = Callable[[Rng, int, int], Image]
-
-
-def noise(rng: Rng, h: int, w: int, cells: float, *, stretch: float = 1.0, octaves: int = 3) -> Field:
-    """Smooth noise in 0..1 with about `cells` bumps across the shorter side; `stretch` > 1 widens them."""
-    total = np.zeros((h, w), np.float32)
-    weight = 1.0
-    for _ in range(octaves):
-        rows = int(np.clip(cells * h / min(h, w) * np.sqrt(stretch), 2, h))
-        cols = int(np.clip(cells * w / min(h, w) / np.sqrt(stretch), 2, w))
-        grid = rng.random((rows, cols), dtype=np.float32)
-        total += weight * cv2.resize(grid, (w, h), interpolation=cv2.INTER_CUBIC)
-        cells, weight = cells * 2.1, weight * 0.5
-    low, high = float(total.min()), float(total.max())
-    return np.asarray((total - low) / max(high - low, 1e-6), np.float32)
-
-
-def colour(rng: Rng, hue: tuple[float, float], sat: tuple[float, float], val: tuple[float, float]) -> Field:
-    """A random RGB colour, 0..255; hue in degrees 0..360, saturation and value 0..1."""
-    hsv = np.array([[[rng.uniform(*hue) % 360, rng.uniform(*sat), rng.uniform(*val)]]], np.float32)
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255, np.float32)
-
-
-def blend(a: Field, b: Field, t: Field) -> Field:
-    """Mix two colours (or pictures) by a map t in 0..1."""
-    return a + (b - a) * t[..., None]
-
-
-def finish(picture: Field) -> Image:
-    """Clip to bytes."""
-    return np.clip(picture, 0, 255).astype(np.uint8)
-
-
-def ramp(h: int, w: int) -> Field:
-    """0 at the top to 1 at the bottom."""
-    return np.repeat(np.linspace(0, 1, h, dtype=np.float32)[:, None], w, axis=1)
 
 
 def sky(rng: Rng, h: int, w: int) -> Image:
@@ -59,14 +22,12 @@ def sky(rng: Rng, h: int, w: int) -> Image:
         colour(rng, (198, 220), (0.4, 0.75), (0.8, 1.0)),
         colour(rng, (190, 212), (0.1, 0.4), (0.92, 1.0)),
     )
-    picture = blend(top, low, ramp(h, w))
+    image = blend(top, low, ramp(h, w))
     if rng.random() < 0.65:
         clouds = noise(rng, h, w, rng.uniform(1.5, 4), stretch=rng.uniform(1.5, 4), octaves=4)
         cover = rng.uniform(0.45, 0.7)
-        picture = blend(
-            picture, np.full(3, 252, np.float32), np.clip((clouds - np.float32(cover)) * 4, 0, 0.9)
-        )
-    return finish(picture)
+        image = blend(image, np.full(3, 252, np.float32), np.clip((clouds - np.float32(cover)) * 4, 0, 0.9))
+    return finish(image)
 
 
 def grass(rng: Rng, h: int, w: int) -> Image:
@@ -88,9 +49,9 @@ def water(rng: Rng, h: int, w: int) -> Image:
         colour(rng, (175, 205), (0.3, 0.7), (0.7, 0.95)),
     )
     waves = noise(rng, h, w, rng.uniform(8, 20), stretch=rng.uniform(5, 14), octaves=3)
-    picture = blend(deep, pale, np.clip(waves * rng.uniform(0.6, 1.1), 0, 1))
+    image = blend(deep, pale, np.clip(waves * rng.uniform(0.6, 1.1), 0, 1))
     glints = np.clip((noise(rng, h, w, rng.uniform(16, 30), stretch=8, octaves=2) - 0.72) * 6, 0, 0.8)
-    return finish(blend(picture, np.full(3, 250, np.float32), glints * rng.uniform(0, 1)))
+    return finish(blend(image, np.full(3, 250, np.float32), glints * rng.uniform(0, 1)))
 
 
 def sand(rng: Rng, h: int, w: int) -> Image:
@@ -111,25 +72,25 @@ def snow(rng: Rng, h: int, w: int) -> Image:
         colour(rng, (200, 225), (0, 0.05), (0.95, 1.0)),
     )
     drifts = noise(rng, h, w, rng.uniform(2, 6), stretch=rng.uniform(1, 4))
-    picture = blend(shade, white, np.clip(drifts * 1.3, 0, 1))
+    image = blend(shade, white, np.clip(drifts * 1.3, 0, 1))
     sparkle = rng.random((h, w), dtype=np.float32) > 0.99
-    picture[sparkle] = 255
-    return finish(picture)
+    image[sparkle] = 255
+    return finish(image)
 
 
 def brick_wall(rng: Rng, h: int, w: int) -> Image:
     """Rows of bricks with mortar, every other row shifted by half."""
     mortar = colour(rng, (20, 50), (0.0, 0.2), (0.55, 0.9))
     hue = rng.uniform(2, 24)
-    picture = np.empty((h, w, 3), np.float32)
-    picture[:] = mortar
+    image = np.empty((h, w, 3), np.float32)
+    image[:] = mortar
     tall = max(4, int(min(h, w) * rng.uniform(0.05, 0.13)))
     wide, joint = int(tall * rng.uniform(1.8, 2.8)), max(1, round(tall * rng.uniform(0.08, 0.2)))
     for row, y in enumerate(range(-tall // 2, h, tall)):
         for x in range(-(row % 2) * wide // 2 - wide // 3, w, wide):
             brick = colour(rng, (hue - 4, hue + 6), (0.45, 0.75), (0.42, 0.75))
-            picture[max(y, 0) : max(y + tall - joint, 0), max(x, 0) : max(x + wide - joint, 0)] = brick
-    return finish(picture * (0.86 + 0.22 * noise(rng, h, w, 24, octaves=2))[..., None])
+            image[max(y, 0) : max(y + tall - joint, 0), max(x, 0) : max(x + wide - joint, 0)] = brick
+    return finish(image * (0.86 + 0.22 * noise(rng, h, w, 24, octaves=2))[..., None])
 
 
 def wood(rng: Rng, h: int, w: int) -> Image:
@@ -142,12 +103,12 @@ def wood(rng: Rng, h: int, w: int) -> Image:
         colour(rng, (24, 38), (0.4, 0.65), (0.6, 0.85)),
     )
     grain = noise(rng, h, w, rng.uniform(14, 28), stretch=rng.uniform(20, 50), octaves=3)
-    picture = blend(dark, light, np.clip(0.25 + 0.75 * grain, 0, 1))
+    planks = blend(dark, light, np.clip(0.25 + 0.75 * grain, 0, 1))
     plank = max(6, int(min(h, w) * rng.uniform(0.12, 0.35)))
     for y in range(int(rng.integers(plank)) - plank, h, plank):
-        picture[max(y, 0) : max(y + plank, 0)] *= rng.uniform(0.85, 1.12)
-        picture[max(y, 0) : max(y + max(1, plank // 16), 0)] *= 0.5
-    image = finish(picture)
+        planks[max(y, 0) : max(y + plank, 0)] *= rng.uniform(0.85, 1.12)
+        planks[max(y, 0) : max(y + max(1, plank // 16), 0)] *= 0.5
+    image = finish(planks)
     return np.ascontiguousarray(image.swapaxes(0, 1)) if upright else image
 
 
@@ -155,7 +116,7 @@ def road(rng: Rng, h: int, w: int) -> Image:
     """Grey asphalt with grain, often with lane markings."""
     tone = colour(rng, (200, 260), (0.0, 0.1), (0.28, 0.5))
     grain = 0.85 + 0.2 * rng.random((h, w), dtype=np.float32) + 0.15 * (noise(rng, h, w, 4) - 0.5)
-    picture = tone * grain[..., None]
+    image = tone * grain[..., None]
     if rng.random() < 0.75:
         paint = (245, 245, 240) if rng.random() < 0.7 else (245, 200, 60)
         y, slope = rng.uniform(0.2, 0.8) * h, rng.uniform(-0.15, 0.15)
@@ -165,8 +126,8 @@ def road(rng: Rng, h: int, w: int) -> Image:
         )
         for x in range(-int(rng.integers(dash)), w, 2 * dash):
             ends = (x, int(y + slope * x)), (x + dash, int(y + slope * (x + dash)))
-            cv2.line(picture, *ends, paint, thick, cv2.LINE_AA)
-    return finish(picture)
+            cv2.line(image, *ends, paint, thick, cv2.LINE_AA)
+    return finish(image)
 
 
 def night_sky(rng: Rng, h: int, w: int) -> Image:
@@ -175,22 +136,22 @@ def night_sky(rng: Rng, h: int, w: int) -> Image:
         colour(rng, (222, 262), (0.5, 0.9), (0.05, 0.2)),
         colour(rng, (215, 262), (0.4, 0.85), (0.15, 0.42)),
     )
-    picture = blend(top, low, ramp(h, w))
+    image = blend(top, low, ramp(h, w))
     for _ in range(int(rng.uniform(10, 70))):
         centre = int(rng.integers(w)), int(rng.integers(h))
         radius = max(0, int(min(h, w) * rng.uniform(0.0, 0.008)))
         cv2.circle(
-            picture, centre, radius, colour(rng, (40, 60), (0.0, 0.25), (0.6, 1.0)).tolist(), -1, cv2.LINE_AA
+            image, centre, radius, colour(rng, (40, 60), (0.0, 0.25), (0.6, 1.0)).tolist(), -1, cv2.LINE_AA
         )
-    return finish(picture)
+    return finish(image)
 
 
 def sunset(rng: Rng, h: int, w: int) -> Image:
     """Purple or blue above, orange or pink below, with streaks of cloud."""
     top, low = colour(rng, (230, 345), (0.3, 0.7), (0.4, 0.8)), colour(rng, (8, 45), (0.55, 0.95), (0.9, 1.0))
-    picture = blend(top, low, np.clip(ramp(h, w) * rng.uniform(1.0, 1.5), 0, 1))
+    image = blend(top, low, np.clip(ramp(h, w) * rng.uniform(1.0, 1.5), 0, 1))
     streaks = np.clip((noise(rng, h, w, 4, stretch=8) - 0.6) * 3, 0, 0.6)
-    return finish(blend(picture, colour(rng, (330, 400), (0.2, 0.5), (0.8, 1.0)), streaks))
+    return finish(blend(image, colour(rng, (330, 400), (0.2, 0.5), (0.8, 1.0)), streaks))
 
 
 def ground(rng: Rng, h: int, w: int) -> Image:
@@ -212,10 +173,10 @@ def tiles(rng: Rng, h: int, w: int) -> Image:
     second = colour(rng, (0, 360), (0.0, 0.5), (0.3, 1.0)) if rng.random() < 0.5 else first
     side = max(5, int(min(h, w) * rng.uniform(0.08, 0.2)))
     ys, xs = np.mgrid[0:h, 0:w] + rng.integers(side)
-    picture = np.where(((ys // side + xs // side) % 2 == 0)[..., None], first, second).astype(np.float32)
+    image = np.where(((ys // side + xs // side) % 2 == 0)[..., None], first, second).astype(np.float32)
     gap = max(1, side // 14)
-    picture[(ys % side < gap) | (xs % side < gap)] = joint
-    return finish(picture)
+    image[(ys % side < gap) | (xs % side < gap)] = joint
+    return finish(image)
 
 
 def background(rng: Rng, h: int, w: int) -> Image:
@@ -226,24 +187,24 @@ def background(rng: Rng, h: int, w: int) -> Image:
     other = np.clip(base + rng.uniform(-45, 45, 3), 0, 255).astype(np.float32)
     kind = rng.random()
     if kind < 0.35:
-        picture = np.broadcast_to(base, (h, w, 3)).astype(np.float32)
+        image = np.broadcast_to(base, (h, w, 3)).astype(np.float32)
     elif kind < 0.7:
         turn = rng.uniform(-1, 1, 2)
         ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
         t = ys / h * turn[0] + xs / w * turn[1]
-        picture = blend(
+        image = blend(
             base, other, np.clip((t - t.min()) / max(float(np.ptp(t)), 1e-6), 0, 1).astype(np.float32)
         )
     elif kind < 0.85:
         period = max(6, int(min(h, w) * rng.uniform(0.06, 0.25)))
         ys, xs = np.mgrid[0:h, 0:w]
         lean = xs * rng.integers(0, 2) + ys * rng.integers(0, 2)
-        picture = np.where((lean % period < period // 2)[..., None], base, 0.6 * base + 0.4 * other).astype(
+        image = np.where((lean % period < period // 2)[..., None], base, 0.6 * base + 0.4 * other).astype(
             np.float32
         )
     else:
-        picture = blend(base, other, noise(rng, h, w, rng.uniform(1, 4)))
-    return finish(picture)
+        image = blend(base, other, noise(rng, h, w, rng.uniform(1, 4)))
+    return finish(image)
 
 
 def stone_wall(rng: Rng, h: int, w: int) -> Image:
@@ -272,41 +233,41 @@ def bushes(rng: Rng, h: int, w: int) -> Image:
     depth = noise(rng, h, w, rng.uniform(3, 8), octaves=2)
     leaves = noise(rng, h, w, rng.uniform(20, 40), stretch=rng.uniform(0.5, 2), octaves=2)
     crisp = np.clip((leaves - 0.45) * rng.uniform(2, 5) + 0.5, 0, 1)
-    picture = blend(dark, light, np.clip(0.65 * crisp + 0.5 * depth - 0.1, 0, 1).astype(np.float32))
+    image = blend(dark, light, np.clip(0.65 * crisp + 0.5 * depth - 0.1, 0, 1).astype(np.float32))
     if rng.random() < 0.25:  # in blossom
         spots = noise(rng, h, w, rng.uniform(18, 30), octaves=1) > rng.uniform(0.8, 0.9)
-        picture[spots] = colour(rng, (280, 420), (0.1, 0.7), (0.85, 1.0))
-    return finish(picture)
+        image[spots] = colour(rng, (280, 420), (0.1, 0.7), (0.85, 1.0))
+    return finish(image)
 
 
 def fabric(rng: Rng, h: int, w: int) -> Image:
     """Woven cloth, plain or plaid, in soft folds."""
     base = colour(rng, (0, 360), (0.1, 0.8), (0.3, 0.9))
-    picture = np.empty((h, w, 3), np.float32)
-    picture[:] = base
+    image = np.empty((h, w, 3), np.float32)
+    image[:] = base
     ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
     if rng.random() < 0.5:
         for line in (ys, xs):
             period, tone = min(h, w) * rng.uniform(0.06, 0.2), colour(rng, (0, 360), (0.0, 0.8), (0.2, 1.0))
             band = (line % period < period * rng.uniform(0.15, 0.5)).astype(np.float32)
-            picture = blend(picture, tone, band * np.float32(rng.uniform(0.3, 0.6)))
+            image = blend(image, tone, band * np.float32(rng.uniform(0.3, 0.6)))
     thread = rng.uniform(1.6, 4)
     weave = 1 + 0.12 * np.sin(2 * np.pi * xs / thread) * np.sin(2 * np.pi * ys / thread)
     folds = 0.85 + 0.3 * noise(rng, h, w, rng.uniform(1.5, 5), stretch=rng.uniform(0.3, 3), octaves=2)
-    return finish(picture * (weave * folds)[..., None])
+    return finish(image * (weave * folds)[..., None])
 
 
 def concrete(rng: Rng, h: int, w: int) -> Image:
     """Pale grey or ochre plaster with stains, pores and sometimes joints."""
     tone = colour(rng, (20, 60), (0.0, 0.22), (0.55, 0.92))
     stains = noise(rng, h, w, rng.uniform(1.5, 6), octaves=4)
-    picture = tone * (0.8 + 0.3 * stains + 0.06 * (rng.random((h, w), dtype=np.float32) - 0.5))[..., None]
-    picture[rng.random((h, w), dtype=np.float32) > 0.996] *= 0.6
+    image = tone * (0.8 + 0.3 * stains + 0.06 * (rng.random((h, w), dtype=np.float32) - 0.5))[..., None]
+    image[rng.random((h, w), dtype=np.float32) > 0.996] *= 0.6
     if rng.random() < 0.4:
         side = max(8, int(min(h, w) * rng.uniform(0.25, 0.6)))
-        picture[::side] *= 0.7
-        picture[:, ::side] *= 0.7
-    return finish(picture)
+        image[::side] *= 0.7
+        image[:, ::side] *= 0.7
+    return finish(image)
 
 
 PAINTERS: dict[str, Painter] = {

@@ -1,6 +1,6 @@
 """Train the bundled model: `python -m recipes.emoji.train --minutes 60`.
 
-Every step reads the tower in two or three of the tool's ways, and lets the class token name the picture. Everything is
+Every step reads the tower in two or three of the tool's ways, and lets the class token name the image. Everything is
 drawn on the fly; nothing but the artwork is downloaded. The schedule follows the clock: the learning rate falls to zero
 when the minutes are over, and the weights are exported then (and every few minutes before).
 """
@@ -19,21 +19,15 @@ import numpy as np
 import torch
 
 from recipes.emoji.concepts import all_words
+from recipes.emoji.fast_tower import GRID, PATCH
 from recipes.emoji.loader import Loader
 from recipes.emoji.losses import compute, draw_readings, scale_at, window
 from recipes.emoji.measure import READ_BY, evaluate, fixed_scenes
-from recipes.emoji.net import (
-    GRID,
-    INFERENCE_SCALE,
-    MODEL_CFG,
-    PATCH,
-    TinyClip,
-    begin_with,
-    check_parity,
-    export,
-)
+from recipes.emoji.net import INFERENCE_SCALE, MODEL_CFG, TinyClip
 from recipes.emoji.optim import make_optimisers
-from recipes.emoji.scenes import heldout_vocabulary, load_vocabulary
+from recipes.emoji.parity import check_parity
+from recipes.emoji.vocabulary import heldout_vocabulary, load_vocabulary
+from recipes.emoji.weights import begin_with, export
 from recipes.emoji.words import TextSampler
 
 WARM_UP_STEPS = 100
@@ -70,8 +64,8 @@ class Run:
         if args.start:
             begin_with(self.model, args.start)
         self.model.to(self.device)
-        self.optimisers = make_optimisers(self.model, args.rate)
-        self.base_rates = [o.param_groups[0]["lr"] for o in self.optimisers]
+        self.optimisers = make_optimisers(self.model, args.lr_scale)
+        self.first_lrs = [o.param_groups[0]["lr"] for o in self.optimisers]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = np.random.default_rng(args.seed)
         self.step, self.scenes, self.seconds = 0, 0, 0.0
@@ -89,11 +83,11 @@ class Run:
     def train_step(self, loader: Loader) -> None:
         """One batch."""
         batch = loader.next()
-        rate = min(1.0, (self.step + 1) / WARM_UP_STEPS) * max(
+        share = min(1.0, (self.step + 1) / WARM_UP_STEPS) * max(
             0.5 * (1 + np.cos(np.pi * self.progress)), 1e-3
         )
-        for optimiser, base in zip(self.optimisers, self.base_rates, strict=True):
-            optimiser.param_groups[0]["lr"] = float(base * rate)
+        for optimiser, lr in zip(self.optimisers, self.first_lrs, strict=True):
+            optimiser.param_groups[0]["lr"] = float(lr * share)
             optimiser.zero_grad(set_to_none=True)
         offset = window(GRID, batch.images.shape[1] // PATCH, self.rng)
         scale = INFERENCE_SCALE if self.args.start else scale_at(self.progress)
@@ -214,7 +208,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--start", type=Path, help="folder of an exported model to begin with")
-    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
+    parser.add_argument("--lr-scale", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=float, default=4, help="minutes between checkpoints")
     parser.add_argument("--measure-every", type=float, default=4, help="minutes between measurements")

@@ -1,6 +1,6 @@
-"""Pictures like those of PASCAL VOC, composed: places with the things that belong there, seen from eye height.
+"""Images like those of PASCAL VOC, composed: places with the things that belong there, seen from eye height.
 
-A picture is a place (a pasture, a street, a room ...), its surfaces above and below a horizon, and one to five
+An image is a place (a pasture, a street, a room ...), its surfaces above and below a horizon, and one to five
 things that stand, swim or fly where such things do. What is no VOC class is background, as in VOC.
 """
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from recipes.emoji.concepts import COLOURS
-from recipes.emoji.scenes import Scene, Vocabulary, cast_shadow, paste
+from recipes.emoji.scenes import Scene, cast_shadow, paste
 from recipes.emoji.style import recolour, transform
 from recipes.emoji.textures import PAINTERS
 from recipes.emoji.voc_table import TABLE_TOP, draw_table
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recipes.emoji.art import Sprite
-    from recipes.emoji.textures import Image, Rng
+    from recipes.emoji.painting import Image, Rng
+    from recipes.emoji.vocabulary import Vocabulary
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -39,7 +40,7 @@ FAR = ("tree", "pine", "palm tree", "house", "building", "mountain")
 
 DISTRACTOR_SHARE = 0.25
 LARGEST = 0.6
-"""The longest side of a thing, as a share of the picture's longer side."""
+"""The longest side of a thing, as a share of the image's longer side."""
 
 RELATIVE_SIDES = {
     "aeroplane": 1.1, "bird": 0.75, "bottle": 0.72, "bus": 1.25, "car": 1.05, "cat": 0.85, "dog": 0.9, "cow": 1.05,
@@ -53,10 +54,10 @@ RELATIVE_SIDES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture plays.
+    """Where an image plays.
 
     Attributes:
-        above, below: surfaces, one of each is taken; an empty `below` is a picture of one surface.
+        above, below: surfaces, one of each is taken; an empty `below` is an image of one surface.
         things: the VOC classes at home here.
         others: things of no VOC class that may stand here.
         horizon: where it may lie, as shares of the height.
@@ -95,8 +96,8 @@ PLACES = (
 
 
 @dataclass
-class VocPicture:
-    """One picture and its truth.
+class VocImage:
+    """One image and its truth.
 
     Attributes:
         image: RGB, uint8 [H, W, 3].
@@ -118,7 +119,7 @@ class _Actor:
         sprite: its pixels, in the final size.
         foot: how far down its foot is, as a share of the height.
         flies: casts no shadow and stays below the upper edge.
-        on_table: stands on the table of the picture, if it has one.
+        on_table: stands on the table of the image, if it has one.
     """
 
     label: int
@@ -130,28 +131,28 @@ class _Actor:
 
 @dataclass
 class VocComposer:
-    """Composes picture after picture; `counts` remembers in how many each class was, rare ones come first.
+    """Composes image after image; `counts` remembers in how many each class was, rare ones come first.
 
     Attributes:
         vocabulary: words and art, drawn about as large as the things will be.
-        long_side: the longer side of a picture, from and to, in pixels.
+        long_side: the longer side of an image, from and to, in pixels.
     """
 
     vocabulary: Vocabulary
     long_side: tuple[int, int] = (256, 320)
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(VOC_CLASSES), np.int64))
 
-    def make(self, rng: Rng) -> VocPicture:
-        """One picture; the class that was seen least has the leading part."""
+    def make(self, rng: Rng) -> VocImage:
+        """One image; the class that was seen least has the leading part."""
         while True:
-            picture = self._compose(rng)
-            seen = np.unique(picture.classes)
+            image = self._compose(rng)
+            seen = np.unique(image.classes)
             seen = seen[(seen > 0) & (seen < VOID)]
             if len(seen):
                 self.counts[seen - 1] += 1
-                return picture
+                return image
 
-    def _compose(self, rng: Rng) -> VocPicture:
+    def _compose(self, rng: Rng) -> VocImage:
         height, width = _shape(rng, self.long_side)
         place, cast = self._cast(rng)
         horizon = rng.uniform(*place.horizon) if place.below else 0.0
@@ -167,7 +168,7 @@ class VocComposer:
         areas = [0]
         for actor in sorted(actors, key=lambda actor: actor.foot):
             _place(rng, scene, areas, actor)
-        return VocPicture(_light(rng, scene.image), *truth(scene, max(1, round(long / 300))))
+        return VocImage(_light(rng, scene.image), *truth(scene, max(1, round(long / 300))))
 
     def _cast(self, rng: Rng) -> tuple[Place, list[str]]:
         """A place and the VOC classes that appear, some of them twice."""
@@ -228,7 +229,7 @@ def largest_part(sprite: Sprite) -> Sprite:
 
 
 def _shape(rng: Rng, long_side: tuple[int, int]) -> tuple[int, int]:
-    """Height and width; two pictures of three are wider than high."""
+    """Height and width; two images of three are wider than high."""
     long = int(rng.integers(long_side[0], long_side[1] + 1))
     short = round(long / float(rng.choice([4 / 3, 4 / 3, 3 / 2, 3 / 2, 5 / 4, 1.0, 16 / 9])))
     return (short, long) if rng.random() < 0.68 else (long, short)
@@ -285,7 +286,7 @@ def _table_spot(rng: Rng, scene: Scene, h: int, w: int) -> tuple[int, int]:
 
 
 def _hides_little(scene: Scene, areas: list[int], solid: NDArray[np.bool_], y: int, x: int) -> bool:
-    """Whether a mask at (y, x) leaves 85 % of every thing visible and three quarters of itself in the picture."""
+    """Whether a mask at (y, x) leaves 85 % of every thing visible and three quarters of itself in the image."""
     height, width = scene.instances.shape
     top, left = max(y, 0), max(x, 0)
     part = solid[top - y : height - y, left - x : width - x]
@@ -313,7 +314,7 @@ def truth(scene: Scene, inner: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8
 def _light(rng: Rng, image: Image) -> Image:
     """A little more or less light, a slight cast, a little grain: a camera's, no damage."""
     gain, lift = np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.025, 3)), rng.normal(0, 5)
-    picture = image * gain + lift
+    lit = np.asarray(image * gain + lift, np.float64)
     if rng.random() < 0.5:
-        picture = picture + rng.normal(0, rng.uniform(1, 4), image.shape[:2])[..., None]
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        lit = lit + rng.normal(0, rng.uniform(1, 4), image.shape[:2])[..., None]
+    return np.clip(lit, 0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.emoji.textures import Rng, colour
+from recipes.emoji.painting import Rng, colour
 
 if TYPE_CHECKING:
     from recipes.emoji.art import Sprite
@@ -150,9 +150,9 @@ def _setting(rng: Rng, canvas: Pixels, x: float, y: float, scale: float, rim: ND
         _ellipse(canvas, x + rng.uniform(-5, 5), y - 1, wide * 0.42, deep * 0.45, food)
     steel = [196, 200, 206, 255]
     for side, slant in ((-1, -3.0), (1, 3.0)):
-        ends = (x + side * wide * 1.25, y - deep), (x + side * wide * 1.25 + slant * scale, y + deep)
-        pair = [(int(a), int(b)) for a, b in ends]
-        cv2.line(canvas, *pair, steel, max(2, round(3 * scale)), cv2.LINE_AA)
+        left = x + side * wide * 1.25
+        ends = (int(left), int(y - deep)), (int(left + slant * scale), int(y + deep))
+        cv2.line(canvas, *ends, steel, max(2, round(3 * scale)), cv2.LINE_AA)
 
 
 def _bowl(rng: Rng, canvas: Pixels, x: float, y: float) -> None:

@@ -52,7 +52,7 @@ class ShardLabeller:
         self._made_by = digest(self.identity)
 
     def describe(self) -> Description:
-        """With what it labels."""
+        """The record of what it labels with."""
         predictor, backbone = self.predictor, self.backbone
         return Description(
             self.identity,
@@ -79,7 +79,7 @@ class ShardLabeller:
             return dataclasses.replace(result, error=f"{shard.name}: {error.strerror or error}")
 
     def _label(self, shard: Shard, result: ShardResult, folder: Path) -> ShardResult:
-        """Through a run of its own, in a folder that goes again.
+        """Label a shard as a run of its own, in a temporary folder.
 
         Raises:
             ClipsegError: the tar is damaged or holds no image, or the disk is full.

@@ -25,7 +25,7 @@ MOST_BYTES = 1 << 30
 
 MOST_MEMBERS = 500_000
 _HEADROOM = 1 << 20
-"""Bytes beside its pixels that a picture in an archive may have."""
+"""Bytes beside its pixels that an image in an archive may have."""
 
 
 def read_limited(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -137,8 +137,8 @@ def _leads_out(name: str) -> bool:
     return parts.is_absolute() or ".." in parts.parts or (len(name) > 1 and name[1] == ":")
 
 
-def picture_bytes(archive: Archive, name: str, size: tuple[int, int]) -> bytes:
-    """A picture in an archive, which cannot be larger than its pixels and some more."""
+def image_bytes(archive: Archive, name: str, size: tuple[int, int]) -> bytes:
+    """An image in an archive, which cannot be larger than its pixels and some more."""
     return archive.read(name, 8 * size[0] * size[1] + _HEADROOM)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REACH = 1.0
-"""Pixels that an outline may reach beyond the picture; tools round, and some count from the centres of pixels."""
+"""Pixels that an outline may reach beyond the image; tools round, and some count from the centres of pixels."""
 
 
 class ClassNames:
@@ -73,7 +73,7 @@ class Canvas:
 
         Args:
             class_id: of the class.
-            patch: inside the picture.
+            patch: inside the image.
             name: of the region, for messages: "annotation 7".
 
         Raises:
@@ -115,7 +115,7 @@ def ring_of(points: Any, size: tuple[int, int]) -> NDArray[np.float64]:
     """An outline [n, 2] from pairs of numbers.
 
     Raises:
-        AnnotationError: no numbers, fewer than three corners, or a corner outside the picture.
+        AnnotationError: no numbers, fewer than three corners, or a corner outside the image.
     """
     try:
         ring = np.array(points, np.float64)
@@ -130,7 +130,7 @@ def ring_of(points: Any, size: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def check_inside(ring: NDArray[np.float64], size: tuple[int, int]) -> None:
-    """Prove that corners [n, 2] lie in the picture.
+    """Prove that corners [n, 2] lie in the image.
 
     Raises:
         AnnotationError: one does not.
@@ -138,7 +138,7 @@ def check_inside(ring: NDArray[np.float64], size: tuple[int, int]) -> None:
     outside = ((ring < -REACH) | (ring > np.array(size[::-1]) + REACH)).any(1)
     if outside.any():
         x, y = ring[outside][0].tolist()
-        raise AnnotationError(f"a corner at {x:g}, {y:g} lies outside the picture of {size[1]}x{size[0]}")
+        raise AnnotationError(f"a corner at {x:g}, {y:g} lies outside the image of {size[1]}x{size[0]}")
 
 
 def polygon(points: Any, size: tuple[int, int]) -> Patch:
@@ -177,14 +177,14 @@ def box_patch(box: tuple[int, int, int, int], mask: NDArray[np.bool_], size: tup
     Args:
         box: left, top, width, height.
         mask: of the box.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
 
     Raises:
-        AnnotationError: the box does not lie in the picture.
+        AnnotationError: the box does not lie in the image.
     """
     left, top, width, height = box
     if min(left, top) < 0 or left + width > size[1] or top + height > size[0]:
         raise AnnotationError(
-            f"a mask of {width}x{height} at {left}, {top} reaches outside the picture of {size[1]}x{size[0]}"
+            f"a mask of {width}x{height} at {left}, {top} reaches outside the image of {size[1]}x{size[0]}"
         )
     return top, left, mask

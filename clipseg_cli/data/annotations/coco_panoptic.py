@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipseg_cli.data.annotations._files import open_archive, picture_bytes, read_colours
+from clipseg_cli.data.annotations._files import image_bytes, open_archive, read_colours
 from clipseg_cli.data.annotations._json import objects, parse_json, text, whole
 from clipseg_cli.data.annotations._kinds import panoptic_masks, zip_kind
 from clipseg_cli.data.annotations._regions import ClassNames, about
@@ -66,7 +66,7 @@ def _told(
     size: tuple[int, int],
 ) -> Told:
     segments = by_id(objects(row, "segments_info"), "segment")
-    colours = read_colours(picture_bytes(archive, folder + row["file_name"], size), size)
+    colours = read_colours(image_bytes(archive, folder + row["file_name"], size), size)
     found, index = np.unique(colours, return_inverse=True)
     classes = np.full(len(found), UNTOLD, np.int32)
     for i, segment in enumerate(found.tolist()):

@@ -127,7 +127,7 @@ def _patch(kind: str, attributes: dict[str, str], size: tuple[int, int]) -> Patc
             whole(dict(attributes), key) for key in ("left", "top", "width", "height")
         )
         if width > size[1] or height > size[0]:
-            raise AnnotationError(f"a mask of {width}x{height} in a picture of {size[1]}x{size[0]}")
+            raise AnnotationError(f"a mask of {width}x{height} in an image of {size[1]}x{size[0]}")
         try:
             counts = np.array([int(part) for part in attributes.get("rle", "").split(",")], np.int64)
         except (ValueError, OverflowError):

@@ -92,7 +92,7 @@ def _mask(shape: dict[str, Any], corners: tuple[int, int, int, int], size: tuple
     left, top, right, bottom = corners  # the last are those of the last pixel in it
     width, height = right - left + 1, bottom - top + 1
     if min(width, height) < 1 or width > size[1] or height > size[0]:
-        raise AnnotationError(f"a mask of {width}x{height} does not fit a picture of {size[1]}x{size[0]}")
+        raise AnnotationError(f"a mask of {width}x{height} does not fit an image of {size[1]}x{size[0]}")
     try:
         data = base64.b64decode(text(shape, "mask"), validate=True)
     except (binascii.Error, ValueError) as error:

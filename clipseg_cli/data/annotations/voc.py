@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipseg_cli.data.annotations._files import open_archive, picture_bytes, read_colours
+from clipseg_cli.data.annotations._files import image_bytes, open_archive, read_colours
 from clipseg_cli.data.annotations._kinds import zip_kind
 from clipseg_cli.data.annotations._regions import ClassNames, about
 from clipseg_cli.errors import AnnotationError
@@ -78,7 +78,7 @@ def _id_or_name(name: str, names: ClassNames) -> int | str:
 
 
 def _told(archive: Archive, name: str, colours: dict[int, int | str], size: tuple[int, int]) -> Told:
-    pixels = read_colours(picture_bytes(archive, name, size), size)
+    pixels = read_colours(image_bytes(archive, name, size), size)
     found, index = np.unique(pixels, return_inverse=True)
     classes = np.zeros(len(found), np.int32)
     for i, colour in enumerate(found.tolist()):

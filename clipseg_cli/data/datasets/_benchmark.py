@@ -37,10 +37,10 @@ def open_benchmark(
     part = find_split(spec, choice.root, layout)
     check_parts(choice.root, layout, part, labels=purpose == "score", asked=split is not None)
     tree = Tree(choice.root, layout)
-    pictures = images_of(part, tree)
-    form, labels = ground_truth(tree, part, pictures)
+    images = images_of(part, tree)
+    form, labels = ground_truth(tree, part, images)
     if purpose == "score":
-        check_labels(tree, part, pictures, labels, form)
+        check_labels(tree, part, images, labels, form)
     return Dataset(
         name=choice.name,
         title=layout.title,
@@ -48,7 +48,7 @@ def open_benchmark(
         benchmark=benchmark,
         split=part.name,
         classes=load_classes(benchmark, words=words),
-        samples=samples(pictures, labels),
+        samples=samples(images, labels),
         label_ids=as_table(form.values[benchmark]) if form else None,
         labels_are=form.are if form else "",
         unseen=tuple(load_benchmark(benchmark).get("unseen", ())),
@@ -56,10 +56,10 @@ def open_benchmark(
     )
 
 
-def samples(pictures: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[Sample, ...]:
+def samples(images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[Sample, ...]:
     """One sample for each image, in order."""
     return tuple(
-        Sample(ImageSource(path, PurePosixPath(name)), labels.get(name)) for name, path in pictures.items()
+        Sample(ImageSource(path, PurePosixPath(name)), labels.get(name)) for name, path in images.items()
     )
 
 
@@ -86,7 +86,7 @@ def ground_truth(
 def check_labels(
     tree: Tree,
     split: Split,
-    pictures: Mapping[str, Path],
+    images: Mapping[str, Path],
     labels: Mapping[str, Path],
     form: LabelFiles | None,
 ) -> None:
@@ -95,7 +95,7 @@ def check_labels(
     Raises:
         DatasetError: some have none; they are counted, and the first files expected are listed.
     """
-    without = [name for name in pictures if name not in labels]
+    without = [name for name in images if name not in labels]
     if not without:
         return
     if form is None:
@@ -105,7 +105,7 @@ def check_labels(
     pattern = Pattern.of(form.path, split.folders[0])
     expected = [str(pattern.path(tree.root, name)) for name in without]
     raise DatasetError(
-        f"{tree.root} ({split.name}): {len(without):,} of {len(pictures):,} images have no label file: "
+        f"{tree.root} ({split.name}): {len(without):,} of {len(images):,} images have no label file: "
         + listed(expected),
         hint="complete the download, or name the images that have labels with --split list.txt",
     )

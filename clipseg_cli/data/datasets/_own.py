@@ -56,21 +56,21 @@ def open_folder(
     if not (root / "images").is_dir() or not any((root / mark).exists() for mark in layout.marks):
         layout = dataclasses.replace(layout, images="{name}.*", labels=())
     tree = Tree(root, layout)
-    if not (everything := tree.pictures(("",))):
+    if not (everything := tree.images(("",))):
         reason = "; ".join(tree.notes) or f"{root}: no images in this folder"
         raise DatasetError(f"not a data set: {reason}", hint=f"known: {known}")
     part = _split(split, root, layout, purpose)
     if part.file is not None and split is not None and not part.file.exists():
         raise DatasetError(f"no such file: {part.file}", hint=f"--split {ALL} takes every image")
-    pictures = everything if part.file is None else images_of(part, tree)
-    form, masks = ground_truth(tree, part, pictures)
+    images = everything if part.file is None else images_of(part, tree)
+    form, masks = ground_truth(tree, part, images)
     if purpose == "score":
         if not layout.labels:
             raise DatasetError(
                 f"{root} is a folder of images without ground truth",
                 hint=f"scoring needs images/, masks/ with the same names, and {CLASSES_FILE}",
             )
-        check_labels(tree, part, pictures, masks, form)
+        check_labels(tree, part, images, masks, form)
     class_list, notes = _classes(root, classes, background, masks=bool(masks))
     return Dataset(
         name=choice.name,
@@ -79,7 +79,7 @@ def open_folder(
         benchmark=None,
         split=part.name,
         classes=class_list,
-        samples=samples(pictures, masks),
+        samples=samples(images, masks),
         label_ids=own_label_ids(len(class_list)) if masks else None,
         labels_are=form.are if form else "",
         notes=tuple(dict.fromkeys((*choice.notes, *notes, *tree.notes))),

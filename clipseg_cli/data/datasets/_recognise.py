@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipseg_cli.data.datasets._splits import Split, find_split, read_names, without_suffix
-from clipseg_cli.data.datasets._tree import ANY_PICTURE, Pattern, files_below
+from clipseg_cli.data.datasets._tree import ANY_IMAGE, Pattern, files_below
 from clipseg_cli.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _any_label(root: Path, layout: Layout, split: Split, names: Iterable[str]) -
     patterns = dict.fromkeys(
         Pattern.of(form.path, folder) for form in layout.labels for folder in split.folders
     )
-    if any(pattern.ending == ANY_PICTURE for pattern in patterns):
+    if any(pattern.ending == ANY_IMAGE for pattern in patterns):
         return any(True for pattern in patterns for _ in files_below(root / pattern.folder))
     return any(pattern.path(root, name).exists() for pattern in patterns for name in names)
 

@@ -64,15 +64,15 @@ def images_of(split: Split, tree: Tree) -> dict[str, Path]:
         DatasetError: the list is missing, empty, repeats a name, leads out of the data set, or names images
             that do not exist.
     """
-    pictures = tree.pictures(split.folders)
+    images = tree.images(split.folders)
     if split.file is None:
-        return pictures
+        return images
     chosen: dict[str, Path] = {}
     lines: dict[str, int] = {}
     missing: list[str] = []
     names = read_names(split.file)
     for number, text in names:
-        name = _resolve(text, pictures, tree.layout)
+        name = _resolve(text, images, tree.layout)
         if name is None:
             missing.append(text)
         elif name in lines:
@@ -81,7 +81,7 @@ def images_of(split: Split, tree: Tree) -> dict[str, Path]:
                 hint="name every image once",
             )
         else:
-            lines[name], chosen[name] = number, pictures[name]
+            lines[name], chosen[name] = number, images[name]
     if missing:
         folder = tree.root / tree.layout.images.split("{")[0]
         raise DatasetError(
@@ -120,15 +120,15 @@ def without_suffix(name: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in EXTENSIONS else name
 
 
-def _resolve(text: str, pictures: Mapping[str, Path], layout: Layout) -> str | None:
+def _resolve(text: str, images: Mapping[str, Path], layout: Layout) -> str | None:
     """The image that a line means, with or without its suffix and the folder of its split."""
     ending = layout.images.split("{name}")[1]
     candidates = [text, text.removesuffix(ending), text.removesuffix(PurePosixPath(ending).stem)]
     candidates.append(without_suffix(text))
     for candidate in candidates:
-        if candidate in pictures:
+        if candidate in images:
             return candidate
         first, _, rest = candidate.partition("/")
-        if rest in pictures and first in layout.splits.values():
+        if rest in images and first in layout.splits.values():
             return rest
     return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from clipseg_cli.data.datasets._layout import Layout
 
-ANY_PICTURE = ".*"
+ANY_IMAGE = ".*"
 
 
 class Pattern(NamedTuple):
@@ -36,14 +36,14 @@ class Pattern(NamedTuple):
 
     def name_of(self, file: str) -> str | None:
         """The name in a path below the folder; None where the path does not fit."""
-        if self.ending == ANY_PICTURE:
+        if self.ending == ANY_IMAGE:
             stem, suffix = os.path.splitext(file)  # noqa: PTH122  (a Path for each of 118,287 files is slow)
             return stem if suffix.lower() in EXTENSIONS else None
         return file.removesuffix(self.ending) if file.endswith(self.ending) else None
 
     def path(self, root: Path, name: str) -> Path:
         """Where the file of one name is expected."""
-        ending = ".png" if self.ending == ANY_PICTURE else self.ending
+        ending = ".png" if self.ending == ANY_IMAGE else self.ending
         return root / self.folder / f"{name}{ending}"
 
 
@@ -60,14 +60,14 @@ class Tree:
         self.notes: list[str] = []
         self._listed: dict[str, list[str]] = {}
 
-    def pictures(self, folders: tuple[str, ...]) -> dict[str, Path]:
+    def images(self, folders: tuple[str, ...]) -> dict[str, Path]:
         """Name -> image, sorted by name, of the given splits' folders.
 
         Raises:
             DatasetError: a folder cannot be listed.
         """
-        if self.layout.images.endswith(ANY_PICTURE):
-            return self._pictures_of_any_kind()
+        if self.layout.images.endswith(ANY_IMAGE):
+            return self._images_of_any_kind()
         return {n: self.root / file for n, file in self.files(self.layout.images, folders).items()}
 
     def files(self, pattern: str, folders: tuple[str, ...]) -> dict[str, str]:
@@ -93,7 +93,7 @@ class Tree:
             found.update(here)
         return dict(sorted(found.items()))
 
-    def _pictures_of_any_kind(self) -> dict[str, Path]:
+    def _images_of_any_kind(self) -> dict[str, Path]:
         base = self.root / Pattern.of(self.layout.images, "").folder
         sources, failures = find_images([str(base)], twins="suffix")
         self.notes += [failure.message for failure in failures]

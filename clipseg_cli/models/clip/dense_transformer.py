@@ -71,8 +71,8 @@ class DenseTransformer:
         What happens to sides that are no multiple of the patch is the method's (`Method.padding`); what is added to
         them is a region of its own.
         """
-        picture = image
-        image, overhang = self._fit(image)
+        given = image
+        image, padding = self._fit(image)
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
         prefix = self.tower.prefix
         x = self.tower.embed(image, grid, self.method.positions)
@@ -91,11 +91,11 @@ class DenseTransformer:
         guide = None if self.guide is None else self.guide(seen)
         if self.method.read_twice is not None:
             assert self.text_embeds is not None  # or else this was not made
-            scene = Scene(picture, self.text_embeds, lambda patches: self.tower.head(patches)[1])
+            scene = Scene(given, self.text_embeds, lambda patches: self.tower.head(patches)[1])
             found = self.method.read_twice(blocks[behind:], x, grid, scene)
         elif self.method.read_regions is not None:
             assert regions is not None  # or else nobody asked for its source
-            own = _fit_regions(regions, (image.shape[2], image.shape[3]), overhang)
+            own = _fit_regions(regions, (image.shape[2], image.shape[3]), padding)
             found = self.method.read_regions(blocks[behind:], x, grid, guide, own)
         elif self.method.read is not None:
             found = self.method.read(blocks[behind:], x, grid, guide)
@@ -111,7 +111,7 @@ class DenseTransformer:
             None if keys is None else upsample(keys, (features.shape[2], features.shape[3])),
             to_grid(tokens, found.grid),
             None if found.cls is None else self.tower.head(found.cls)[1][:, 0],
-            overhang,
+            padding,
             None if self.guide is None else self.guide.objectness(seen),
             whole,
             Depths((*inputs, to_grid(tokens, found.grid), features)) if self.depths else None,
@@ -181,17 +181,17 @@ class DenseTransformer:
         down, across = -image.shape[2] % self.patch, -image.shape[3] % self.patch
         if self.method.padding == "around":
             top, left = down // 2, across // 2
-            overhang = (top, down - top, left, across - left)
-            return F.pad(image, (left, across - left, top, down - top)), overhang
+            padding = (top, down - top, left, across - left)
+            return F.pad(image, (left, across - left, top, down - top)), padding
         if self.method.padding == "drop" and min(image.shape[2:]) >= self.patch:
             height, width = (side // self.patch * self.patch for side in image.shape[2:])
-            return image[..., :height, :width], _NO_OVERHANG
+            return image[..., :height, :width], _NO_PADDING
         padded = F.pad(image, (0, across, 0, down))
         if self.method.padding == "black" and self.black is not None:
             color = self.black.to(image).view(3, 1, 1)
             padded[..., image.shape[2] :, :] = color
             padded[..., image.shape[3] :] = color
-        return padded, _NO_OVERHANG
+        return padded, _NO_PADDING
 
     def _last_block(self, block: Block, x: Tensor, grid: tuple[int, int]) -> Tokens:
         assert self.method.attention is not None  # or else it has `read`
@@ -204,12 +204,12 @@ class DenseTransformer:
         return Tokens(x[:, prefix:], grid, x[:, :1] if prefix else None)
 
 
-_NO_OVERHANG = (0, 0, 0, 0)
+_NO_PADDING = (0, 0, 0, 0)
 
 
-def _fit_regions(regions: Tensor, size: tuple[int, int], overhang: tuple[int, int, int, int]) -> Tensor:
+def _fit_regions(regions: Tensor, size: tuple[int, int], padding: tuple[int, int, int, int]) -> Tensor:
     """Numbers [B, H, W] of the regions of what the tower sees; what was added to the image is a region of its own."""
-    top, left = overhang[0], overhang[2]
+    top, left = padding[0], padding[2]
     below, behind = size[0] - regions.shape[1] - top, size[1] - regions.shape[2] - left
     return F.pad(regions, (left, behind, top, below), value=int(regions.max()) + 1)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from clipseg_cli.models.weights.precision import LayerNorm
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -30,14 +32,6 @@ def is_plain(config: Mapping[str, Any]) -> bool:
     known = config.keys() <= TOP and vision.keys() <= VISION and text.keys() <= TEXT
     sides = (vision.get("image_size", 224), vision.get("patch_size", 16), vision.get("layers", 12))
     return known and all(isinstance(side, int) for side in sides)
-
-
-class LayerNorm(nn.LayerNorm):
-    """Computed in float32 under autocast, handed on in the type that came in: the tokens stay narrow."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., W]."""
-        return super().forward(x).to(x.dtype)
 
 
 class QuickGELU(nn.Module):
