@@ -288,18 +288,18 @@ def test_words_keep_the_classes_that_only_they_know() -> None:
 def test_saliency_beside_a_memory_is_a_probability() -> None:
     """A memory hands on log probabilities, none above 0: a product would favour what saliency excludes."""
     size, scale, background = (4, 6), 100.0, torch.tensor([True, False, False])
-    known = torch.randn(*size, 3, generator=torch.Generator().manual_seed(0)).log_softmax(dim=2)
+    known = torch.randn(3, *size, generator=torch.Generator().manual_seed(0)).log_softmax(dim=0)
 
     def weighed(saliency: torch.Tensor) -> torch.Tensor:
         prior = SaliencyPrior(stretched(saliency[None], size), background, scale)
-        return (scale * prior(known / scale, Tile(0, size[0], 0, size[1]), range(3))).softmax(dim=2)
+        return (scale * prior(known / scale, Tile(0, size[0], 0, size[1]), range(3))).softmax(dim=0)
 
     undecided = weighed(torch.full(size, 0.5))
     torch.testing.assert_close(undecided, known.exp())
     ramp = torch.linspace(0.1, 0.9, size[1]).expand(size)
-    expected = known.exp() * torch.where(background, 1 - ramp[..., None], ramp[..., None])
-    torch.testing.assert_close(weighed(ramp), expected / expected.sum(dim=2, keepdim=True))
-    assert (weighed(torch.ones(size))[..., 0] < undecided[..., 0]).all()
+    expected = known.exp() * torch.where(background[:, None, None], 1 - ramp, ramp)
+    torch.testing.assert_close(weighed(ramp), expected / expected.sum(dim=0, keepdim=True))
+    assert (weighed(torch.ones(size))[0] < undecided[0]).all()
 
 
 def as_maps(rows: torch.Tensor, number: int) -> torch.Tensor:
