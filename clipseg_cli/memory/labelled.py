@@ -116,7 +116,9 @@ class Taught:
     def judge(self, map_: Tensor) -> Tensor:
         """Directions [d, h, w] of an image -> logits [C, h, w]."""
         seen = with_surroundings(map_, self.directions.near, placed=self.placed)
-        return self.sharpness * average_logits(self.nets, seen.flatten(1)).unflatten(1, seen.shape[1:])
+        said = average_logits(self.nets, seen.flatten(1))  # [C, h*w]
+        logits: Tensor = self.sharpness * said.unflatten(1, map_.shape[1:])
+        return logits
 
 
 def learn(images: Sequence[Labelled], *, placed: bool = True) -> Taught:

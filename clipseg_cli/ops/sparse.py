@@ -35,7 +35,10 @@ def sparse_product(index: Tensor, values: Tensor, size: tuple[int, int], dense: 
     devices it does not, and sums in a table depend there on who comes first.
     """
     rows, columns = size
+    product: Tensor
     if values.device.type != "cpu" or rows * columns > TABLE:
-        return torch.sparse.mm(sparse_sum(index, values, size), dense)
-    table = values.new_zeros(rows * columns).scatter_add_(0, index[0] * columns + index[1], values)
-    return table.view(rows, columns) @ dense
+        product = torch.sparse.mm(sparse_sum(index, values, size), dense)
+    else:
+        table = values.new_zeros(rows * columns).scatter_add_(0, index[0] * columns + index[1], values)
+        product = table.view(rows, columns) @ dense
+    return product
