@@ -3,8 +3,9 @@
     python -m benchmarks.throughput --ranks 1,6 --batch-size 128 --workers 3
 
 Weights are random; images are smooth noise of 500x375, which a ViT reads as six windows of 224 at stride 112, with the
-words of voc21. The first rows have all pixels in memory; the others are `clipseg pseudolabel` from files to files, one
-process or several by torchrun, in the middle half of the run: no process is starting or ending then.
+words of voc21. Three rows have all pixels in memory; the plain loop is that of research code, from files to files; the
+others are `clipseg pseudolabel`, one process or several by torchrun, in the middle half of the run, in which no
+process is starting or ending.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.plain import plain_loop
 from benchmarks.segment import Case, all_windows, bare_tower, make_run, random_weights, write_images
 from benchmarks.turns import in_turns
 from clipseg_cli.data.images import read_image
 from clipseg_cli.utils.device import pick_device
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from clipseg_cli.commands.segment import SegmentRun
     from clipseg_cli.inference.prepare import Prepared
+    from clipseg_cli.types import Segmentation
 
 PHOTO = Case(375, 500, "voc21")
 DRAWN = 64
@@ -60,8 +63,8 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> None
     """Print images/s of everything, and what part of the bare tower it is."""
     weights = random_weights(options.arch, folder)
     (folder / "memory").mkdir()
-    run, _ = make_run(options, PHOTO, folder / "memory", DRAWN, weights)
-    rates = in_memory(run, options.repeats)
+    run, files = make_run(options, PHOTO, folder / "memory", DRAWN, weights)
+    rates = in_one_process(run, files, folder, options.repeats)
     ranks = [int(number) for number in options.ranks.split(",")]
     del run  # its part of the device is for the processes
     images = write_images(folder / "drawn", PHOTO, DRAWN)
@@ -77,15 +80,15 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> None
     console.print(table)
 
 
-def in_memory(run: SegmentRun, repeats: int) -> dict[str, float]:
-    """Images/s of the tower as open_clip and as clipseg read it, and of the loop, without a file."""
-    predictor = run.predictor
-    batches = all_windows(run)
+def in_one_process(run: SegmentRun, files: Sequence[Path], folder: Path, repeats: int) -> dict[str, float]:
+    """Images/s of the tower as open_clip and as clipseg read it, of the loop without a file, and of the plain loop."""
+    predictor, batches = run.predictor, all_windows(run)
     images = [predictor.prepare(read_image(source)) for source in run.sources]
     candidates = {
         "bare tower": partial(bare_tower, run, batches),
         "the tower as clipseg reads it": partial(_read, run, batches),
         "the loop, images in memory": partial(_label, run, images),
+        "plain loop, files in, files out": partial(plain_loop, predictor, files, folder),
     }
     return {name: len(images) / seconds for name, seconds in in_turns(candidates, repeats).items()}
 
@@ -97,11 +100,16 @@ def _read(run: SegmentRun, batches: Sequence[torch.Tensor]) -> None:
 
 
 def _label(run: SegmentRun, images: Sequence[Prepared]) -> None:
-    """In groups that fill a batch of windows, as the loop over files has them."""
+    """In groups that fill a batch of windows, as the loop over files has them; each is waited for behind the next."""
     size = max(1, run.predictor.batches.size // len(images[0].windows))
+    before: list[Callable[[], Segmentation]] = []
     for start in range(0, len(images), size):
-        for wait in list(run.predictor.launch(images[start : start + size])):
+        launched = list(run.predictor.launch(images[start : start + size]))
+        for wait in before:
             wait()
+        before = launched
+    for wait in before:
+        wait()
 
 
 def from_files(

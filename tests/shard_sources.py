@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
     """A tar with these files, in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)

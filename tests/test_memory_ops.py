@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from clipseg_cli.memory.labelled import Labelled, learn
+from clipseg_cli.ops import sparse
 from clipseg_cli.ops.coverage import most_covering
 from clipseg_cli.ops.discriminant import discriminant, moments, total
 from clipseg_cli.ops.levels import Depths, Packed, patch_shares, spread
@@ -16,7 +17,7 @@ from clipseg_cli.ops.neighbours import nearest, support
 from clipseg_cli.ops.reduce import Tile, stretched
 from clipseg_cli.ops.region_means import paint, region_means
 from clipseg_cli.ops.rns import class_rows, retrieve
-from clipseg_cli.ops.small_net import train_net
+from clipseg_cli.ops.small_net import average_logits, train_net
 from clipseg_cli.ops.surroundings import mean_around, with_surroundings
 from clipseg_cli.refinements.memory import joined
 from clipseg_cli.refinements.saliency import SaliencyPrior
@@ -44,18 +45,18 @@ def test_words_keep_the_classes_that_only_they_know() -> None:
 def test_saliency_beside_a_memory_is_a_probability() -> None:
     """A memory hands on log probabilities, none above 0: a product would favour what saliency excludes."""
     size, scale, background = (4, 6), 100.0, torch.tensor([True, False, False])
-    known = torch.randn(*size, 3, generator=torch.Generator().manual_seed(0)).log_softmax(dim=2)
+    known = torch.randn(3, *size, generator=torch.Generator().manual_seed(0)).log_softmax(dim=0)
 
     def weighed(saliency: torch.Tensor) -> torch.Tensor:
         prior = SaliencyPrior(stretched(saliency[None], size), background, scale)
-        return (scale * prior(known / scale, Tile(0, size[0], 0, size[1]), range(3))).softmax(dim=2)
+        return (scale * prior(known / scale, Tile(0, size[0], 0, size[1]), range(3))).softmax(dim=0)
 
     undecided = weighed(torch.full(size, 0.5))
     torch.testing.assert_close(undecided, known.exp())
     ramp = torch.linspace(0.1, 0.9, size[1]).expand(size)
-    expected = known.exp() * torch.where(background, 1 - ramp[..., None], ramp[..., None])
-    torch.testing.assert_close(weighed(ramp), expected / expected.sum(dim=2, keepdim=True))
-    assert (weighed(torch.ones(size))[..., 0] < undecided[..., 0]).all()
+    expected = known.exp() * torch.where(background[:, None, None], 1 - ramp, ramp)
+    torch.testing.assert_close(weighed(ramp), expected / expected.sum(dim=0, keepdim=True))
+    assert (weighed(torch.ones(size))[0] < undecided[0]).all()
 
 
 def as_maps(rows: torch.Tensor, number: int) -> torch.Tensor:
@@ -147,6 +148,15 @@ def test_the_same_network_twice_and_no_random_state_is_touched() -> None:
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+def test_networks_agree_in_the_mean_of_their_logarithms() -> None:
+    torch.manual_seed(0)
+    x, shares = torch.randn(60, 5), F.one_hot(torch.randint(3, (60,)), 3).float()
+    nets = [train_net(x, shares, hidden=8, steps=5, seed=seed) for seed in (0, 1)]
+    each = [F.linear(F.gelu(F.linear(x, n.hidden, n.hidden_bias)), n.output, n.output_bias) for n in nets]
+    expected = torch.stack([one.log_softmax(dim=1) for one in each]).mean(dim=0)
+    assert torch.allclose(average_logits(nets, x.mT).mT, expected, atol=1e-5)
+
+
 def test_search_in_blocks_equals_search_at_once() -> None:
     torch.manual_seed(0)
     keys, queries = F.normalize(torch.randn(1000, 16), dim=1), F.normalize(torch.randn(7, 16), dim=1)
@@ -172,6 +182,17 @@ def test_region_means_equal_interpolation_at_once() -> None:
         assert torch.allclose(mean, full[:, ids == number].mean(dim=1), atol=1e-5)
     every, _ = region_means(features, ids, unit=True, none=None)
     assert torch.equal(paint(every[:, None].float(), every, ids)[0].long(), ids)
+
+
+def test_entries_add_up_in_a_table_as_they_do_sorted(monkeypatch) -> None:
+    torch.manual_seed(0)
+    index = torch.stack([torch.randint(0, 3, (50,)), torch.randint(0, 4, (50,))])
+    values, dense = torch.rand(50), torch.randn(4, 5)
+    in_table = sparse.sparse_product(index, values, (3, 4), dense)
+    monkeypatch.setattr(sparse, "TABLE", 11)
+    is_sorted = sparse.sparse_product(index, values, (3, 4), dense)
+    assert torch.allclose(in_table, is_sorted, atol=1e-5)
+    assert torch.allclose(in_table, sparse.sparse_sum(index, values, (3, 4)).to_dense() @ dense, atol=1e-5)
 
 
 def test_shares_of_patches_sum_to_what_is_labelled() -> None:

@@ -186,6 +186,44 @@ def test_pictures_with_words_do_not_load_matplotlib():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.parametrize("x", [-9, -2, 0, 5, 13, 40])
+@pytest.mark.parametrize("y", [-9, -3, 0, 5, 17, 40])
+def test_a_patch_lies_on_paper_as_far_as_there_is_some(x, y):
+    patch = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    paper, expected = np.full((20, 16, 3), 255, np.uint8), Image.new("RGB", (16, 20), "white")
+    _text.place(patch, paper, x, y)
+    expected.paste(Image.fromarray(patch), (x, y))
+    assert np.array_equal(paper, np.asarray(expected))
+
+
+def test_letters_taller_than_the_legend_do_not_leave_it():
+    tall = "a" + "\u0301\u0302\u0303" * 40
+    result = segment((30, 700), (tall, "dog", "cow"), None)
+    result.labels[:] = np.arange(700) // 300
+    assert np.asarray(draw_overlay(result)).shape[1] >= 700
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [(np.uint8, 21), (np.uint8, 255), (np.uint16, 300)])
+def test_classes_are_painted_in_their_colours(dtype, classes):
+    labels = np.random.default_rng(0).integers(0, classes, (30, 40)).astype(dtype)
+    colors = class_colors(classes, 0)
+    painted = _canvas.tint(np.zeros((30, 40, 3), np.uint8), labels, colors, None, 1.0)
+    assert np.array_equal(painted, colors[labels])
+
+
+def test_shares_do_not_depend_on_how_labels_lie_in_memory():
+    labels = np.random.default_rng(0).integers(0, 3, (30, 40)).astype(np.uint8)
+    kept = labels.copy()
+    kept.flags.writeable = False
+    one = segment((30, 40))
+    counted = [
+        dataclasses.replace(one, labels=own).shares()
+        for own in (labels, kept, labels.astype(np.uint16), np.asfortranarray(labels))
+    ]
+    assert counted == [counted[0]] * 4
+    assert [share.pixels for share in counted[0]] == np.bincount(labels.ravel()).tolist()
+
+
 # --- heat maps -------------------------------------------------------------------------------------------
 
 

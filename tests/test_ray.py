@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import pytest
-from run_folders import contents, labels_in, make_photos
+from run_folders import contents, labels_in, make_photos, times
 from shard_sources import write_tar
 
 from clipseg_cli.commands.pseudolabel_shards import open_sharded_run
@@ -114,21 +114,34 @@ def test_a_worker_that_is_killed_costs_its_shard_and_no_byte(run, cluster, photo
 
 
 def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path):
-    good = tmp_path / "photos"
-    shutil.copytree(photos, good)
-    shutil.copy(good / "04.png", good / "05.png")
-    assert run(good, "--name", "plain").code == 0
-    whole = contents(tmp_path / "plain")
-    shutil.copytree(tmp_path / "plain", tmp_path / "run")
+    """Begun by the plain command; what stands beside a damaged image stays until that is mended."""
+    source, folder = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photos, source)
+    assert run(source).code == 1
+    before, written = contents(folder), times(folder / "labels")
     for name in ("00", "07"):
-        (tmp_path / "run" / "labels" / f"{name}.png").unlink()
-    done = run(good, *RAY, "--actors", "1", "--verbose")
+        (folder / "labels" / f"{name}.png").unlink()
+    one = (*RAY, "--actors", "1", "--verbose")
+    done = run(source, *one)
+    assert done.code == 1 and done.err.count(f"Error: {source}/05.png: not an image") == 1
+    assert "7 images were done before" in done.err
+    for said in (
+        "shard 1 of 3: 2 images by process",
+        "shard 2 of 3: 1 image by",
+        "shard 3 of 3: 2 images by",
+    ):
+        assert said in done.err
+    assert contents(folder) == before
+    assert times(folder / "labels")["06.png"] == written["06.png"]  # it goes through the network with 05
+
+    shutil.copy(source / "04.png", source / "05.png")
+    assert run(source, "--name", "plain").code == 0
+    done = run(source, *one)
     assert done.code == 0, done.err
-    assert "8 images were done before" in done.err
-    assert "shard 1 of 2: 2 images by process" in done.err
-    assert contents(tmp_path / "run") == whole
+    assert "11 images were done before" in done.err and "shard 1 of 1: 2 images by process" in done.err
+    assert contents(folder) == contents(tmp_path / "plain")
     assert done.out.splitlines()[0] == "12 images, share of all pixels"
-    done = run(good, *RAY, "--min-confidence", "0.5")
+    done = run(source, *RAY, "--min-confidence", "0.5")
     assert done.code == 1 and "was made with other options: --min-confidence" in done.err
 
 
@@ -225,18 +238,24 @@ def test_without_ray_the_extra_is_named(run, photos, monkeypatch):
     ]
 
 
-def test_a_cluster_that_does_not_answer_is_one_sentence(run, photos, monkeypatch):
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("127.0.0.1:9", "Connection refused"), ("ray://[::1]:9", ""), ("auto", "no cluster here")],
+)
+def test_a_cluster_that_does_not_answer_is_one_sentence(run, photos, monkeypatch, address, why):
+    """Ray, which would go on trying for minutes, is not asked where nobody listens."""
     import ray
 
     def refuse(**_):
-        raise ConnectionError("ray client connection timeout\n")
+        assert address == "auto"
+        raise ConnectionError("no cluster here\n")
 
-    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     done = run(photos, *RAY)
     assert done.code == 1
-    assert done.err.startswith(
-        "Error: a Ray cluster at 192.0.2.1:6379 cannot be reached: ray client connection"
-    )
+    first, second = done.err.splitlines()
+    assert first.startswith(f"Error: a Ray cluster at {address} cannot be reached: ") and why in first
+    assert second == "Hint: is RAY_ADDRESS right, and does 'ray status' answer there?"

@@ -22,6 +22,7 @@ from run_folders import (  # noqa: F401
     run_command,
     run_folder,
     stopped_after,
+    times,
     voc_data,
     whole_run,
 )
@@ -225,6 +226,29 @@ def test_a_bad_picture_is_named_and_labelled_once_it_is_mended(run, voc, whole, 
     assert not json.loads((folder / "manifest.json").read_text())["complete"]
     assert run(voc).code == 0
     assert contents(folder) == whole
+
+
+def test_what_stands_beside_a_bad_picture_is_not_labelled_again(run, voc, folder):
+    picture = voc / "JPEGImages" / f"{NAMES[3]}.jpg"  # the second of a group of two
+    picture.write_bytes(b"")
+    assert run(voc).code == 1
+    before = times(folder)
+    again = run(voc)
+    assert again.code == 1 and f"Error: {picture}: the file is empty" in again.err
+    assert "6 images were done before" in again.err and "1 image in " in again.err
+    assert times(folder) == before
+
+    picture.write_bytes(b"no picture")
+    other = run(voc)
+    assert other.code == 1 and f"Error: {picture}: not an image" in other.err
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert "not an image" in manifest["result"]["failed"][NAMES[3]]
+    after = times(folder)
+    assert {name for name in before if after[name] != before[name]} == {
+        "images.jsonl",
+        "manifest.json",
+        "summary.png",
+    }
 
 
 # Locks of killed processes

@@ -140,7 +140,7 @@ def test_a_sheet_of_nothing_is_a_picture_and_one_that_cannot_be_written_is_said(
 
 def legend_of(given, colors=None):
     legend = Legend(given, class_colors(len(given), None) if colors is None else colors, 16)
-    assert legend.draw(3).size > (0, 0)
+    assert legend.draw(3).size
     return [(name.text, share.text) for _, name, share in legend.entries]
 
 
@@ -167,11 +167,11 @@ def test_a_legend_of_many_ends(count, last):
 
 def test_columns_are_read_downwards_and_swatches_have_their_colours():
     legend = Legend(shares(40, 30, 20), np.array(COLORS[:3], np.uint8), 20)
-    panel = np.asarray(legend.draw(2))
+    panel = legend.draw(2)
     boxes = [box_of(panel, color) for color in COLORS[:3]]
     assert boxes[0][0] == boxes[1][0] < boxes[2][0]
     assert boxes[0][1] == boxes[2][1] < boxes[1][1]
-    assert panel.shape[1] < legend.draw(3).width == legend.draw(9).width
+    assert panel.shape[1] < legend.draw(3).shape[1] == legend.draw(9).shape[1]
 
 
 # --- pictures beside their labels --------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from run_folders import contents, labels_in, make_photos, run_command, run_folder  # noqa: F401
 from shard_sources import labels_in_tar, write_tar
 
 from clipseg_cli.data.tars import expand_braces, find_tars, unpack_images
 from clipseg_cli.errors import DatasetError
+from clipseg_cli.inference.predictor import Predictor
 
 WORDS = ("--classes", "cat,dog")
 
@@ -215,6 +217,110 @@ def test_damaged_tars_are_named_and_the_others_are_labelled(run, tars, tmp_path,
     assert list(labels_in_tar(folder / "photos-4.tar")) == ["b.png"]
     assert "Traceback" not in done.err
     assert not json.loads((folder / "manifest.json").read_text())["complete"]
+
+
+def test_in_a_tar_with_an_image_that_failed_only_its_batch_is_done_again(run, photos, tmp_path, folder):
+    names = ["00.png", "01.png", "03.png", "04.png"]  # groups of two
+    files = {name: (photos / name).read_bytes() for name in names}
+    damaged, source = dict(files, **{"03.png": b"x" * len(files["03.png"])}), tmp_path / "four.tar"
+    assert run(write_tar(tmp_path / "whole" / "four.tar", files), *WORDS, "--name", "whole").code == 0
+    write_tar(source, damaged)
+    size = source.stat().st_size
+    said = f"Error: {source}: 03.png: not an image that can be read"
+    first = run(source, *WORDS)
+    assert first.code == 1 and said in first.err
+    before = contents(folder)
+    label = (folder / "four.tar").stat().st_mtime_ns
+
+    again = run(source, *WORDS, "--verbose")
+    assert again.code == 1 and said in again.err and "four.tar: 1 image by process" in again.err
+    assert contents(folder) == before and (folder / "four.tar").stat().st_mtime_ns == label
+
+    write_tar(source, files)
+    assert source.stat().st_size == size  # nothing but a look at it tells that it was mended
+    mended = run(source, *WORDS, "--verbose")
+    assert mended.code == 0, mended.err
+    assert "four.tar: 2 images by process" in mended.err
+    assert labels_in_tar(folder / "four.tar") == labels_in_tar(folder.with_name("whole") / "four.tar")
+    assert (folder / "four.tar").read_bytes() == (folder.with_name("whole") / "four.tar").read_bytes()
+    assert (folder / "shards.jsonl").read_text() == (
+        folder.with_name("whole") / "shards.jsonl"
+    ).read_text().replace(str(tmp_path / "whole"), str(tmp_path))
+    assert "nothing was left to do" in run(source, *WORDS).err
+
+
+def test_records_of_a_tar_stand_in_its_order_whatever_is_done_again(run, photos, tmp_path, folder):
+    names = ["00.png", "01.png", "03.png", "04.png"]
+    files = {name: (photos / name).read_bytes() for name in names}
+    damaged = {"03.png": b"none", "04.png": b"none"}  # a whole batch, behind the one that is done again
+    source = write_tar(tmp_path / "four.tar", files | damaged)
+    assert run(source, *WORDS).code == 1
+    changed = {"00.png": (photos / "trip" / "02.png").read_bytes()}
+    write_tar(source, files | damaged | changed)
+    assert "four.tar: 4 images by process" in run(source, *WORDS, "--verbose").err
+    assert run(source, *WORDS, "--name", "whole").code == 1
+    assert contents(folder) == contents(folder.with_name("whole"))
+
+
+def test_of_a_tar_that_changed_only_batches_with_other_images_are_done_again(run, photos, tmp_path, folder):
+    names = ["00.png", "01.png", "03.png", "04.png"]
+    files = {name: (photos / name).read_bytes() for name in names}
+    source = write_tar(tmp_path / "four.tar", files)
+    assert run(source, *WORDS, "--formats", "confidence").code == 0
+    files["04.png"] = (photos / "trip" / "02.png").read_bytes() + bytes(20000)
+    write_tar(source, files)
+    done = run(source, *WORDS, "--formats", "confidence", "--verbose")
+    assert done.code == 0 and "four.tar: 2 images by process" in done.err
+    assert run(source, *WORDS, "--formats", "confidence", "--name", "whole").code == 0
+    assert (folder / "four.tar").read_bytes() == (folder.with_name("whole") / "four.tar").read_bytes()
+    del files["01.png"]  # other batches: all of it is done again
+    files["00.png"] += bytes(20000)
+    write_tar(source, files)
+    assert "four.tar: 3 images by process" in run(source, *WORDS, "--verbose").err
+    assert list(labels_in_tar(folder / "four.tar")) == ["00.png", "03.png", "04.png"]
+    assert "four.tar: 3 images" in run(source, *WORDS, "--formats", "confidence", "--verbose").err
+    assert "04_confidence.png" in labels_in_tar(folder / "four.tar")
+
+
+def test_tars_beside_the_command_are_found_and_nothing_else_of_that_name(
+    run, tars, tmp_path, folder, monkeypatch
+):
+    """A pattern without a folder; a folder, an empty file, and what is no tar are in its way."""
+    shutil.copytree(tars, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    Path("photos-2.tar").mkdir()
+    Path("photos-3.tar").write_bytes(b"")
+    Path("photos-4.tar").write_bytes(b"<html>404</html>" * 100)
+    write_tar(Path("photos-5.tar"), {"00.json": b"{}"})
+    done = run("photos-*.tar", *WORDS)
+    assert done.code == 1
+    assert sorted(path.name for path in folder.glob("*.tar")) == ["photos-0.tar", "photos-1.tar"]
+    assert done.err.count("Error: photos-") == 3 and "photos-2" not in done.err
+    assert "Error: photos-5.tar: no images in this tar" in done.err
+    assert "Error: 3 images or shards have no label" in done.err
+    alone = run("photos-2.tar", *WORDS)
+    assert alone.code == 1 and "photos-2.tar: is a folder, where a file is wanted" in alone.err
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_a_tar_for_which_memory_runs_out_is_named_and_the_others_are_labelled(
+    run, tars, folder, monkeypatch, error
+):
+    label = Predictor.launch
+
+    def scarce(self, images, **options):
+        if images[0].image.source.name == "00":
+            raise error
+        return label(self, images, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "launch", scarce)
+        done = run(f"{tars}/photos-*.tar", *WORDS)
+    assert done.code == 1
+    assert "Error: photos-0.tar: not enough memory\nHint: try a smaller --batch-size" in done.err
+    assert [path.name for path in folder.glob("*.tar")] == ["photos-1.tar"]
+    assert run(f"{tars}/photos-*.tar", *WORDS).code == 0
+    assert (folder / "photos-0.tar").is_file()
 
 
 def images_of(data: bytes) -> list[bytes]:

@@ -162,7 +162,9 @@ def _label_shards(run: ShardedRun, console: Console) -> None:
     without = summary.failures if summary is not None else run.failures
     if without:
         have = "has" if len(without) == 1 else "have"
-        what = count(len(without), "image" if summary is not None else "image or shard")
+        what = count(len(without), "image")
+        if summary is None:
+            what += " or shard" if len(without) == 1 else " or shards"
         console.error(
             ClipsegError(
                 f"{what} {have} no label", hint="once they are mended, the same command labels them too"

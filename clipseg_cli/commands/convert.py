@@ -195,7 +195,7 @@ class Conversion:
             yield from self._all()
         finally:  # what describes all images describes those that are there, however this ends
             if self.finished:
-                self.together = self._outputs.end()
+                self.together = self._outputs.end(self._notes.writing)
                 self._notes.end(self.together)
                 settle()
 

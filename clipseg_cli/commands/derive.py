@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from clipseg_cli.runs.derived import Derived, note_derived, place_in, read_derived
+from clipseg_cli.runs.derived import (
+    Derived,
+    announce_derived,
+    announcing,
+    note_derived,
+    place_in,
+    read_derived,
+)
 from clipseg_cli.runs.human import home_of
 from clipseg_cli.runs.records import file_fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path, PurePosixPath
 
     from clipseg_cli.runs.labelled import LabelFolder
@@ -51,6 +60,7 @@ class Derivation:
             self._before[made.name] = made
             if not self._part and made.images.keys() - there and made.is_untouched(self._home):
                 del self._before[made.name]
+                announce_derived(self._home, dataclasses.replace(made, files=dict.fromkeys(made.files, "")))
                 for name in made.files:
                     (self._out / name).unlink(missing_ok=True)
 
@@ -71,6 +81,22 @@ class Derivation:
             if paths:
                 self._own.setdefault(format_, paths[0])
 
+    @contextmanager
+    def writing(self, name: str) -> Iterator[None]:
+        """While files about all images are written: wherever the process ends, nobody takes them for edited.
+
+        Args:
+            name: of what is written.
+
+        Raises:
+            OutputError: the note of one cannot be written.
+        """
+        if self._place is None or name not in self._options or name in self._own:
+            yield
+        else:
+            with announcing(self._home, self._out, self._note(name, self._place, ())):
+                yield
+
     def end(self, together: Mapping[str, Iterable[Path]]) -> None:
         """Write the notes, behind the files.
 
@@ -82,13 +108,16 @@ class Derivation:
         """
         if self._place is None:
             return
-        classes = list(self._labels.run.classes.names)
         notes = []
-        for name, options in self._options.items():
-            each = name in self._own
-            paths = [self._own[name]] if each else together.get(name, ())
-            before = self._before.get(name)
-            known = {} if before is None else before.images
-            files = {path.relative_to(self._out).as_posix(): file_fingerprint(path) for path in paths}
-            notes.append(Derived(name, self._place, options, classes, each, files, {**known, **self._images}))
+        for name in self._options:
+            own = self._own.get(name)
+            notes.append(self._note(name, self._place, together.get(name, ()) if own is None else [own]))
         note_derived(self._home, notes)
+
+    def _note(self, name: str, place: str, paths: Iterable[Path]) -> Derived:
+        """What is known of a format once its files are written."""
+        before = self._before.get(name)
+        images = {**({} if before is None else before.images), **self._images}
+        files = {path.relative_to(self._out).as_posix(): file_fingerprint(path) for path in paths}
+        classes = list(self._labels.run.classes.names)
+        return Derived(name, place, self._options[name], classes, name in self._own, files, images)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from clipseg_cli.commands.keep_features import FeatureKeeping, keep_features
 from clipseg_cli.config import ignore_value
 from clipseg_cli.data.datasets import read_label
 from clipseg_cli.data.images import read_image
+from clipseg_cli.errors import ClipsegError
 from clipseg_cli.inference.dataset import open_to_label, subset_classes
 from clipseg_cli.inference.kept import check_keeping
 from clipseg_cli.inference.load import ModelPlan, plan_model
@@ -38,26 +40,24 @@ from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.manifest import Manifest, read_manifest
 from clipseg_cli.runs.provenance import choice_notes, model_notes
 from clipseg_cli.runs.records import ImageRecord, ProgressFile, fingerprint
-from clipseg_cli.runs.state import RunState
+from clipseg_cli.runs.state import RunState, counted
 from clipseg_cli.runs.summary import Summary, confidence_path, finish_run, label_path
-from clipseg_cli.types.results import count_ids
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import process_share, rendezvous, wait_for_all
 from clipseg_cli.utils.files import write_bytes
 from clipseg_cli.utils.locks import file_lock, remove_stale_locks
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from clipseg_cli.commands.convert import Conversion
     from clipseg_cli.config import PseudolabelConfig
-    from clipseg_cli.errors import ClipsegError
     from clipseg_cli.inference.predictor import Predictor
     from clipseg_cli.inference.prepare import Prepared
-    from clipseg_cli.types import Dataset, DenseModel, Sample, Segmentation
+    from clipseg_cli.types import Dataset, DecodedImage, DenseModel, Sample, Segmentation
     from clipseg_cli.utils.distributed import Share
 
 
@@ -122,6 +122,7 @@ class PseudolabelRun:
         identity: all that its labels depend on.
         notes: what a user should be told once.
         features: that are kept of the images, or None.
+        elsewhere: image -> record, of images that were dealt with and whose labels are not in this folder.
         device, model: for people.
         total: images of this process's share.
         before: how many of them an earlier process had finished.
@@ -138,6 +139,7 @@ class PseudolabelRun:
     identity: dict[str, object]
     notes: tuple[str, ...]
     features: FeatureKeeping | None = None
+    elsewhere: Mapping[str, ImageRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config, dataset = self.config, self.dataset
@@ -149,49 +151,50 @@ class PseudolabelRun:
         self._state, self._contents = RunState(self.folder, dataset), dict[str, str]()
         groups = self.share.of(planned_groups(self.folder, dataset.samples, config.batch_size))
         self._keeps_confidence = KEPT in format_names(config.format_texts)
-        finished = self._state.finished()
-        if self._keeps_confidence:  # which a run without it did not write; corrected labels have none
-            finished = {
-                n for n in finished if n in self._state.corrected or confidence_path(self.folder, n).is_file()
-            }
-        # A batch is done again as a whole, so that what it computes does not depend on what was there.
+        finished = self._state.finished(with_confidence=self._keeps_confidence)
+        finished |= {name: record for name, record in self.elsewhere.items() if not record.error}
         self._corrected = self._state.corrected
         self.notes += tuple(self._state.sentences())
-        self._groups = [
-            [(number, sample) for sample in samples]
-            for number, samples in groups
-            if not all(sample.source.name in finished for sample in samples)
-        ]
+        # A batch is done again as a whole, so that what it computes does not depend on what was there.
+        whole = [[(number, sample) for sample in samples] for number, samples in groups]
+        left = [[item for item in group if item[1].source.name not in finished] for group in whole]
+        with ThreadPoolExecutor(config.workers, thread_name_prefix="read") as pool:
+            failed = list(pool.map(self._fail_again, left))
+        self._groups = [group for group, records in zip(whole, failed, strict=True) if records is None]
+        self._failed_again = [record for records in failed for record in records or ()]
         self.total = sum(len(samples) for _, samples in groups)
-        self.before = self.total - sum(map(len, self._groups))
+        self.before = self.total - sum(map(len, self._groups)) - len(self._failed_again)
 
     def __iter__(self) -> Generator[ImageRecord, None, None]:
-        """Records in the order of the list, of what is not finished yet.
+        """Records of what is not finished yet: images that fail as before, then the others in the order of the list.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C, once the files being written are finished.
             DiskFullError: nothing more can be written; what is finished stays.
         """
         stream = Stream(self.predictor, self.config, self._read, self._write, self._failed)
-        if not self._groups:
+        known = {**self._state.failed, **self.elsewhere}
+        other = [record for record in self._failed_again if record != known[record.image]]
+        if not self._groups and not other:
+            yield from self._dealt_with(self._failed_again)
             return
-        images = {sample.source.name for group in self._groups for _, sample in group}
-        begin_images(
-            self.folder, images - self._corrected.keys(), None if self.share.count == 1 else self._worker
-        )
+        again = {sample.source.name for group in self._groups for _, sample in group} - self._corrected.keys()
+        again |= {record.image for record in other}
+        begin_images(self.folder, again, None if self.share.count == 1 else self._worker)
         progress = ProgressFile(self.folder, self._worker)
+        if other:
+            progress.add(other)
         sizes = {group[0][0]: len(group) for group in self._groups}
         waiting: list[ImageRecord] = []
         results = stream.reproducible(self._groups)
         begun = time.monotonic()
         try:
+            yield from self._dealt_with(self._failed_again)
             for record in results:
                 waiting.append(record)
                 if len(waiting) == sizes[record.group]:  # groups come whole and in order
                     progress.add(waiting)
-                    self.done += len(waiting)
-                    self.failures.update({r.image: r.error for r in waiting if r.error})
-                    yield from waiting
+                    yield from self._dealt_with(waiting)
                     waiting.clear()
         finally:
             results.close()
@@ -227,15 +230,38 @@ class PseudolabelRun:
     def _worker(self) -> str:
         return f"{self.share.index + 1}-of-{self.share.count}" if self.share.count > 1 else ""
 
+    def _dealt_with(self, records: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+        self.done += len(records)
+        self.failures.update({record.image: record.error for record in records if record.error})
+        return records
+
+    def _fail_again(self, items: Sequence[tuple[int, Sample]]) -> list[ImageRecord] | None:
+        """Records of images that failed before and do so again; None where one has to be labelled."""
+        names = (sample.source.name for _, sample in items)
+        if any(name not in self._state.failed and name not in self.elsewhere for name in names):
+            return None
+        records = []
+        for item in items:
+            try:
+                self.predictor.prepare(self._open(item[1])[0])
+            except ClipsegError as error:
+                records.append(self._failed(item, error))
+            else:
+                return None
+        return records
+
+    def _open(self, sample: Sample) -> tuple[DecodedImage, NDArray[np.int32] | None]:
+        """An image, and its ground truth where that is needed."""
+        image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
+        return image, self._truth(sample, image.pixels.shape[:2]) if len(self._unseen) else None
+
     def _read(self, item: tuple[int, Sample]) -> Prepared | ImageRecord:
         content = self._contents[item[1].source.name] = self._state.content(item[1])
-        image = read_image(item[1].source, max_megapixels=self.config.max_megapixels)
-        if len(self._unseen):
-            truth = self._truth(item[1], image.pixels.shape[:2])
-            if not np.isin(truth, self._unseen).any():  # its ground truth is its label
-                none = np.zeros(truth.shape, dtype=bool)
-                labels = np.where(truth < 0, self._ignore, truth)
-                return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
+        image, truth = self._open(item[1])
+        if truth is not None and not np.isin(truth, self._unseen).any():  # its ground truth is its label
+            none = np.zeros(truth.shape, dtype=bool)
+            labels = np.where(truth < 0, self._ignore, truth)
+            return self._save(item, labels, np.zeros(truth.shape, dtype=np.float32), none)
         prepared = self.predictor.prepare(image)
         return prepared if self.features is None else self.features.prepared(prepared, item[1], content)
 
@@ -271,14 +297,7 @@ class PseudolabelRun:
         scores: NDArray[np.float32],
         model: NDArray[np.bool_] | None,
     ) -> ImageRecord:
-        """Write a label map and count it; one that somebody has corrected stays.
-
-        Args:
-            item: group and image.
-            labels: [H, W] ids, or the ignore value.
-            scores: [H, W] of the pixels that the model labelled.
-            model: [H, W] which pixels these are; the others are ground truth. None: all of them.
-        """
+        """Write a label map and count it (see `counted`); one that somebody has corrected stays."""
         group, sample = item
         name, classes = sample.source.name, self.dataset.classes
         if name in self._corrected:
@@ -295,23 +314,11 @@ class PseudolabelRun:
             write_bytes(confidence_path(self.folder, name), encode_confidence(sure, name))
         write_bytes(label_path(self.folder, sample), data)
         self._state.written.append(name)
-        ids, chances = labels.astype(np.int32).ravel(), scores.astype(np.float64).ravel()
-        counts, sums = count_ids(ids, chances, self._ignore + 1)
-        scored = counts
-        if model is not None:
-            scored, sums = count_ids(np.where(model.ravel(), ids, self._ignore), chances, self._ignore + 1)
-        known = range(len(classes))
-        return ImageRecord(
-            image=name,
-            group=group,
-            height=labels.shape[0],
-            width=labels.shape[1],
-            pixels={i: int(counts[i]) for i in known if counts[i]},
-            ignored=int(counts[self._ignore]),
-            scored={i: int(scored[i]) for i in known if scored[i]},
-            confidence={i: float(sums[i]) for i in known if scored[i]},
-            kept=int(counts[: len(classes)].sum() - scored[: len(classes)].sum()),
+        record = ImageRecord(
+            name,
+            group,
             label=fingerprint(data),
             source=self._state.source_bytes[name],
             content=self._contents[name],
         )
+        return counted(record, labels, scores, model, len(classes))

@@ -69,7 +69,7 @@ def open_sharded_run(config: PseudolabelConfig) -> Iterator[ShardedRun]:
         output = (
             FolderOutput(config, dataset, folder, identity)
             if tars is None
-            else TarOutput(dataset, tars, folder, identity)
+            else TarOutput(config, dataset, tars, folder, identity)
         )
         notes = [*dataset.notes, *engine.description.notes, *engine.notes, *output.notes]
         if left_by:

@@ -137,7 +137,8 @@ class Review:
                 self._files.add(entry)
                 yield Looked(str(name), None if np.isnan(entry.trust) else entry.trust)
             if len(self.failures) < self.total:
-                self.written = self._files.end(self.failures)
+                with self._notes.writing(REVIEW):
+                    self.written = self._files.end(self.failures)
                 self._notes.end({REVIEW: self.written})
                 settle()
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from clipseg_cli.outputs import (
     shown_name,
     write_run_info,
 )
-from clipseg_cli.runs.derived import forget_derived
+from clipseg_cli.runs.derived import forget_derived, replacing_derived
 from clipseg_cli.runs.human import human_labels
 from clipseg_cli.runs.human_changes import complete_changes
 from clipseg_cli.runs.provenance import notes, run_info
@@ -202,7 +203,7 @@ class SegmentRun:
             yield from stream.fastest(self.sources)
         finally:  # what describes all results describes those that are there, however this ends
             if files and self.finished:
-                self.outputs.end()
+                self.outputs.end(partial(replacing_derived, self.out))
                 forget_derived(self.out, format_names(self.config.format_texts))
                 settle()
 

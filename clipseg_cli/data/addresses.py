@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from clipseg_cli.errors import ClipsegError, DatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 MARK = "://"
 CHAIN = "::"
@@ -84,11 +84,11 @@ def files_behind(address: str) -> list[tuple[str, str]]:
     with reaching(address):
         system, base = _system(fixed + chain + rest)
         pattern = f"{base.rstrip('/')}/{head[len(fixed) :]}"
-        found = system.find(base) if wild is None else system.glob(pattern)
+        found = system.find(base) if wild is None else _files(system.glob(pattern, detail=True))
     if not found:
         raise DatasetError(f"{address}: nothing is there", hint="is the address right?")
     inner = sorted(path[len(base) :].lstrip("/") for path in map(str, found))
-    start = fixed if fixed.endswith("/") else f"{fixed}/"
+    start = fixed if not fixed or fixed.endswith("/") else f"{fixed}/"
     return [(path, start + path + chain + rest) for path in inner]
 
 
@@ -105,6 +105,8 @@ def reaching(address: str, error: type[ClipsegError] = DatasetError) -> Iterator
         raise
     except FileNotFoundError as problem:
         raise error(f"{address}: no such file or folder") from problem
+    except IsADirectoryError as problem:
+        raise error(f"{address}: is a folder, where a file is wanted") from problem
     except ImportError as problem:
         raise error(f"{address} needs a package: {_line(problem)}", hint=_install(address)) from problem
     except Exception as problem:
@@ -112,6 +114,10 @@ def reaching(address: str, error: type[ClipsegError] = DatasetError) -> Iterator
         raise error(
             f"{address} cannot be reached: {_line(problem)}", hint="is the address right?"
         ) from problem
+
+
+def _files(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [path for path, facts in found.items() if facts["type"] != "directory"]
 
 
 def _system(address: str) -> tuple[Any, str]:

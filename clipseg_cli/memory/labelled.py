@@ -116,7 +116,9 @@ class Taught:
     def judge(self, map_: Tensor) -> Tensor:
         """Directions [d, h, w] of an image -> logits [C, h, w]."""
         seen = with_surroundings(map_, self.directions.near, placed=self.placed)
-        return self.sharpness * average_logits(self.nets, seen.movedim(0, -1)).movedim(-1, 0)
+        said = average_logits(self.nets, seen.flatten(1))  # [C, h*w]
+        logits: Tensor = self.sharpness * said.unflatten(1, map_.shape[1:])
+        return logits
 
 
 def learn(images: Sequence[Labelled], *, placed: bool = True) -> Taught:
@@ -182,7 +184,7 @@ def _chosen(
     x, shares, words = (torch.cat(part) for part in zip(*checked, strict=True))
     shares = shares * known
     weight = shares * (shares.sum(dim=0).clamp(min=1e-6) / shares.sum().clamp(min=1e-6)).rsqrt()
-    logits = average_logits(nets, x)
+    logits = average_logits(nets, x.mT).mT
 
     def loss(sharpness: float, trust: float) -> float:
         both = (sharpness * logits + trust * words).masked_fill(~known, ABSENT)

@@ -54,15 +54,13 @@ class Depths:
         return torch.cat([*(one.movedim(-1, 1) for one in inner), self.last()], dim=1)
 
     def projected(self, weight: Tensor) -> Tensor:
-        """[F, d] -> [B, d, h, w], float32; products are taken in the type of each map."""
-        *inner, last = weight.split([one.shape[1] for one in self.maps])
-        total: Tensor = last.new_zeros(())
-        for one, own in zip(self._inner(), inner, strict=True):
-            total = total + (F.layer_norm(one, (one.shape[-1],)) @ own.to(one.dtype)).float()
+        """[F, d] -> [B, d, h, w], float32; the product is taken in the type of the maps."""
         said = self.maps[-1].movedim(1, -1)
-        length = said.float().norm(dim=-1, keepdim=True).clamp(min=SHORTEST)
-        total = total + (said @ last.to(said.dtype)).float() * (said.shape[-1] ** 0.5 / length)
-        return total.movedim(-1, 1)
+        length = torch.linalg.vector_norm(said, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=SHORTEST)
+        last = said * (said.shape[-1] ** 0.5 / length).to(said.dtype)
+        # One product of all is faster than the sum of one of each.
+        rows = torch.cat([*(F.layer_norm(one, (one.shape[-1],)) for one in self._inner()), last], dim=-1)
+        return (rows @ weight.to(rows.dtype)).float().movedim(-1, 1)
 
     def last(self) -> Tensor:
         """[B, D, h, w], float32."""
@@ -82,8 +80,7 @@ class Depths:
         """All maps but the last on its grid: [B, h, w, W]."""
         grid = self.maps[-1].shape[2:]
         for one in self.maps[:-1]:
-            fits = one.shape[2:] == grid
-            here = one if fits else F.interpolate(one.float(), grid, mode="bilinear").to(one.dtype)
+            here = one if one.shape[2:] == grid else F.interpolate(one, grid, mode="bilinear")
             yield here.movedim(1, -1)
 
 

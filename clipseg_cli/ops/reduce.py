@@ -153,30 +153,42 @@ def reduce_layers(
 
 def _reduce_tile(scores: Tensor, *, probabilities: bool, excluded: Tensor | None, totals: bool) -> Reduced:
     """What is left of [..., Q, rows, columns], which is overwritten."""
-    may_win = scores if excluded is None else scores.masked_fill(excluded[:, None, None], -torch.inf)
-    best, index = _best_of(may_win)
+    if excluded is None and not probabilities:
+        best, index = _best_of(scores, behind=scores)
+        spread = scores.exp_().sum(dim=-3)
+        return Reduced(index, spread.reciprocal(), spread.log_().add_(best) if totals else None)
+    best, index = _best_of(
+        scores if excluded is None else scores.masked_fill(excluded[:, None, None], -torch.inf)
+    )
     if probabilities:
         total = scores.clamp_(min=0).sum(dim=-3).clamp_(min=1e-12)
         return Reduced(index, best.clamp(min=0) / total, total.log() if totals else None)
-    largest = best if excluded is None else scores.amax(dim=-3)
+    largest = scores.amax(dim=-3)
     spread = scores.sub_(largest.unsqueeze(-3)).exp_().sum(dim=-3)
-    chance = spread.reciprocal() if excluded is None else (best - largest).exp_() / spread
-    return Reduced(index, chance, spread.log_().add_(largest) if totals else None)
+    return Reduced(index, (best - largest).exp_() / spread, spread.log_().add_(largest) if totals else None)
 
 
-def _best_of(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of Q scores at each pixel, and the first word that has it: [..., Q, rows, columns]."""
+def _best_of(scores: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The largest of Q scores at each pixel, and the first word that has it: [..., rows, columns] each.
+
+    Args:
+        scores: [..., Q, rows, columns].
+        behind: becomes how far each is behind the largest; may be `scores`.
+    """
     if scores.device.type != "cpu":
-        return torch.max(scores, dim=-3)
-    # On a CPU `torch.max` goes pixel by pixel. These passes are vectorised, and most go over a byte or two a number.
+        best, index = scores.max(dim=-3)
+        if behind is not None:
+            torch.sub(scores, best.unsqueeze(-3), out=behind)
+        return best, index
+    # On a CPU `max` goes pixel by pixel. These passes are vectorised, and most go over a byte or two a number.
     best, queries = scores.amax(dim=-3), scores.shape[-3]
+    behind = torch.sub(scores, best.unsqueeze(-3), out=behind)
     narrow = next(
         kind for kind in (torch.uint8, torch.int16, torch.int32) if 2 * queries <= torch.iinfo(kind).max
     )
     words = torch.arange(queries, dtype=narrow)[:, None, None]
-    behind = (scores - best.unsqueeze(-3)).bool().to(narrow).mul_(queries)
-    # Where all is NaN, nobody is the best.
-    return best, behind.add_(words).amin(dim=-3).clamp_(max=queries - 1).int()
+    first = behind.bool().to(narrow).mul_(queries).add_(words).amin(dim=-3)
+    return best, first.clamp_(max=queries - 1).int()  # where all is NaN, nobody is the best
 
 
 def _tile_cells(queries: int, margin: int, device: torch.device, tile_bytes: int | None) -> int:

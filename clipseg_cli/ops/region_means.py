@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clipseg_cli.ops.sparse import sparse_sum
+from clipseg_cli.ops.sparse import sparse_product
 from clipseg_cli.types import Tile
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _add(
         weight = weight / _lengths(flat, features.shape[1:], patches, shares)
     index = torch.stack([places.expand(4, -1, -1).flatten(), torch.stack(patches).flatten()])
     held = (torch.stack(shares) * weight).flatten()
-    sums += torch.sparse.mm(sparse_sum(index, held, (len(sums), len(flat))), flat)
+    sums += sparse_product(index, held, (len(sums), len(flat)), flat)
 
 
 def _lengths(

@@ -56,8 +56,9 @@ class SmallNet(NamedTuple):
     output_bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Directions [..., d] -> logits [..., C]."""
-        return F.linear(F.gelu(F.linear(x, self.hidden, self.hidden_bias)), self.output, self.output_bias)
+        """Directions [d, n] -> logits [C, n]; patches stand last, as in maps, since a dozen classes fill no vector."""
+        units = F.gelu(torch.addmm(self.hidden_bias[:, None], self.hidden, x))
+        return torch.addmm(self.output_bias[:, None], self.output, units)
 
 
 def whitening(known: Moments, most: int = DIRECTIONS) -> Tensor:
@@ -159,6 +160,6 @@ def _dropped(x: Tensor, share: float) -> Tensor:
 
 
 def average_logits(nets: Sequence[SmallNet], x: Tensor) -> Tensor:
-    """Mean log probabilities [..., C] of several networks at directions [..., d]."""
-    found = [net(x).log_softmax(dim=-1) for net in nets]
+    """Mean log probabilities [C, n] of several networks at directions [d, n]."""
+    found = [net(x).log_softmax(dim=0) for net in nets]
     return torch.stack(found).mean(dim=0)

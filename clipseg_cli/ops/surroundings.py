@@ -5,12 +5,16 @@ A street has sky above and road below, a pavement lies beside the road; a patch 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 REACHES = (3, 19)
 """Sides of the squares that are averaged over, in patches."""
+
+KEPT = 16
+"""Matrices of means that are kept for grids that come again."""
 
 STRENGTH = 2.0
 """Largest value of the functions of the place, where whitened features have variance 1."""
@@ -18,17 +22,18 @@ STRENGTH = 2.0
 
 def mean_around(maps: Tensor, side: int) -> Tensor:
     """The mean over the square of `side` (odd) patches around each: [d, h, w] -> the same; borders are repeated."""
-    padded = F.pad(maps[None], (side // 2,) * 4, mode="replicate")[0]
-    return _running_mean(_running_mean(padded, side, 1), side, 2)
+    down, across = (_means(count, side, maps.device) for count in maps.shape[1:])
+    return down @ maps @ across.mT
 
 
-def _running_mean(x: Tensor, side: int, dim: int) -> Tensor:
-    """Means of `side` neighbours along a dimension, which loses `side - 1`; as fast for many as for few."""
-    count = x.shape[dim] - side + 1
-    sums = x.cumsum(dim)
-    first = sums.narrow(dim, side - 1, 1)
-    rest = sums.narrow(dim, side, count - 1) - sums.narrow(dim, 0, count - 1)
-    return torch.cat([first, rest], dim) / side
+@lru_cache(maxsize=KEPT)
+@torch.inference_mode(False)
+def _means(count: int, side: int, device: torch.device) -> Tensor:
+    """How much each of `count` patches in a row takes of all: float32 [count, count], rows sum to 1."""
+    around = torch.arange(count)[:, None] + torch.arange(-(side // 2), side // 2 + 1)
+    share = torch.full(around.shape, 1 / side)
+    means = torch.zeros(count, count).scatter_add_(1, around.clamp(0, count - 1), share)
+    return means.to(device, non_blocking=True)
 
 
 def place(like: Tensor) -> Tensor:

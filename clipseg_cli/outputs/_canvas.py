@@ -110,9 +110,9 @@ def _paint(labels: Labels, colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The colour of every label, uint8 [H, W, 3]."""
     if labels.dtype != np.uint8:
         return np.take(colors, labels, axis=0)
-    table = np.zeros((3, 256), np.uint8)  # OpenCV looks up one channel much faster than numpy takes three
-    table[:, : len(colors)] = colors.T[:, :256]
-    return np.asarray(cv2.merge([cv2.LUT(labels, row) for row in table]), np.uint8)
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: len(colors), 0] = colors[:256]
+    return np.asarray(cv2.applyColorMap(labels, table), np.uint8)  # numpy takes more than ten times as long
 
 
 def _blend(under: NDArray[np.uint8], over: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:

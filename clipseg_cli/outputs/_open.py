@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.errors import ClipsegError, UsageError, did_you_mean
 from clipseg_cli.utils.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from clipseg_cli.types import Format, RunInfo, Segmentation
@@ -78,8 +80,13 @@ class Outputs:
             if name != without
         }
 
-    def end(self) -> dict[str, tuple[Path, ...]]:
+    def end(
+        self, around: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    ) -> dict[str, tuple[Path, ...]]:
         """Format -> files made of all results; where one fails, the others are still written.
+
+        Args:
+            around: what is entered, with the name of a format, while its files are written.
 
         Raises:
             OutputError: a file cannot be written; the first of several.
@@ -88,7 +95,8 @@ class Outputs:
         failures: list[ClipsegError] = []
         for name, writer in self._writers.items():
             try:
-                written[name] = tuple(writer.end())
+                with around(name):
+                    written[name] = tuple(writer.end())
             except ClipsegError as error:
                 failures.append(error)
         if failures:

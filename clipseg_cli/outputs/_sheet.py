@@ -13,7 +13,7 @@ from clipseg_cli.config import IGNORE_INDEX
 from clipseg_cli.errors import ShapeError
 from clipseg_cli.outputs import _canvas as canvas
 from clipseg_cli.outputs._colors import class_colors, hex_color, voc_palette
-from clipseg_cli.outputs._text import FAINT, INK, PAPER, Line
+from clipseg_cli.outputs._text import FAINT, INK, PAPER, Line, place
 from clipseg_cli.types import ClassShare
 from clipseg_cli.utils.files import write_bytes
 from clipseg_cli.utils.text import percent
@@ -200,7 +200,7 @@ def write_sheet(
         y += _GAP
     y += _MARGIN - _GAP if rows else 0
     if legend and legend.entries:
-        panel = legend.draw(max(1, (width - 2 * _MARGIN + legend.row) // legend.column))
+        panel = Image.fromarray(legend.draw(max(1, (width - 2 * _MARGIN + legend.row) // legend.column)))
         pasted.append((panel, _MARGIN - legend.pad, y - legend.pad // 2))
         width, y = max(width, panel.width), y - legend.pad // 2 + panel.height
     sheet = Image.new("RGB", (width, y), PAPER)
@@ -262,27 +262,33 @@ class Legend:
         gap = self.row  # after each column but the last
         return 2 * self.pad + columns * self.column - gap, 2 * self.pad + rows * self.row
 
-    def draw(self, columns: int) -> Image.Image:
-        """The panel with its entries in `columns`, read from top to bottom, or fewer if that fills them."""
-        rows = -(-len(self.entries) // columns)
-        size, gap = self.size, self.row
-        panel = Image.new("RGB", self.panel_size(columns), PAPER)
-        swatch = _swatch(size)
-        for i, (color, name, share) in enumerate(self.entries):
-            x, y = self.pad + i // rows * self.column, self.pad + i % rows * self.row + self.row // 2
-            panel.paste(color, (x, y - size // 2), swatch)
-            name.paste(panel, x + round(1.5 * size), y, INK)
-            if self.with_shares:
-                share.paste(panel, x + self.column - gap - share.width, y, FAINT)
+    def draw(self, columns: int) -> NDArray[np.uint8]:
+        """The panel, uint8 [H, W, 3]: entries in `columns`, read from top to bottom, or fewer if that fills them."""
+        width, height = self.panel_size(columns)
+        panel = np.full((height, width, 3), 255, np.uint8)
+        self.draw_on(panel, columns)
         return panel
 
+    def draw_on(self, paper: NDArray[np.uint8], columns: int) -> None:
+        """`draw`, on white paper [H, W, 3] of that size."""
+        rows = -(-len(self.entries) // columns)
+        size, gap = self.size, self.row
+        for i, (color, name, share) in enumerate(self.entries):
+            x, y = self.pad + i // rows * self.column, self.pad + i % rows * self.row + self.row // 2
+            place(_swatch(color, size), paper, x, y - size // 2)
+            name.place(paper, x + round(1.5 * size), y, INK)
+            if self.with_shares:
+                share.place(paper, x + self.column - gap - share.width, y, FAINT)
 
-@lru_cache(maxsize=32)
-def _swatch(size: int) -> Image.Image:
-    """The shape of a patch of colour beside letters of a size: 255 inside, 0 outside."""
+
+@lru_cache(maxsize=1024)
+def _swatch(color: str, size: int) -> NDArray[np.uint8]:
+    """A patch of colour beside letters of a size, on paper: uint8 [size + 1, size + 1, 3]."""
     shape = Image.new("L", (size + 1, size + 1))
     ImageDraw.Draw(shape).rounded_rectangle((0, 0, size, size), radius=size // 5, fill=255)
-    return shape
+    swatch = Image.new("RGB", shape.size, PAPER)
+    swatch.paste(color, (0, 0), shape)
+    return np.array(swatch)
 
 
 def _small_ids(

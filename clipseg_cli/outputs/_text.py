@@ -7,9 +7,13 @@ from bisect import bisect
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 INK, FAINT, PAPER = "#1b1b1b", "#6b6b6b", "white"
 
@@ -51,12 +55,18 @@ class Line(NamedTuple):
         """`x` is the left end and `y` the middle of the capitals, which are about 0.72 of the size in all fonts."""
         draw.text((x, y + round(self.font.size * 0.36)), self.text, font=self.font, fill=fill, anchor="ls")
 
-    def paste(self, sheet: Image.Image, x: int, y: int, fill: str) -> None:
-        """As `draw`, on paper; words that were drawn before are taken from there."""
-        if not self.text:
-            return
-        letters, left, top = _letters(self.text, self.font, fill)
-        sheet.paste(letters, (x + left, y + round(self.font.size * 0.36) + top))
+    def place(self, paper: NDArray[np.uint8], x: int, y: int, fill: str) -> None:
+        """As `draw`, on paper [H, W, 3]; words that were drawn before are taken from there."""
+        if self.text:
+            letters, left, top = _letters(self.text, self.font, fill)
+            place(letters, paper, x + left, y + round(self.font.size * 0.36) + top)
+
+
+def place(patch: NDArray[np.uint8], paper: NDArray[np.uint8], x: int, y: int) -> None:
+    """Put a patch [h, w, 3] on paper, its left upper corner at (x, y); what lies beside the paper is left out."""
+    top, left = max(0, -y), max(0, -x)
+    part = paper[y + top : max(0, y + patch.shape[0]), x + left : max(0, x + patch.shape[1])]
+    part[:] = patch[top : top + part.shape[0], left : left + part.shape[1]]
 
 
 @lru_cache(maxsize=8192)
@@ -65,14 +75,14 @@ def _length(text: str, font: ImageFont.FreeTypeFont) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _letters(text: str, font: ImageFont.FreeTypeFont, fill: str) -> tuple[Image.Image, int, int]:
-    """A text on paper, and where its left upper corner is from the left end of the base line."""
+def _letters(text: str, font: ImageFont.FreeTypeFont, fill: str) -> tuple[NDArray[np.uint8], int, int]:
+    """A text on paper, uint8 [h, w, 3], and where its left upper corner is from the left end of the base line."""
     left, top, right, bottom = (round(side) for side in font.getbbox(text, anchor="ls"))
     covers = Image.new("L", (max(1, right - left), max(1, bottom - top)))
     ImageDraw.Draw(covers).text((-left, -top), text, font=font, fill=255, anchor="ls")
     letters = Image.new("RGB", covers.size, PAPER)
     letters.paste(fill, (0, 0), covers)
-    return letters, left, top
+    return np.array(letters), left, top
 
 
 @lru_cache(maxsize=8192)

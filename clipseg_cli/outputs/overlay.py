@@ -59,15 +59,15 @@ def overlay_pixels(result: Segmentation, opacity: float = canvas.OPACITY) -> NDA
     (beside_w, beside_h), (below_w, below_h) = legend.panel_size(beside), legend.panel_size(below)
     right = (shown[1] + beside_w, max(shown[0], beside_h))
     under = (max(shown[1], below_w), shown[0] + below_h)
-    if right[0] * right[1] < under[0] * under[1]:
-        size, columns, corner = right, beside, (shown[1], 0)
-    else:
-        size, columns, corner = under, below, (0, shown[0])
-    whole = np.full((size[1], size[0], 3), 255, np.uint8)  # paper
+    is_beside = right[0] * right[1] < under[0] * under[1]
+    width, height = right if is_beside else under
+    whole = np.empty((height, width, 3), np.uint8)
+    whole[: shown[0], shown[1] :] = whole[shown[0] :] = 255  # paper
     canvas.place_smooth(tinted, whole[: shown[0], : shown[1]])
-    panel = np.asarray(legend.draw(columns))
-    left, top = corner
-    whole[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
+    if is_beside:
+        legend.draw_on(whole[:beside_h, shown[1] :], beside)
+    else:
+        legend.draw_on(whole[shown[0] :, :below_w], below)
     return whole
 
 

@@ -121,7 +121,7 @@ class Films:
         ]
         height, width = film.size
         legend = Legend(shares, self._colors, canvas.font_size(*film.size))
-        panel = np.asarray(legend.draw(columns=max(1, (width - legend.pad) // legend.column)))[:, :width]
+        panel = legend.draw(columns=max(1, (width - legend.pad) // legend.column))[:, :width]
         rows = panel.shape[0] + panel.shape[0] % 2
         below = np.full((rows, width, 3), 255, np.uint8)
         below[: panel.shape[0], : panel.shape[1]] = panel

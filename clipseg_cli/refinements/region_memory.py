@@ -59,11 +59,11 @@ class Mixed:
         self.ids, self.found, self.scores, self.share = ids, found, scores, share
 
     def __call__(self, logits: Tensor, tile: Tile, queries: Sequence[int]) -> Tensor:
-        """[rows, columns, n] -> the same, mixed."""
+        """[n, rows, columns] -> the same, mixed."""
         ids = self.ids[tile.top : tile.bottom, tile.left : tile.right].contiguous()
         places = torch.searchsorted(self.found, ids).clamp(max=len(self.found) - 1)
-        there = (self.found[places] == ids)[..., None]
-        own = self.scores[:, list(queries)][places]
+        there = self.found[places] == ids
+        own = self.scores.mT[list(queries)][:, places]
         return torch.where(there, self.share * logits + (1 - self.share) * own, logits)
 
 

@@ -2,22 +2,26 @@
 
 Labels change: images come, words come, humans correct. What was made of them before (`coco.json`, a review page) would
 then show what is no longer so, and nothing in it would say that. With this record it is known by image.
+
+A file and its note cannot be written at once. So the fingerprint of a file is noted just before it takes its name: what
+a killed process left is told from what somebody has edited, and is made anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.errors import RunError
 from clipseg_cli.runs.records import file_fingerprint
-from clipseg_cli.utils.files import write_bytes
+from clipseg_cli.utils.files import telling, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from clipseg_cli.runs.labelled import LabelFolder
 
@@ -37,9 +41,10 @@ class Derived:
         name: an output format, or "review".
         folder: where they lie, below the folder of the labels; "." for that itself.
         options: of the command that made them, other than its defaults.
-        classes: names of the classes at that time.
+        classes: names of the classes at that time; none where a process was killed while it wrote the files.
         each: each image has files of its own.
-        files: the files about all images, or else one of them -> fingerprint as it was written.
+        files: the files about all images, or else one of them -> fingerprint as it was written; empty of one that was
+            removed to be written again.
         images: image -> fingerprint of what its part was made of (`LabelFolder.fingerprint`).
     """
 
@@ -53,7 +58,7 @@ class Derived:
 
     def is_there(self, home: Path) -> bool:
         """Whether files are where they were written; somebody may have taken them away."""
-        return all((home / self.folder / name).is_file() for name in self.files)
+        return all(not was or (home / self.folder / name).is_file() for name, was in self.files.items())
 
     def is_untouched(self, home: Path) -> bool:
         """Whether all is known to be as it was written, so that nobody's work is lost when it is written again."""
@@ -85,7 +90,7 @@ class Outdated:
 
 
 def read_derived(home: Path) -> list[Derived]:
-    """What was noted; nothing where nothing was.
+    """What was noted; nothing where nothing was. What a killed process had begun to replace is of no class list.
 
     Raises:
         RunError: the record is damaged.
@@ -95,7 +100,10 @@ def read_derived(home: Path) -> list[Derived]:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != _FORMAT or data["version"] != _VERSION:
             raise ValueError(f"format {data['format']}, version {data['version']}")
-        return [_checked(entry) for entry in data["made"]]
+        known = {(one.name, one.folder): one for one in map(_checked, data["made"])}
+        if "coming" in data:
+            _settle(home, known, _checked(data["coming"]))
+        return list(known.values())
     except FileNotFoundError:
         return []
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -112,9 +120,46 @@ def note_derived(home: Path, made: Iterable[Derived]) -> None:
         RunError: the record is damaged.
         OutputError: it cannot be written.
     """
-    known = {(one.name, one.folder): one for one in read_derived(home)}
-    known |= {(one.name, one.folder): one for one in made}
-    _write(home, known)
+    _write(home, _known(home) | {(one.name, one.folder): one for one in made})
+
+
+def announce_derived(home: Path, coming: Derived) -> None:
+    """Note what is about to be there: `coming.files`, with the fingerprints that they will have.
+
+    Raises:
+        RunError: the record is damaged.
+        OutputError: it cannot be written.
+    """
+    _write(home, _known(home), coming)
+
+
+@contextmanager
+def announcing(home: Path, out: Path, coming: Derived) -> Iterator[None]:
+    """Announce each file that this thread writes meanwhile, before it takes its name.
+
+    Args:
+        home: folder of the labels.
+        out: folder of the files, which is that of `coming`.
+        coming: what they belong to; its own files do not count.
+    """
+
+    def tell(path: Path, temporary: Path) -> None:
+        files = {path.relative_to(out).as_posix(): file_fingerprint(temporary)}
+        announce_derived(home, dataclasses.replace(coming, files=files))
+
+    with telling(tell):
+        yield
+
+
+@contextmanager
+def replacing_derived(home: Path, name: str) -> Iterator[None]:
+    """While a format that was noted is written again beside the labels, together with them; see `forget_derived`."""
+    known = _known(home).get((name, "."))
+    if known is None:
+        yield
+    else:
+        with announcing(home, home, known):
+            yield
 
 
 def forget_derived(home: Path, names: Iterable[str]) -> None:
@@ -125,17 +170,34 @@ def forget_derived(home: Path, names: Iterable[str]) -> None:
         OutputError: it cannot be written.
     """
     gone = {(name, ".") for name in names}
-    known = {(one.name, one.folder): one for one in read_derived(home)}
+    known = _known(home)
     if known.keys() & gone:
         _write(home, {key: one for key, one in known.items() if key not in gone})
 
 
-def _write(home: Path, known: Mapping[tuple[str, str], Derived]) -> None:
-    data = {
+def _known(home: Path) -> dict[tuple[str, str], Derived]:
+    return {(one.name, one.folder): one for one in read_derived(home)}
+
+
+def _settle(home: Path, known: dict[tuple[str, str], Derived], coming: Derived) -> None:
+    """Take over what was announced, where it came to be; other files of the same kind may not have come to it."""
+    key = coming.name, coming.folder
+    place, before = home / coming.folder, known.get(key)
+    taken = {name: mark for name, mark in coming.files.items() if file_fingerprint(place / name) == mark}
+    if taken:
+        files = {**(before.files if before else {}), **taken}
+        images = {**(before.images if before else {}), **coming.images}
+        known[key] = dataclasses.replace(coming, classes=(), files=files, images=images)
+
+
+def _write(home: Path, known: Mapping[tuple[str, str], Derived], coming: Derived | None = None) -> None:
+    data: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
         "made": [dataclasses.asdict(one) for _, one in sorted(known.items())],
     }
+    if coming is not None:
+        data["coming"] = dataclasses.asdict(coming)
     write_bytes(home / FILE, (json.dumps(data, ensure_ascii=False, indent=1) + "\n").encode())
 
 

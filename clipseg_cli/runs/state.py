@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,11 +12,14 @@ from clipseg_cli.data.labels import is_decodable, read_values
 from clipseg_cli.errors import DatasetError, RunError
 from clipseg_cli.runs.human import HumanRecord, human_labels
 from clipseg_cli.runs.records import ImageRecord, file_fingerprint, fingerprint, read_records
-from clipseg_cli.runs.summary import path_of
+from clipseg_cli.runs.summary import confidence_path, path_of
+from clipseg_cli.types.results import count_ids
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from clipseg_cli.types import Dataset, Sample
 
@@ -64,6 +67,40 @@ def label_state(folder: Path, record: ImageRecord, classes: int) -> LabelState:
     return "changed"
 
 
+def counted(
+    record: ImageRecord,
+    labels: NDArray[np.integer[Any]],
+    scores: NDArray[np.float32],
+    model: NDArray[np.bool_] | None,
+    classes: int,
+) -> ImageRecord:
+    """A record with what stands in a label map.
+
+    Args:
+        record: of the image.
+        labels: [H, W] ids, or the ignore value.
+        scores: [H, W] of the pixels that the model labelled.
+        model: [H, W] which pixels these are; the others are ground truth. None: all of them.
+        classes: number of them.
+    """
+    ignore, known = ignore_value(classes), range(classes)
+    ids, chances = labels.ravel(), scores.astype(np.float64).ravel()
+    counts, sums = count_ids(ids, chances, ignore + 1)
+    scored = counts
+    if model is not None:
+        scored, sums = count_ids(np.where(model.ravel(), ids, ignore), chances, ignore + 1)
+    return dataclasses.replace(
+        record,
+        height=labels.shape[0],
+        width=labels.shape[1],
+        pixels={i: int(counts[i]) for i in known if counts[i]},
+        ignored=int(counts[ignore]),
+        scored={i: int(scored[i]) for i in known if scored[i]},
+        confidence={i: float(sums[i]) for i in known if scored[i]},
+        kept=int(counts[:classes].sum() - scored[:classes].sum()),
+    )
+
+
 def recounted(folder: Path, record: ImageRecord, classes: int) -> ImageRecord:
     """A record with the pixels of each class as they are in its label file now."""
     values = read_values(path_of(folder, record.image))
@@ -80,6 +117,7 @@ class RunState:
         written: images whose labels this process has written.
         corrected: image -> record, of labels that somebody has corrected or checked since; they are never written over.
         human: the records of those of them that were imported.
+        failed: image -> record, of images that had no label when last tried; known once `finished` was asked for.
         source_bytes: image -> size of its file; 0 where it cannot be told.
     """
 
@@ -90,6 +128,7 @@ class RunState:
         self._samples = {s.source.name: s for s in dataset.samples}
         self.corrected: dict[str, ImageRecord] = {}
         self.human: dict[str, HumanRecord] = {}
+        self.failed: dict[str, ImageRecord] = {}
         self._replaced: list[str] = []
 
     def records(self) -> dict[str, ImageRecord]:
@@ -118,17 +157,26 @@ class RunState:
         self.human = {name: record for name, record in human.items() if name in self.corrected}
         return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
 
-    def finished(self) -> set[str]:
-        """Images that need not be labelled again: their label is there, and about the image that is there now.
+    def finished(self, *, with_confidence: bool = False) -> dict[str, ImageRecord]:
+        """Records of images that need not be labelled again: the label is there, and about the image that is there now.
+
+        Args:
+            with_confidence: it must be there too, which a run without it did not write; corrected labels have none.
 
         Raises:
             RunError: as `records`.
         """
-        good = {name: record for name, record in self.records().items() if not record.error}
+        found = self.records()
+        good = {name: record for name, record in found.items() if not record.error}
+        self.failed = {name: record for name, record in found.items() if record.error}
         self._replaced = [
             name for name, record in good.items() if name not in self.corrected and self._is_replaced(record)
         ]
-        return good.keys() - set(self._replaced)
+        again = set(self._replaced)
+        if with_confidence:
+            lacking = {name for name in good if not confidence_path(self.folder, name).is_file()}
+            again |= lacking - self.corrected.keys()
+        return {name: record for name, record in good.items() if name not in again}
 
     def content(self, sample: Sample) -> str:
         """Fingerprint of the file of an image; empty where it has none."""

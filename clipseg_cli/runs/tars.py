@@ -81,6 +81,16 @@ def tar_bytes(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def files_in_tar(path: Path) -> dict[str, bytes]:
+    """Name -> content, of a tar of `tar_bytes`."""
+    with tarfile.open(path) as archive:
+        return {
+            member.name: file.read()
+            for member in archive
+            if (file := archive.extractfile(member)) is not None
+        }
+
+
 def begin_tars(folder: Path, identity: Mapping[str, Any], classes: ClassList) -> None:
     """Start a folder of tars, or make sure that the one that is there was started in the same way.
 

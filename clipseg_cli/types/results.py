@@ -57,7 +57,7 @@ class Segmentation:
         step = max(1, (1 << 20) // max(self.labels.shape[1], 1))
         for top in range(0, self.labels.shape[0], step):  # scores are widened to 8 bytes
             labels, scores = (part[top : top + step].ravel() for part in (self.labels, self.scores))
-            own, total = count_ids(labels.astype(np.int32), scores.astype(np.float64), classes)
+            own, total = count_ids(labels, scores.astype(np.float64), classes)
             counts += own[:classes]  # and none of those that are ignored
             sums += total[:classes]
         return [
@@ -66,14 +66,14 @@ class Segmentation:
         ]
 
 
-def count_ids(ids: NDArray[np.int32], scores: NDArray[np.float64], classes: int) -> tuple[Any, Any]:
+def count_ids(ids: NDArray[Any], scores: NDArray[np.float64], classes: int) -> tuple[Any, Any]:
     """How often each id stands there, and the sum of its scores.
 
     PyTorch counts without the interpreter's lock, which the thread of a model needs meanwhile. Where none is loaded it
     would take seconds to import; both ways give the same.
 
     Args:
-        ids: [n], not negative.
+        ids: [n] of any integers that are not negative.
         scores: [n].
         classes: results have as many entries, and more where an id is larger.
 
@@ -81,7 +81,9 @@ def count_ids(ids: NDArray[np.int32], scores: NDArray[np.float64], classes: int)
         [classes] int64, and [classes] float64.
     """
     if torch := sys.modules.get("torch"):
-        on, said = torch.from_numpy(ids), torch.from_numpy(scores)
+        # PyTorch takes few types as they are, and nothing that cannot be written to.
+        taken = ids if ids.dtype == np.uint8 and ids.flags.writeable else ids.astype(np.int32)
+        on, said = torch.from_numpy(taken), torch.from_numpy(scores)
         return torch.bincount(on, minlength=classes).numpy(), torch.bincount(on, said, classes).numpy()
     return np.bincount(ids, minlength=classes), np.bincount(ids, scores, classes)
 

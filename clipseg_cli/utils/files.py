@@ -11,13 +11,16 @@ import secrets
 import tempfile
 import threading
 import time
+from contextvars import ContextVar
 from typing import IO, TYPE_CHECKING, Any
 
 from clipseg_cli.errors import DiskFullError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    Tell = Callable[[Path, Path], None]
 
 ANOTHER_FOLDER = "choose another folder with --out"
 
@@ -31,6 +34,8 @@ _OWN_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)
 _unfinished: set[Path] = set()
 _beginning = threading.Lock()
 """Held while a file is begun and noted, so that none is begun unnoticed when the process ends at once."""
+
+_told: ContextVar[Tell | None] = ContextVar("_told", default=None)
 
 
 @contextlib.contextmanager
@@ -50,12 +55,29 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
+            if tell := _told.get():
+                with telling(None):
+                    tell(path, temporary)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         finally:
             _unfinished.discard(temporary)
+
+
+@contextlib.contextmanager
+def telling(tell: Tell | None) -> Iterator[None]:
+    """Have each file that this thread writes meanwhile told of just before it takes its name.
+
+    Args:
+        tell: (path, the whole file that is about to take that name); files that it writes are not told of.
+    """
+    token = _told.set(tell)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def discard_unfinished() -> None:

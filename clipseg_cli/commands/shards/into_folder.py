@@ -15,7 +15,7 @@ from clipseg_cli.runs.identity import dataset_identity
 from clipseg_cli.runs.manifest import Manifest
 from clipseg_cli.runs.records import ProgressFile
 from clipseg_cli.runs.state import RunState
-from clipseg_cli.runs.summary import LABELS, confidence_path, finish_run
+from clipseg_cli.runs.summary import LABELS, finish_run
 from clipseg_cli.utils.distributed import Share
 from clipseg_cli.utils.files import write_bytes
 from clipseg_cli.utils.locks import file_lock
@@ -58,18 +58,25 @@ class FolderOutput:
         growth = take_up(folder, dataset, self.identity, Share(), config.batch_size)
         begin_run(folder, Manifest(self.identity))
         self._state = RunState(folder, dataset)
-        finished = self._state.finished()
+        finished = self._state.finished(with_confidence=KEPT in format_names(config.format_texts))
         self._corrected = self._state.corrected
-        if KEPT in format_names(config.format_texts):  # corrected labels have none
-            finished = {n for n in finished if n in self._corrected or confidence_path(folder, n).is_file()}
         groups = [
             group
             for group in planned_groups(folder, dataset.samples, config.batch_size)
             if not all(sample.source.name in finished for sample in group[1])
         ]
-        self.shards = _cut_into_shards(groups, config.shard_size)
+        # Of a group that failed in part, what is labelled stays as long as the rest fails.
+        known = finished | self._state.failed
+        self._known = {
+            sample.source.name: known[sample.source.name]
+            for _, samples in groups
+            if all(sample.source.name in known for sample in samples)
+            for sample in samples
+        }
+        self.shards = _cut_into_shards(groups, config.shard_size, self._known)
         self.total = len(dataset.samples)
-        self.before = self.total - sum(len(shard.samples) for shard in self.shards)
+        left = sum(len(shard.samples) for shard in self.shards)
+        self.before = self.total - left + sum(not record.error for record in self._known.values())
         self.notes = (*(growth.sentences() if growth else ()), *self._state.sentences())
         self._progress: ProgressFile | None = None
 
@@ -84,19 +91,20 @@ class FolderOutput:
         self._progress = ProgressFile(self.folder)
 
     def take(self, result: ShardResult) -> list[ImageRecord]:
-        """Write what a worker labelled, and then that it is there; labels that were corrected stay.
+        """Write what a worker labelled, and then that it is there; labels that were corrected stay, or that are known.
 
         Raises:
             OutputError: it cannot be written.
         """
         assert self._progress is not None
-        kept = {f"{name}.png" for name in self._corrected}
+        own = {f"{name}.png" for name in self._corrected}
         for name, data in result.files.items():
-            if name not in kept:
+            if name not in own:
                 write_bytes(self.folder / LABELS / name, data)
         records = [self._with_corrections(record) for record in result.records]
         self._state.written += [record.image for record in records if not record.error]
-        self._progress.add(records)
+        kept = [self._known[name] for name in result.kept if name not in self._corrected]
+        self._progress.add([*records, *kept])
         return records
 
     def _with_corrections(self, record: ImageRecord) -> ImageRecord:
@@ -122,14 +130,20 @@ class FolderOutput:
             return finish_run(self.folder, self.dataset, self.identity, records)
 
 
-def _cut_into_shards(groups: Sequence[Group], size: int) -> list[Shard]:
-    """Whole groups, together about `size` images."""
+def _cut_into_shards(groups: Sequence[Group], size: int, known: Mapping[str, ImageRecord]) -> list[Shard]:
+    """Whole groups, together about `size` images, with the records that are known of these."""
     parts = list(_chunks(groups, size))
     return [
         Shard(
             f"shard {i} of {len(parts)}",
             tuple(sample for _, samples in part for sample in samples),
             {sample.source.name: number for number, samples in part for sample in samples},
+            known={
+                sample.source.name: known[sample.source.name]
+                for _, samples in part
+                for sample in samples
+                if sample.source.name in known
+            },
         )
         for i, part in enumerate(parts, start=1)
     ]

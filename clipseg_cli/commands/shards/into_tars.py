@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from clipseg_cli.commands.convert import KEPT
 from clipseg_cli.commands.shards.shard import Shard
 from clipseg_cli.data.addresses import size_behind
 from clipseg_cli.errors import ClipsegError
+from clipseg_cli.outputs import format_names
+from clipseg_cli.outputs.confidence import ENDING as CONFIDENCE
+from clipseg_cli.outputs.labels import ENDING
 from clipseg_cli.runs.summary import summarise
-from clipseg_cli.runs.tars import KIND, add_tar, begin_tars, finish_tars, read_tars, tar_bytes
+from clipseg_cli.runs.tars import (
+    KIND,
+    add_tar,
+    begin_tars,
+    files_in_tar,
+    finish_tars,
+    read_tars,
+    tar_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from clipseg_cli.commands.shards.shard import ShardResult
+    from clipseg_cli.config import PseudolabelConfig
     from clipseg_cli.data.tars import Tar
     from clipseg_cli.runs.records import ImageRecord
     from clipseg_cli.runs.summary import Summary
@@ -26,7 +41,10 @@ if TYPE_CHECKING:
 class TarOutput:
     """A folder of tars; a tar that is finished is not begun again while its source has the same size.
 
+    One with an image that failed is looked through each time: its size need not tell that the image was mended.
+
     Args:
+        config: the options.
         dataset: the classes, and the name of the source.
         tars: what is labelled.
         folder: where to; it is held by this process.
@@ -42,19 +60,28 @@ class TarOutput:
     """
 
     def __init__(
-        self, dataset: Dataset, tars: Sequence[Tar], folder: Path, identity: Mapping[str, Any]
+        self,
+        config: PseudolabelConfig,
+        dataset: Dataset,
+        tars: Sequence[Tar],
+        folder: Path,
+        identity: Mapping[str, Any],
     ) -> None:
         self.dataset, self.folder = dataset, folder
-        self._names = [str(tar.name) for tar in tars]
+        by_name = {str(tar.name): tar for tar in tars}
+        self._names = list(by_name)
         self.identity = {**identity, "kind": KIND, "dataset": _source_identity(dataset, self._names)}
         begin_tars(folder, self.identity, dataset.classes)
-        there = read_tars(folder)
-        self._records: dict[str, TarRecord] = {
-            str(tar.name): there[str(tar.name)]
-            for tar in tars
-            if str(tar.name) in there and _is_unchanged(tar, there[str(tar.name)])
-        }
-        self.shards = [Shard(str(tar.name), tar=tar) for tar in tars if str(tar.name) not in self._records]
+        there = {name: record for name, record in read_tars(folder).items() if name in by_name}
+        if KEPT in format_names(config.format_texts):
+            there = {name: record for name, record in there.items() if _has_confidence(folder, record)}
+        self._there = there
+        self._records = {name: record for name, record in there.items() if _is_done(by_name[name], record)}
+        self.shards = [
+            Shard(name, tar=tar, known=_by_image(there.get(name)))
+            for name, tar in by_name.items()
+            if name not in self._records
+        ]
         self.total, self.before = len(tars), len(self._records)
         self.notes: tuple[str, ...] = ()
 
@@ -67,8 +94,14 @@ class TarOutput:
         Raises:
             OutputError: it cannot be written.
         """
-        data = tar_bytes(result.files)
-        record = add_tar(self.folder, result.shard, result.source, result.records, data)
+        before, images, files = self._there.get(result.shard), result.records, result.files
+        if before is not None and result.kept:
+            images = tuple((_by_image(before) | {record.image: record for record in images}).values())
+            files = _with_kept(self.folder / result.shard, result)
+        if before is not None and not result.files and images == before.images:
+            record = dataclasses.replace(before, source=result.source)
+        else:
+            record = add_tar(self.folder, result.shard, result.source, images, tar_bytes(files))
         self._records[result.shard] = record
         return list(result.records)
 
@@ -110,7 +143,26 @@ def _source_identity(dataset: Dataset, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _is_unchanged(tar: Tar, record: TarRecord) -> bool:
+def _by_image(record: TarRecord | None) -> dict[str, ImageRecord]:
+    return {} if record is None else {image.image: image for image in record.images}
+
+
+def _with_kept(path: Path, result: ShardResult) -> dict[str, bytes]:
+    """What was labelled now and, of the tar that is there, what stays; in the order of a tar in one go."""
+    names = {f"{name}{ending}" for name in result.kept for ending in (ENDING, CONFIDENCE)}
+    files = {name: data for name, data in files_in_tar(path).items() if name in names}
+    return dict(sorted({**files, **result.files}.items(), key=lambda item: PurePosixPath(item[0])))
+
+
+def _has_confidence(folder: Path, record: TarRecord) -> bool:
+    names = files_in_tar(folder / record.tar).keys()
+    return all(f"{image.image}{CONFIDENCE}" in names for image in record.images if not image.error)
+
+
+def _is_done(tar: Tar, record: TarRecord) -> bool:
+    """Whether all images of a tar have labels, and it is the same one, as far as its size tells."""
+    if any(image.error for image in record.images):
+        return False
     try:
         return size_behind(tar.address) == record.source
     except ClipsegError:  # whoever labels it will say so

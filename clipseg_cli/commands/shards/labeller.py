@@ -12,20 +12,24 @@ from typing import TYPE_CHECKING
 from clipseg_cli.commands.pseudolabel import PseudolabelRun
 from clipseg_cli.commands.shards.shard import Description, ShardResult, digest
 from clipseg_cli.data.tars import unpack_images
-from clipseg_cli.errors import ClipsegError, DatasetError
+from clipseg_cli.errors import ClipsegError, DatasetError, is_out_of_memory
 from clipseg_cli.inference.dataset import subset_classes
 from clipseg_cli.inference.load import plan_model
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.runs.batches import keep_batches
 from clipseg_cli.runs.identity import run_identity
 from clipseg_cli.runs.provenance import choice_notes, model_notes
+from clipseg_cli.runs.records import file_fingerprint
 from clipseg_cli.runs.summary import LABELS
 from clipseg_cli.types import Sample
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import Share
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from clipseg_cli.commands.shards.shard import Shard, ShardJob
+    from clipseg_cli.runs.records import ImageRecord
     from clipseg_cli.types import DenseModel
 
 
@@ -77,6 +81,11 @@ class ShardLabeller:
             return dataclasses.replace(result, error=error.message, hint=error.hint)
         except OSError as error:
             return dataclasses.replace(result, error=f"{shard.name}: {error.strerror or error}")
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = "try a smaller --batch-size, in a run of another --name, or fewer --actors"
+            return dataclasses.replace(result, error=f"{shard.name}: not enough memory", hint=hint)
 
     def _label(self, shard: Shard, result: ShardResult, folder: Path) -> ShardResult:
         """Label a shard as a run of its own, in a temporary folder.
@@ -84,7 +93,7 @@ class ShardLabeller:
         Raises:
             ClipsegError: the tar is damaged or holds no image, or the disk is full.
         """
-        samples, size = shard.samples, 0
+        samples, size, known = shard.samples, 0, shard.known
         if shard.tar is not None:
             images = folder / "images"
             images.mkdir()
@@ -92,6 +101,7 @@ class ShardLabeller:
             samples = tuple(map(Sample, sources))
             if not samples:
                 raise DatasetError(f"{shard.tar.address}: no images in this tar")
+            known = _still_known(known, samples)
         labels = folder / LABELS
         labels.mkdir()
         keep_batches(folder, samples, self.config.batch_size, shard.batches, 0)
@@ -105,14 +115,29 @@ class ShardLabeller:
             Share(),
             {},
             (),
+            elsewhere=known,
         )
-        records = tuple(run)
+        place = {sample.source.name: i for i, sample in enumerate(samples)}
+        records = tuple(sorted(run, key=lambda record: place[record.image]))
+        again = {record.image for record in records}
+        kept = tuple(name for name in known if name not in again)
         files = {
             path.relative_to(labels).as_posix(): path.read_bytes()
             for path in sorted(labels.rglob("*"))
             if path.is_file()
         }
-        return dataclasses.replace(result, records=records, files=files, source=size)
+        return dataclasses.replace(result, records=records, kept=kept, files=files, source=size)
+
+
+def _still_known(known: Mapping[str, ImageRecord], samples: Sequence[Sample]) -> dict[str, ImageRecord]:
+    """Records that are about the images that a tar holds now: none where it holds others, or in another order."""
+    if list(known) != [sample.source.name for sample in samples]:
+        return {}
+    return {
+        name: record
+        for sample, (name, record) in zip(samples, known.items(), strict=True)
+        if record.error or (sample.source.path and file_fingerprint(sample.source.path) == record.content)
+    }
 
 
 _HOST = socket.gethostname()

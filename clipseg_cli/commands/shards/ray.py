@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import sys
 import warnings
 from contextlib import contextmanager, suppress
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 TRIES = 3
 """How often a shard is begun again whose worker was lost: one that ends every worker must not go on for ever."""
+
+PATIENCE = 10.0
+"""Seconds in which the address of a cluster has to answer."""
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -181,6 +185,7 @@ def _connect(ray: ModuleType) -> None:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     try:
+        _knock(address)
         with _muted():
             ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -189,6 +194,17 @@ def _connect(ray: ModuleType) -> None:
             f"a Ray cluster {where}: {_reason(error)}",
             hint="is RAY_ADDRESS right, and does 'ray status' answer there?" if address else "",
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Make sure that somebody listens at HOST:PORT, since Ray itself goes on trying for minutes.
+
+    Raises:
+        OSError: nobody does, or not within seconds; names like "auto" are left to Ray.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
 
 
 @contextmanager

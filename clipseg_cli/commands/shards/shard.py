@@ -42,12 +42,15 @@ class Shard:
         samples: whole groups, in order; none where it is a tar.
         batches: image -> its batch in the run; none where it is a tar, which counts its own.
         tar: the tar.
+        known: image -> record, of an earlier try. What is labelled already stays, unless an image that failed then, and
+            goes through the network with it, can be read now. Of a tar, in its order.
     """
 
     name: str
     samples: tuple[Sample, ...] = ()
     batches: Mapping[str, int] = field(default_factory=dict)
     tar: Tar | None = None
+    known: Mapping[str, ImageRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class ShardResult:
     Attributes:
         shard: its name.
         records: of its images, in order; those that failed too.
+        kept: other images, whose labels stay as they were.
         files: path below the folder of labels -> content.
         source: bytes of its tar; 0 where it is none.
         error, hint: why there is nothing of it at all; empty where there is.
@@ -67,6 +71,7 @@ class ShardResult:
 
     shard: str
     records: tuple[ImageRecord, ...] = ()
+    kept: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     source: int = 0
     error: str = ""

@@ -6,9 +6,10 @@ patch, which a small transformer has mixed into its neighbours by then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from clipseg_cli.config import BUNDLED_BACKBONE, BUNDLED_MODEL
 from clipseg_cli.models.student.backbones import build_backbone, initialise
@@ -17,7 +18,7 @@ from clipseg_cli.models.weights.fingerprints import fingerprint
 from clipseg_cli.models.weights.precision import computing_as_held, hold_weights_in
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from clipseg_cli.types import DenseFeatures, Reader
 
@@ -40,6 +41,7 @@ class Stages:
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         self.fingerprint = fingerprint(net, {"stages": STAGES, "stride": STRIDE})
         fold_norms(net)
+        _pool_before_rectifying(net)
         hold_weights_in(net, dtype)
         self.net: nn.Module = net.to(memory_format=torch.channels_last)  # three times as fast
 
@@ -58,6 +60,12 @@ class Stages:
         """Normalised image [B, 3, H, W] -> a map of each stage, the first the largest."""
         with computing_as_held(self.net):
             return list(self.net(image.contiguous(memory_format=torch.channels_last)))
+
+
+def _pool_before_rectifying(net: Any) -> None:
+    """Have a ResNet of timm rectify a quarter of the numbers of its stem, in place; the maximum is the same."""
+    if isinstance(net.act1, nn.ReLU) and isinstance(net.maxpool, nn.MaxPool2d):
+        net.act1, net.maxpool = net.maxpool, net.act1
 
 
 class ReaderWithStages:

@@ -77,7 +77,7 @@ def check_compiler(device: torch.device) -> None:
 
 @cache
 def _compiled() -> Callable[[Block, Tensor], Tensor]:
-    compiled: Any = torch.compile(_as_trained)
+    compiled: Any = torch.compile(_as_trained, dynamic=True)
     return compiled  # type: ignore[no-any-return]
 
 
