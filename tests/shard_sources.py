@@ -1,4 +1,7 @@
-"""Tars for tests, and what is in those that were written."""
+"""Images and tars of them for tests, and what is in tars that were written.
+
+A test file imports the fixture that it uses; its name is `photos`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,19 @@ import io
 import tarfile
 from typing import TYPE_CHECKING
 
+import pytest
+from run_folders import make_photos
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+WORDS = ("--classes", "cat,dog")
+
+
+@pytest.fixture(scope="module", name="photos")
+def source_photos(tmp_path_factory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("sources") / "photos", 5)
 
 
 def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:

@@ -14,19 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from run_folders import contents, labels_in, make_photos, run_command, run_folder  # noqa: F401
-from shard_sources import labels_in_tar, write_tar
+from run_folders import contents, labels_in, run_command, run_folder  # noqa: F401
+from shard_sources import WORDS, labels_in_tar, source_photos, write_tar  # noqa: F401
 
 from clipseg_cli.data.tars import expand_braces, find_tars, unpack_images
 from clipseg_cli.errors import DatasetError
 from clipseg_cli.inference.predictor import Predictor
-
-WORDS = ("--classes", "cat,dog")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("sources") / "photos", 5)
 
 
 @pytest.fixture
@@ -217,69 +210,6 @@ def test_damaged_tars_are_named_and_the_others_are_labelled(run, tars, tmp_path,
     assert list(labels_in_tar(folder / "photos-4.tar")) == ["b.png"]
     assert "Traceback" not in done.err
     assert not json.loads((folder / "manifest.json").read_text())["complete"]
-
-
-def test_in_a_tar_with_an_image_that_failed_only_its_batch_is_done_again(run, photos, tmp_path, folder):
-    names = ["00.png", "01.png", "03.png", "04.png"]  # groups of two
-    files = {name: (photos / name).read_bytes() for name in names}
-    damaged, source = dict(files, **{"03.png": b"x" * len(files["03.png"])}), tmp_path / "four.tar"
-    assert run(write_tar(tmp_path / "whole" / "four.tar", files), *WORDS, "--name", "whole").code == 0
-    write_tar(source, damaged)
-    size = source.stat().st_size
-    said = f"Error: {source}: 03.png: not an image that can be read"
-    first = run(source, *WORDS)
-    assert first.code == 1 and said in first.err
-    before = contents(folder)
-    label = (folder / "four.tar").stat().st_mtime_ns
-
-    again = run(source, *WORDS, "--verbose")
-    assert again.code == 1 and said in again.err and "four.tar: 1 image by process" in again.err
-    assert contents(folder) == before and (folder / "four.tar").stat().st_mtime_ns == label
-
-    write_tar(source, files)
-    assert source.stat().st_size == size  # nothing but a look at it tells that it was mended
-    mended = run(source, *WORDS, "--verbose")
-    assert mended.code == 0, mended.err
-    assert "four.tar: 2 images by process" in mended.err
-    assert labels_in_tar(folder / "four.tar") == labels_in_tar(folder.with_name("whole") / "four.tar")
-    assert (folder / "four.tar").read_bytes() == (folder.with_name("whole") / "four.tar").read_bytes()
-    assert (folder / "shards.jsonl").read_text() == (
-        folder.with_name("whole") / "shards.jsonl"
-    ).read_text().replace(str(tmp_path / "whole"), str(tmp_path))
-    assert "nothing was left to do" in run(source, *WORDS).err
-
-
-def test_records_of_a_tar_stand_in_its_order_whatever_is_done_again(run, photos, tmp_path, folder):
-    names = ["00.png", "01.png", "03.png", "04.png"]
-    files = {name: (photos / name).read_bytes() for name in names}
-    damaged = {"03.png": b"none", "04.png": b"none"}  # a whole batch, behind the one that is done again
-    source = write_tar(tmp_path / "four.tar", files | damaged)
-    assert run(source, *WORDS).code == 1
-    changed = {"00.png": (photos / "trip" / "02.png").read_bytes()}
-    write_tar(source, files | damaged | changed)
-    assert "four.tar: 4 images by process" in run(source, *WORDS, "--verbose").err
-    assert run(source, *WORDS, "--name", "whole").code == 1
-    assert contents(folder) == contents(folder.with_name("whole"))
-
-
-def test_of_a_tar_that_changed_only_batches_with_other_images_are_done_again(run, photos, tmp_path, folder):
-    names = ["00.png", "01.png", "03.png", "04.png"]
-    files = {name: (photos / name).read_bytes() for name in names}
-    source = write_tar(tmp_path / "four.tar", files)
-    assert run(source, *WORDS, "--formats", "confidence").code == 0
-    files["04.png"] = (photos / "trip" / "02.png").read_bytes() + bytes(20000)
-    write_tar(source, files)
-    done = run(source, *WORDS, "--formats", "confidence", "--verbose")
-    assert done.code == 0 and "four.tar: 2 images by process" in done.err
-    assert run(source, *WORDS, "--formats", "confidence", "--name", "whole").code == 0
-    assert (folder / "four.tar").read_bytes() == (folder.with_name("whole") / "four.tar").read_bytes()
-    del files["01.png"]  # other batches: all of it is done again
-    files["00.png"] += bytes(20000)
-    write_tar(source, files)
-    assert "four.tar: 3 images by process" in run(source, *WORDS, "--verbose").err
-    assert list(labels_in_tar(folder / "four.tar")) == ["00.png", "03.png", "04.png"]
-    assert "four.tar: 3 images" in run(source, *WORDS, "--formats", "confidence", "--verbose").err
-    assert "04_confidence.png" in labels_in_tar(folder / "four.tar")
 
 
 def test_tars_beside_the_command_are_found_and_nothing_else_of_that_name(
