@@ -171,14 +171,14 @@ def check_clip_diy(case: Case, given: Tensors) -> Tensors:
     layer, everything = stretched(score, size), Tile(0, size[0], 0, size[1])
     saliency = given["saliency"][0]
     fusion = SaliencyFusion(stretched(saliency, size), background)
-    fused = fusion(score.permute(1, 2, 0), everything, range(len(score)))
+    fused = fusion(score, everything, range(len(score)))
     stored = re.search(r"every (\d+)th row", case.tensors["out.fused_prob"]["meaning"])
     every = int(stored[1]) if stored else 1
     binary = SaliencyFusion(stretched((saliency > 0.5).float(), size), background)
     return {
         **found,
         "score": score[None],
-        "fused_prob": fused.softmax(dim=2).permute(2, 0, 1)[None, :, ::every, ::every],
+        "fused_prob": fused.softmax(dim=0)[None, :, ::every, ::every],
         "fused_pred": reduce_layers([layer], refinement=fusion, tile_bytes=9_000).winner,
         "plain_pred": reduce_layers([layer]).winner,
         "fused_pred_binary": reduce_layers([layer], refinement=binary).winner,

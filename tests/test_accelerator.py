@@ -66,3 +66,18 @@ def test_pixels_are_counted_as_on_the_cpu(cli, tiny_clip, tmp_path) -> None:
         assert done.code == 0, done.err
         pixels[device] = [row["labelled_pixels"] for row in json.loads(done.out)["classes"]]
     assert pixels["cpu"] == pixels[DEVICES[0]]
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="no CUDA on this machine")
+def test_compiled_blocks_give_the_labels_of_the_model_as_it_is(cli, tiny_clip, make_image, tmp_path) -> None:
+    from PIL import Image
+
+    photo = make_image(tmp_path / "photo.png", 150, 200)
+    options = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--device", "cuda")
+    maps = []
+    for name, more in (("eager", ()), ("compiled", ("--compile",))):
+        out = tmp_path / name
+        done = cli("segment", photo, "-c", "a,b,c,d", *options, "--precision", "fp32", *more, "--out", out)
+        assert done.code == 0, done.err
+        maps.append(np.asarray(Image.open(out / "photo.png")))
+    assert np.mean(maps[0] == maps[1]) > 0.999

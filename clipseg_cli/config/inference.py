@@ -245,8 +245,7 @@ class InferenceConfig:
     )
     compile: bool = option(
         False,
-        "Let torch compile the blocks of the model: half a minute at the start, other rounding. It needs a compiler of "
-        "C++, or triton on CUDA.",
+        "Let torch compile the blocks of the model, on CUDA: seconds at the start, other rounding, needs triton.",
         panel=MODEL,
         flags=("--compile",),
     )
