@@ -141,7 +141,7 @@ def test_a_run_goes_on_in_either_engine(run, cluster, photos, tmp_path):
     assert "11 images were done before" in done.err and "shard 1 of 1: 2 images by process" in done.err
     assert contents(folder) == contents(tmp_path / "plain")
     assert done.out.splitlines()[0] == "12 images, share of all pixels"
-    done = run(source, *RAY, "--min-confidence", "0.5")
+    done = run(source, *one, "--min-confidence", "0.5")
     assert done.code == 1 and "was made with other options: --min-confidence" in done.err
 
 
