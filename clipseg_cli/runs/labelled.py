@@ -253,7 +253,7 @@ def _of_folder(folder: Path, first: Path, classes: str, fallback: ClassList | No
     if not classes:
         raise RunError(
             f"nothing says what the values in {folder} mean: there is no {CLASSES}",
-            hint="name the classes with --classes, those of the values 0, 1, 2 ... in this order",
+            hint="give the folder of a run; or, where the command has --classes, those of the values 0, 1, 2 ...",
         )
     return RunInfo(load_classes(classes), {}, {}, versions)
 
