@@ -81,7 +81,7 @@ class OpenClipTower:
         conv = self.visual.conv1
         if not image.is_cuda or conv.weight.dtype == torch.float32:
             return conv(image).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
-        # As one product of matrices it takes a fifth of the time of cuDNN, which turns image and result around.
+        # One product of matrices; cuDNN turns the image around before the convolution, which takes longer.
         parts = image.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # [B, 3, h, p, w, p]
         turned = parts.permute(0, 2, 4, 1, 3, 5).to(conv.weight.dtype, memory_format=torch.contiguous_format)
         return F.linear(turned.flatten(3).flatten(1, 2), conv.weight.flatten(1), conv.bias)
