@@ -136,7 +136,7 @@ def draw(found: Mapping[str, Mapping[float, Cost]], folder: Path) -> Sequence[Pa
         left.plot(x, [cost.seconds for cost in points.values()], "o-", color="#1f77b4")
         right.plot(x, [cost.mib for cost in points.values()], "s--", color="#d62728")
         for each in (left, right):
-            each.set_ylim(bottom=0)
+            each.set_ylim(0, 1.1 * each.dataLim.ymax)  # a tenth of room, so that no point is cut off
         left.set_xlabel(axis)
         left.set_ylabel("seconds an image", color="#1f77b4")
         right.set_ylabel("MiB over the model", color="#d62728")

@@ -35,7 +35,7 @@ from clipseg_cli.config import SegmentConfig
 from clipseg_cli.data.images import read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from clipseg_cli.commands.segment import SegmentRun
     from clipseg_cli.models.clip.dense_transformer import DenseTransformer
@@ -101,13 +101,17 @@ def speeds(options: argparse.Namespace, console: Console) -> None:
         }
         times = in_turns(candidates, options.repeats)
     rates = {name: len(files) / seconds for name, seconds in times.items()}
-    tower = next(iter(rates.values()))
-    table = Table(title=f"{options.arch}, {run.device}, {len(files)} images of {SMALL.label}")
+    console.print(rates_table(f"{options.arch}, {run.device}, {len(files)} images of {SMALL.label}", rates))
+
+
+def rates_table(title: str, rates: Mapping[str, float]) -> Table:
+    """Images/s of everything, the bare tower first, and what part of it they are."""
+    table, tower = Table(title=title), next(iter(rates.values()))
     for column in ("", "images/s", "of the bare tower"):
         table.add_column(column, justify="right" if column else "left")
     for name, rate in rates.items():
-        table.add_row(name, f"{rate:.3g}", f"{rate / tower:.2f}")
-    console.print(table)
+        table.add_row(name, f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}", f"{rate / tower:.2f}")
+    return table
 
 
 def memories(options: argparse.Namespace, console: Console) -> None:

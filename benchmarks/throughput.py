@@ -22,10 +22,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.plain import plain_loop
-from benchmarks.segment import Case, all_windows, bare_tower, make_run, random_weights, write_images
+from benchmarks.segment import (
+    Case,
+    all_windows,
+    bare_tower,
+    make_run,
+    random_weights,
+    rates_table,
+    write_images,
+)
 from benchmarks.turns import in_turns
 from clipseg_cli.data.images import read_image
 from clipseg_cli.utils.device import pick_device
@@ -72,12 +79,7 @@ def measure(options: argparse.Namespace, folder: Path, console: Console) -> None
         name = f"files in, files out, {number} process{'es' if number > 1 else ''}"
         rates[name] = from_files(options, images, weights, folder / str(number), number)
     device = pick_device(options.device)
-    table = Table(title=f"{options.arch}, {device}, {options.batch_size} windows at once")
-    for column in ("", "images/s", "of the bare tower"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:,.0f}", f"{rate / rates['bare tower']:.2f}")
-    console.print(table)
+    console.print(rates_table(f"{options.arch}, {device}, {options.batch_size} windows at once", rates))
 
 
 def in_one_process(run: SegmentRun, files: Sequence[Path], folder: Path, repeats: int) -> dict[str, float]:
