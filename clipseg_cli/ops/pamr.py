@@ -35,10 +35,13 @@ def pamr_affinity(image: Tensor, dilations: Sequence[int], contrast: float = CON
     """
     unlike = image.new_zeros(8 * len(dilations), *image.shape[1:])
     for channel in image.split(1):  # [1, H, W]; one after the other, since the neighbours take room
-        around = _neighbours(channel, dilations)[0]  # [8n, H, W]
-        centres = channel.expand(len(dilations), -1, -1)
-        spread = torch.cat([around, centres]).std(dim=0)  # unbiased, [H, W]
-        unlike += around.sub_(channel).abs_().div_(1e-8 + contrast * spread)
+        apart = _neighbours(channel, dilations)[0].sub_(channel)  # [8n, H, W]
+        # Of the neighbours and as many centres as dilations, unbiased; seen from the centre these are zeros, so that
+        # the difference of the two squares loses no digit.
+        count = 9 * len(dilations)
+        squares = apart.square().sum(dim=0)
+        spread = (squares - apart.sum(dim=0).square_() / count).clamp_(min=0).div_(count - 1).sqrt_()
+        unlike += apart.abs_().div_(1e-8 + contrast * spread)
     return unlike.div_(-len(image)).softmax(dim=0)
 
 
