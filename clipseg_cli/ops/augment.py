@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
+import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as vision
 
 from clipseg_cli.errors import ShapeError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 REDRAWS = 10
@@ -25,6 +26,8 @@ REDRAWS = 10
 BRIGHTNESS = 32
 CONTRAST = SATURATION = (0.5, 1.5)
 HUE = 18 / 180
+
+_VALUES = torch.arange(256, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,7 @@ def distort(image: Tensor, rng: np.random.Generator) -> Tensor:
         uint8 [3, H, W].
     """
     if rng.random() < 0.5:
-        shift = int(rng.integers(-BRIGHTNESS, BRIGHTNESS + 1))
-        image = (image.to(torch.int16) + shift).clamp_(0, 255).to(torch.uint8)
+        image = _looked_up(image, _VALUES + int(rng.integers(-BRIGHTNESS, BRIGHTNESS + 1)))
     contrast_first = rng.random() < 0.5
     if contrast_first:
         image = _vary_contrast(image, rng)
@@ -156,8 +158,9 @@ def distort(image: Tensor, rng: np.random.Generator) -> Tensor:
 def recolour(image: Tensor, saturation: float, turn: float) -> Tensor:
     """Change saturation and hue in HSV, and keep the value (the largest channel) of every pixel.
 
-    In floating point, where OpenCV rounds hue to 180 steps. The hue is that of torchvision's `adjust_hue` to a
-    rounding, at a third of its time; torchvision's `adjust_saturation` keeps the luma instead of the value.
+    In floating point, where OpenCV's own HSV of bytes rounds hue to 180 steps. The hue is that of torchvision's
+    `adjust_hue` to a rounding, at a tenth of its time; torchvision's `adjust_saturation` keeps the luma instead of the
+    value.
 
     Args:
         image: uint8 [3, H, W].
@@ -167,21 +170,24 @@ def recolour(image: Tensor, saturation: float, turn: float) -> Tensor:
     Returns:
         uint8 [3, H, W].
     """
-    red, green, blue = image.float()
-    value = image.amax(dim=0).float()  # [H, W]
-    chroma = value - image.amin(dim=0)
-    step = chroma.clamp(min=1)  # grey has no hue; any will do
-    by_green = torch.where(value == green, 2 * step + blue - red, 4 * step + red - green)
-    hue = torch.where(value == red, green - blue, by_green).div_(step)  # in sixths of a turn, red is 0
-    hue = hue.add_(6 * turn).remainder_(6)
-    parts = torch.stack([(hue - 3).abs_() - 1, 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_()]).clamp_(0, 1)
-    chroma = torch.minimum(chroma * saturation, value)
-    return parts.mul_(chroma).add_(value - chroma).round_().to(torch.uint8)
+    hsv = cv2.cvtColor(image.permute(1, 2, 0).float().numpy(), cv2.COLOR_RGB2HSV)  # hue in degrees
+    # OpenCV brings hues of up to two circles back, and none below 0.
+    change = np.array([[1, 0, 0, 360 * (turn % 1)], [0, saturation, 0, 0], [0, 0, 1, 0]], np.float32)
+    hsv = cv2.transform(hsv, change)
+    np.minimum(hsv[..., 1], 1, out=hsv[..., 1])
+    rgb = torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    return rgb.round_().to(torch.uint8).permute(2, 0, 1)
 
 
 def _vary_contrast(image: Tensor, rng: np.random.Generator) -> Tensor:
-    # A factor on the values is what torchvision calls brightness.
-    return vision.adjust_brightness(image, rng.uniform(*CONTRAST)) if rng.random() < 0.5 else image
+    return _looked_up(image, _VALUES * rng.uniform(*CONTRAST)) if rng.random() < 0.5 else image
+
+
+def _looked_up(image: Tensor, becomes: Tensor) -> Tensor:
+    """uint8 [c, H, W] with each value replaced by what it `becomes`, [256], rounded towards zero."""
+    table = becomes.clamp(0, 255).to(torch.uint8).numpy()
+    rows = image.contiguous().view(-1, image.shape[-1])  # OpenCV has no images of planes
+    return torch.from_numpy(cv2.LUT(rows.numpy(), table)).view_as(image)
 
 
 def _random_size(height: int, width: int, rng: np.random.Generator, spec: CropSpec) -> tuple[int, int]:
