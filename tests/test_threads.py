@@ -19,7 +19,7 @@ from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.inference.stream import Stream
 from clipseg_cli.models.clip.text_classifier import compute_embeds
 from clipseg_cli.types import ImageSource, Sample
-from clipseg_cli.utils.threads import map_single_threaded, pool_size, single_thread_pool
+from clipseg_cli.utils.threads import crop_threads, map_single_threaded, pool_size, single_thread_pool
 
 CPU = torch.device("cpu")
 
@@ -204,3 +204,22 @@ def test_overlapping_lanes_leave_the_threads_of_torch_as_they_were(threads):
     later.start()
     later.join()
     assert seen == [2]
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "processes", "expected"),
+    [
+        ("cpu", 64, None, 2),
+        ("cuda", 64, None, 8),
+        ("cuda", 6, None, 6),
+        ("cuda", 16, "4", 4),
+        ("mps", 1, None, 2),
+    ],
+)
+def test_a_gpu_gets_more_threads_that_cut_crops(monkeypatch, device, cores, processes, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    if processes is None:
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert crop_threads(torch.device(device)) == expected

@@ -151,6 +151,12 @@ class TrainConfig(DataConfig):
         metavar="N",
         within=(1, 65_536),
     )
+    workers: int | None = again(  # type: ignore[assignment]
+        InferenceConfig,
+        "workers",
+        None,
+        help="Threads that read images and cut crops. Default: 2; beside a GPU up to 8, as there are cores.",
+    )
     crop: int | None = option(
         None,
         "Side of the crops. Default: the preset's.",

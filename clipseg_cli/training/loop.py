@@ -26,6 +26,7 @@ from clipseg_cli.training.setup import MEAN, STD, share_network
 from clipseg_cli.training.targets import FEATURES, Targets, Teacher
 from clipseg_cli.utils.device import describe_device
 from clipseg_cli.utils.distributed import gather_from_ranks, sum_over_ranks, wait_for_all
+from clipseg_cli.utils.threads import crop_threads
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -168,7 +169,7 @@ class TrainingRun:
             share=self.share,
             seed=self.config.seed,
             start=self.state.iteration,
-            workers=self.config.workers,
+            workers=self.config.workers or crop_threads(self.device),
             by_human=self.images.is_human if self.images.has_human else None,
             pinned=self.device.type == "cuda",
         )

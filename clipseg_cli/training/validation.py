@@ -87,7 +87,9 @@ class Validator:
         dataset = dataclasses.replace(self.task.validation, samples=samples)
         with self._evaluating() as predictor:
             evaluation = ModelScoring(
-                config=EvalConfig(workers=self.config.workers),
+                config=EvalConfig()
+                if self.config.workers is None
+                else EvalConfig(workers=self.config.workers),
                 dataset=dataset,
                 protocol=student_protocol(self.card),
                 images=len(samples),

@@ -112,6 +112,11 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0)
 
 
+def processes_here() -> int:
+    """How many processes torchrun began on this machine; 1 without torchrun."""
+    return max(1, _number("LOCAL_WORLD_SIZE", 1))
+
+
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else default

@@ -8,6 +8,7 @@ processes all agree to the last bit.
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,11 +17,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from clipseg_cli.utils.distributed import processes_here
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+BESIDE_A_CPU, BESIDE_A_GPU = 2, 8
+"""Threads that cut crops where the CPU computes too, and at most where it has nothing else to do."""
 
 _lock = threading.Lock()
 _open = 0
@@ -34,6 +40,15 @@ def pool_size(device: torch.device) -> int:
         return 1
     with _lock:
         return _threads if _open else torch.get_num_threads()
+
+
+def crop_threads(device: torch.device) -> int:
+    """How many threads cut the crops that a device learns from: on a GPU this process's part of the cores."""
+    if device.type == "cpu":
+        return BESIDE_A_CPU
+    own = getattr(os, "sched_getaffinity", None)  # which a container or a scheduler may have narrowed
+    cores = len(own(0)) if own else os.cpu_count() or 1
+    return max(BESIDE_A_CPU, min(BESIDE_A_GPU, cores // processes_here()))
 
 
 @contextmanager
