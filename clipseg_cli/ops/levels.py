@@ -39,8 +39,8 @@ class Depths:
     """Maps of several depths, read as features on the grid of the last (`types.Levels`).
 
     At every position each map is brought to mean 0 and variance 1, but the last, which lives in the space of the words,
-    to mean square 1 alone, so that its cosines stay what they are. Maps stay as they came: a few directions of them
-    cost a third of what all features of a large image do.
+    to mean square 1 alone, so that its cosines stay what they are. That is done on the coarser of a map's own grid and
+    the last's. Maps stay as they came: a few directions of them cost a third of what all features of a large image do.
 
     Attributes:
         maps: [B, W, h, w] of any grids and types.
@@ -50,17 +50,23 @@ class Depths:
 
     def stacked(self) -> Tensor:
         """[B, F, h, w], float32."""
-        inner = [F.layer_norm(one.float(), (one.shape[-1],)) for one in self._inner()]
-        return torch.cat([*(one.movedim(-1, 1) for one in inner), self.last()], dim=1)
+        inner = [_normed(one.float()).movedim(-1, 1) for one in self._inner()]
+        return torch.cat([*(_resized(one, self._grid) for one in inner), self.last()], dim=1)
 
     def projected(self, weight: Tensor) -> Tensor:
         """[F, d] -> [B, d, h, w], float32; the product is taken in the type of the maps."""
-        said = self.maps[-1].movedim(1, -1)
-        length = torch.linalg.vector_norm(said, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=SHORTEST)
-        last = said * (said.shape[-1] ** 0.5 / length).to(said.dtype)
+        *inner, last = weight.split([one.shape[1] for one in self.maps])
+        fine, coarse = [(self._said(), last)], torch.zeros((), device=weight.device)
+        for one, part in zip(self._inner(), inner, strict=True):
+            if one.shape[1:-1] == self._grid:
+                fine.append((_normed(one), part))
+            else:
+                # Its projection is resized, which has fewer channels.
+                sums = (_normed(one) @ part.to(one.dtype)).float().movedim(-1, 1)
+                coarse = coarse + _resized(sums, self._grid)
         # One product of all is faster than the sum of one of each.
-        rows = torch.cat([*(F.layer_norm(one, (one.shape[-1],)) for one in self._inner()), last], dim=-1)
-        return (rows @ weight.to(rows.dtype)).float().movedim(-1, 1)
+        rows, columns = torch.cat([one for one, _ in fine], dim=-1), torch.cat([part for _, part in fine])
+        return (rows @ columns.to(rows.dtype)).float().movedim(-1, 1) + coarse
 
     def last(self) -> Tensor:
         """[B, D, h, w], float32."""
@@ -76,12 +82,36 @@ class Depths:
         """Those of some images of the batch."""
         return Depths(tuple(one[rows] for one in self.maps))
 
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return self.maps[-1].shape[2], self.maps[-1].shape[3]
+
+    def _said(self) -> Tensor:
+        """The last map with mean square 1, in its own type: [B, h, w, D]."""
+        said = self.maps[-1].movedim(1, -1)
+        length = torch.linalg.vector_norm(said, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=SHORTEST)
+        scaled: Tensor = said * (said.shape[-1] ** 0.5 / length).to(said.dtype)
+        return scaled
+
     def _inner(self) -> Iterator[Tensor]:
-        """All maps but the last on its grid: [B, h, w, W]."""
-        grid = self.maps[-1].shape[2:]
+        """All maps but the last, those on finer grids brought to its own: [B, h', w', W]."""
+        size = self._grid[0] * self._grid[1]
         for one in self.maps[:-1]:
-            here = one if one.shape[2:] == grid else F.interpolate(one, grid, mode="bilinear")
-            yield here.movedim(1, -1)
+            finer = one.shape[2] * one.shape[3] > size
+            yield (_resized(one, self._grid) if finer else one).movedim(1, -1)
+
+
+def _normed(rows: Tensor) -> Tensor:
+    normed: Tensor = F.layer_norm(rows, rows.shape[-1:])
+    return normed
+
+
+def _resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """[B, c, h', w'] -> [B, c, h, w]."""
+    if maps.shape[2:] == grid:
+        return maps
+    resized: Tensor = F.interpolate(maps, grid, mode="bilinear")
+    return resized
 
 
 class Packed(NamedTuple):
