@@ -169,8 +169,15 @@ def test_a_tar_at_an_address_gives_the_same_tar(run, tars, folder):
     done = run("memory://bucket/photos-*.tar", *WORDS, "--name", "remote")
     system.store.clear()
     assert done.code == 0, done.err
-    for name in ("photos-0.tar", "photos-1.tar", "classes.json", "shards.jsonl"):
-        assert (folder.with_name("remote") / name).read_bytes() == (folder / name).read_bytes(), name
+    remote = folder.with_name("remote")
+    for name in ("photos-0.tar", "photos-1.tar", "classes.json"):
+        assert (remote / name).read_bytes() == (folder / name).read_bytes(), name
+    here, there = (
+        [json.loads(line) for line in (one / "shards.jsonl").read_text().splitlines()]
+        for one in (folder, remote)
+    )
+    assert all(record.pop("version") for record in here), "a disk knows when a file was written"
+    assert not any(record.pop("version") for record in there) and here == there
 
 
 def test_a_finished_tar_is_not_begun_again_unless_it_or_its_source_changed(run, tars, tmp_path, folder):

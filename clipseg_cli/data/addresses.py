@@ -6,8 +6,10 @@ an address is met: a path needs none of it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from clipseg_cli.errors import ClipsegError, DatasetError
 
@@ -18,6 +20,12 @@ MARK = "://"
 CHAIN = "::"
 _HERE = ("file://", "local://")
 _WILD = "*?["
+
+_MARKS = (
+    *("etag", "md5hash", "content-md5", "crc32c", "crc", "digest", "generation"),
+    *("mtime", "last-modified", "lastmodified"),
+)
+"""What file systems call a checksum of a file, or the time when its content was written, in small letters."""
 
 
 def without_scheme(text: str) -> str:
@@ -55,15 +63,34 @@ def open_address(address: str, error: type[ClipsegError] = DatasetError) -> Iter
             yield cast("IO[bytes]", file)
 
 
-def size_behind(address: str) -> int:
-    """Bytes of a file; 0 where its server does not tell.
+class Version(NamedTuple):
+    """What tells one content of a file from another, without its being read.
+
+    Attributes:
+        size: in bytes; 0 where its server does not tell.
+        mark: of what its file system says of this content, 16 hexadecimal digits; "" where it says nothing.
+    """
+
+    size: int
+    mark: str
+
+
+NOTHING = Version(0, "")
+"""The version of no file."""
+
+
+def version_behind(address: str) -> Version:
+    """The version of a file that is there now.
 
     Raises:
         DatasetError: it cannot be reached, or there is nothing.
     """
     with reaching(address):
         system, path = _system(address)
-        return int(system.size(path) or 0)
+        facts = system.info(path)
+        said = {key: str(facts[key]) for key in sorted(facts) if key.lower().replace("_", "-") in _MARKS}
+        text = json.dumps(said).encode(errors="surrogateescape")
+        return Version(int(facts.get("size") or 0), hashlib.sha256(text).hexdigest()[:16] if said else "")
 
 
 def files_behind(address: str) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from clipseg_cli.data.addresses import Version
     from clipseg_cli.runs.summary import Summary
     from clipseg_cli.types import ClassList
 
@@ -39,6 +40,8 @@ class TarRecord:
     Attributes:
         tar: its name below the folder.
         source: bytes of the tar of images.
+        version: mark of its content, as in `data.addresses.Version`; "" in records of older versions, and where there
+            is none.
         label: fingerprint of the tar of label maps.
         images: what became of each image, in the order of the tar.
     """
@@ -47,6 +50,7 @@ class TarRecord:
     source: int
     label: str
     images: tuple[ImageRecord, ...]
+    version: str = ""
 
     def line(self) -> bytes:
         """One line of JSON."""
@@ -62,7 +66,7 @@ class TarRecord:
             record = cls(**data, images=tuple(image for image in images if image is not None))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        texts = isinstance(record.tar, str) and isinstance(record.label, str)
+        texts = all(isinstance(text, str) for text in (record.tar, record.label, record.version))
         return record if texts and type(record.source) is int and len(record.images) == len(images) else None
 
 
@@ -128,14 +132,23 @@ def read_tars(folder: Path) -> dict[str, TarRecord]:
     return found
 
 
-def add_tar(folder: Path, name: str, source: int, records: Sequence[ImageRecord], data: bytes) -> TarRecord:
+def add_tar(
+    folder: Path, name: str, source: Version, records: Sequence[ImageRecord], data: bytes
+) -> TarRecord:
     """Write a tar of label maps, and then that it is there.
+
+    Args:
+        folder: where to.
+        name: of the tar.
+        source: the tar of images, as it was read.
+        records: of the images.
+        data: of the tar.
 
     Raises:
         OutputError: it cannot be written.
     """
     write_bytes(folder / name, data)
-    record = TarRecord(name, source, fingerprint(data), tuple(records))
+    record = TarRecord(name, source.size, fingerprint(data), tuple(records), source.mark)
     with output_errors(folder / FILE), (folder / FILE).open("ab") as file:
         if file.tell():
             file.write(b"\n")  # what a killed process left of a line must not be glued to this one

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_cli.commands.convert import KEPT
 from clipseg_cli.commands.shards.shard import Shard
-from clipseg_cli.data.addresses import size_behind
+from clipseg_cli.data.addresses import version_behind
 from clipseg_cli.errors import ClipsegError
 from clipseg_cli.outputs import format_names
 from clipseg_cli.outputs.confidence import ENDING as CONFIDENCE
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 
 class TarOutput:
-    """A folder of tars; a tar that is finished is not begun again while its source has the same size.
+    """A folder of tars; a tar that is finished is not begun again while its source is the same version.
 
-    One with an image that failed is looked through each time: its size need not tell that the image was mended.
+    One with an image that failed is looked through each time: a file system need not tell that the image was mended.
 
     Args:
         config: the options.
@@ -99,7 +99,7 @@ class TarOutput:
             images = tuple((_by_image(before) | {record.image: record for record in images}).values())
             files = _with_kept(self.folder / result.shard, result)
         if before is not None and not result.files and images == before.images:
-            record = dataclasses.replace(before, source=result.source)
+            record = dataclasses.replace(before, source=result.source.size, version=result.source.mark)
         else:
             record = add_tar(self.folder, result.shard, result.source, images, tar_bytes(files))
         self._records[result.shard] = record
@@ -160,10 +160,11 @@ def _has_confidence(folder: Path, record: TarRecord) -> bool:
 
 
 def _is_done(tar: Tar, record: TarRecord) -> bool:
-    """Whether all images of a tar have labels, and it is the same one, as far as its size tells."""
+    """Whether all images of a tar have labels, and it is the same one, as far as its file system tells."""
     if any(image.error for image in record.images):
         return False
     try:
-        return size_behind(tar.address) == record.source
+        size, mark = version_behind(tar.address)
     except ClipsegError:  # whoever labels it will say so
         return False
+    return size == record.source and record.version in ("", mark)

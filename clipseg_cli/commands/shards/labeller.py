@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from clipseg_cli.commands.pseudolabel import PseudolabelRun
 from clipseg_cli.commands.shards.shard import Description, ShardResult, digest
+from clipseg_cli.data.addresses import version_behind
 from clipseg_cli.data.tars import unpack_images
 from clipseg_cli.errors import ClipsegError, DatasetError, is_out_of_memory
 from clipseg_cli.inference.dataset import subset_classes
@@ -93,12 +94,15 @@ class ShardLabeller:
         Raises:
             ClipsegError: the tar is damaged or holds no image, or the disk is full.
         """
-        samples, size, known = shard.samples, 0, shard.known
+        samples, known, version = shard.samples, shard.known, result.source
         if shard.tar is not None:
             images = folder / "images"
             images.mkdir()
+            version = version_behind(
+                shard.tar.address
+            )  # first, so that a change while it is read shows next time
             sources, size = unpack_images(shard.tar, images)
-            samples = tuple(map(Sample, sources))
+            samples, version = tuple(map(Sample, sources)), version._replace(size=size)
             if not samples:
                 raise DatasetError(f"{shard.tar.address}: no images in this tar")
             known = _still_known(known, samples)
@@ -126,7 +130,7 @@ class ShardLabeller:
             for path in sorted(labels.rglob("*"))
             if path.is_file()
         }
-        return dataclasses.replace(result, records=records, kept=kept, files=files, source=size)
+        return dataclasses.replace(result, records=records, kept=kept, files=files, source=version)
 
 
 def _still_known(known: Mapping[str, ImageRecord], samples: Sequence[Sample]) -> dict[str, ImageRecord]:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from clipseg_cli.data.addresses import NOTHING, Version
 from clipseg_cli.outputs import json_safe
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ShardResult:
         records: of its images, in order; those that failed too.
         kept: other images, whose labels stay as they were.
         files: path below the folder of labels -> content.
-        source: bytes of its tar; 0 where it is none.
+        source: version of its tar; of nothing where it is none.
         error, hint: why there is nothing of it at all; empty where there is.
         made_by: `digest` of the identity of the worker.
         place: host and process, for people.
@@ -73,7 +74,7 @@ class ShardResult:
     records: tuple[ImageRecord, ...] = ()
     kept: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
-    source: int = 0
+    source: Version = NOTHING
     error: str = ""
     hint: str = ""
     made_by: str = ""
