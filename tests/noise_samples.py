@@ -129,4 +129,4 @@ def equal(some: list[Batch], others: list[Batch]) -> bool:
 
 
 def crop_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("crop")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("crop", "batch"))]

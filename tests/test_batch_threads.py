@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import signal
 import threading
 import time
 
@@ -42,7 +42,8 @@ def test_two_batches_are_made_ahead_and_not_many_more():
 def test_closing_drops_what_waits():
     source = Slow(50, 0.05, set(range(50)))
     with Batches(source, WHOLE, batch_size=16, share=Share(), seed=0, workers=2) as batches:
-        timer = threading.Timer(0.06, _thread.interrupt_main)  # Ctrl-C, while the first batch is made
+        ctrl_c = (threading.main_thread().ident, signal.SIGINT)
+        timer = threading.Timer(0.06, signal.pthread_kill, ctrl_c)  # while the first batch is made
         with pytest.raises(KeyboardInterrupt):
             timer.start()
             next(batches)

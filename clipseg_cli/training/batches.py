@@ -99,12 +99,16 @@ class Batches:
         self.padded = 0
         self._iteration = start
         self._epoch, self._order = -1, np.empty(0, np.int64)
-        self._ahead: deque[list[Future[_Item]]] = deque()
+        self._ahead: deque[Future[_Joined]] = deque()
         self._most = BATCHES_AHEAD + workers // self.per_rank
         # Asked here, because a thread that never asked takes over what any other has set.
         self._threads = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(
             workers, thread_name_prefix="crop", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        # Of its own, so that whoever waits for crops keeps none from being cut.
+        self._joiner = ThreadPoolExecutor(
+            1, thread_name_prefix="batch", initializer=torch.set_num_threads, initargs=(1,)
         )
 
     def __enter__(self) -> Batches:
@@ -127,11 +131,13 @@ class Batches:
         try:
             while len(self._ahead) <= self._most:
                 self._ahead.append(self._begin(self._pool))
-            items = [future.result() for future in self._ahead.popleft()]
+            joined = self._ahead.popleft().result()
         except BaseException:
             self.close()
             raise
-        return self._join(items)
+        self.failures |= joined.failures
+        self.padded += joined.padded
+        return joined.batch
 
     def close(self) -> None:
         """Stop the threads: what is being cut is finished, the rest dropped."""
@@ -139,14 +145,17 @@ class Batches:
             return
         pool, self._pool = self._pool, None
         pool.shutdown(wait=True, cancel_futures=True)
+        self._joiner.shutdown(wait=True, cancel_futures=True)
         self._ahead.clear()
         # A worker's setting is its own thread's, but also what threads yet to come will take over.
         torch.set_num_threads(self._threads)
 
-    def _begin(self, pool: ThreadPoolExecutor) -> list[Future[_Item]]:
+    def _begin(self, pool: ThreadPoolExecutor) -> Future[_Joined]:
         number = self._iteration * self.batch_size + self.first
         self._iteration += 1
-        return [pool.submit(self._make, n, self._order_of(n)) for n in range(number, number + self.per_rank)]
+        numbers = range(number, number + self.per_rank)
+        items = [pool.submit(self._make, n, self._order_of(n)) for n in numbers]
+        return self._joiner.submit(self._join, items)
 
     def _order_of(self, number: int) -> NDArray[np.int64]:
         """The permutation of the epoch to which a crop belongs."""
@@ -199,15 +208,15 @@ class Batches:
         pixels = np.require(image, np.uint8, ["C", "W"])  # torch warns of arrays that it must not write to
         return torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(np.stack(maps).astype(np.int32))
 
-    def _join(self, items: list[_Item]) -> Batch:
-        for item in items:
-            self.failures |= item.failures
-            self.padded += item.crop.padded
+    def _join(self, futures: list[Future[_Item]]) -> _Joined:
+        items = [future.result() for future in futures]
+        failures = {name: why for item in items for name, why in item.failures.items()}
         maps = zip(*(item.crop.labels for item in items), strict=True)  # K times b of [S, S]
         labels = [self._stacked(list(one)) for one in maps]
         images = self._stacked([item.crop.image for item in items])
         human = None if self._by_human is None else labels[1]
-        return Batch(images, labels[0], labels[-1] if len(labels) > 1 else None, human)
+        batch = Batch(images, labels[0], labels[-1] if len(labels) > 1 else None, human)
+        return _Joined(batch, failures, sum(item.crop.padded for item in items))
 
     def _stacked(self, parts: list[Tensor]) -> Tensor:
         shape = (len(parts), *parts[0].shape)
@@ -218,3 +227,9 @@ class Batches:
 class _Item(NamedTuple):
     crop: Crop
     failures: dict[str, str]
+
+
+class _Joined(NamedTuple):
+    batch: Batch
+    failures: dict[str, str]
+    padded: int
