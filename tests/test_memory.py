@@ -147,7 +147,7 @@ def test_the_bundled_model_remembers_the_stages_of_its_resnet(cli, drawn, tmp_pa
     model = ("--model", "emoji", "--out", tmp_path / "bank", "--split", one, "--short-side", 64)
     assert cli("index", "--labels", drawn, *model).code == 0
     facts = json.loads((tmp_path / "bank" / "bank.json").read_text())
-    tower, stages = 5 * 192 + 192 + 128, 64 + 128 + 256
+    tower, stages = 5 * 192 + 192 + 128, 64 + 128 + 256 + 512
     levels = load_file(image_file(tmp_path / "bank", "p0"))["levels"]
     assert levels.shape == (2, stages + tower, 8, 8) and facts["identity"]["stages"]
     facts["identity"]["stages"] = "0123456789abcdef"

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from clipseg_cli.types import DenseFeatures, Reader
 
-STAGES = (1, 2, 3)
-"""The fourth took half of the time of all, and taught nothing that these and the tower do not."""
+STAGES = (1, 2, 3, 4)
+"""Photographs are told as well by the first three; drawings, which the network knows, are not."""
 
-STRIDE = 16
-"""Pixels between two features of the last stage."""
+STRIDE = 32
+"""Pixels between two features of the last stage; at 16 it takes a third of the time of all, and teaches no more."""
 
 
 class Stages:
