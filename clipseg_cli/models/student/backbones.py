@@ -194,9 +194,8 @@ def _local_file(init: str) -> Path:
 
 
 def _fit(net: nn.Module, weights: Mapping[str, Tensor], name: str, source: str) -> None:
-    """Load the weights of a backbone, or say why they are not; those of stages behind its last are left out."""
-    unbuilt = tuple(f"layer{n}." for n in range(FIRST_STAGE, LAST_STAGE + 1) if not hasattr(net, f"layer{n}"))
-    state = {k: v for k, v in _backbone_part(weights).items() if not k.startswith(unbuilt)}
+    """Load the weights of a backbone, or say why they are not."""
+    state = _backbone_part(weights)
 
     def hint() -> str:
         guess = _guess(state)
