@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipseg_cli.memory.labelled import Labelled, learn
+from clipseg_cli.memory.labelled import TRUST_TOLD, TRUST_UNTOLD, Labelled, learn
 from clipseg_cli.ops import sparse
 from clipseg_cli.ops.coverage import most_covering
 from clipseg_cli.ops.discriminant import discriminant, moments, total
@@ -83,6 +83,18 @@ def test_meaningless_words_learn_caution() -> None:
     found = joined(words.mT, logits, taught.known, taught.trust, taught.caution).argmax(dim=0)
     assert (found == 2).float().mean() < 0.02
     assert (found == shares.argmax(dim=1)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("meaning", [True, False])
+def test_one_image_shows_whether_words_mean_something(meaning: bool) -> None:
+    """A rare class counts as much as a frequent one: words that see the frequent one everywhere say nothing."""
+    torch.manual_seed(0)
+    shares = F.one_hot(
+        (torch.arange(100) % 10 == 0).long(), 3
+    ).float()  # 90 patches, 10, and none of the third
+    words = (10 * shares if meaning else torch.tensor([10.0, 0.0, 0.0]).expand(100, 3)).log_softmax(dim=1)
+    image = Labelled(Packed.of(as_maps(torch.randn(100, 8), 0)), as_maps(shares, 0), as_maps(words, 0))
+    assert learn([image]).trust == (TRUST_TOLD if meaning else TRUST_UNTOLD)
 
 
 def test_where_a_patch_lies_is_learnt_only_where_it_is_asked() -> None:

@@ -196,7 +196,7 @@ class ModelPlan:
             asked=asked,
             chosen=self.chosen,
         )
-        predictor.notes = (*self.notes, *memory_notes(bank, predictor.steps))
+        predictor.notes = (*self.notes, *memory_notes(predictor.bank, predictor.steps))
         folder = experts_folder(self.config.templates)
         if folder is not None:
             predictor.experts = find_experts(

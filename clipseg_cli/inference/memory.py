@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from clipseg_cli.types import ClassList, DenseModel, Guide
 
 
-FEW = 3
-"""Labelled images that are worth more than words, also where words mean much."""
-
-
 @dataclass(frozen=True)
 class Bank:
     """A bank of labelled images that was read.
@@ -105,16 +101,8 @@ def _require_weights(folder: Path, there: str, name: str, own: str) -> None:
         )
 
 
-def memory_notes(bank: Bank | RegionBank | None, steps: Iterable[Step]) -> tuple[str, ...]:
-    """What a user should be told of a bank that has too little in it."""
-    if isinstance(bank, Bank):
-        count = len(bank.images)
-        if count >= FEW:
-            return ()
-        return (
-            f"the bank remembers {count} labelled image{'s' if count > 1 else ''}: where the model knows your classes, "
-            f"fewer than {FEW} are often worse than words alone",
-        )
+def memory_notes(bank: RegionBank | None, steps: Iterable[Step]) -> tuple[str, ...]:
+    """What a user should be told of a bank that has fewer regions than are asked for."""
     asked = [
         step.hyperparameters.get("neighbours", NEIGHBOURS) for step in steps if step.name == "region_memory"
     ]

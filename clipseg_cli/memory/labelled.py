@@ -33,8 +33,12 @@ TRUSTS = (0.1, 0.3, 0.5, 1.0)
 EARNED = 0.95
 """Of the loss without words: with words it must be less, or they do not count."""
 
-ALONE = (0.5, 0.3)
-"""Sharpness and trust where there is one image, and none can be left out."""
+ALONE = 0.5
+"""Sharpness where there is one image, and none can be left out."""
+
+TOLD, TRUST_TOLD, TRUST_UNTOLD = 0.5, 1.0, 0.3
+"""Trust there: the first where the words alone find this share of what the image shows, the classes counting equally,
+else the second."""
 
 HELD_OUT = 4
 """One of so many images is left out."""
@@ -133,9 +137,10 @@ def learn(images: Sequence[Labelled], *, placed: bool = True) -> Taught:
     of_held, of_rest = _moments(held), _moments(rest) if rest else None
     everything = of_held if of_rest is None else of_rest + of_held
     whitened = whitening(everything)
-    sharpness, trust = ALONE
     if of_rest is not None and of_rest.mass.any():
         sharpness, trust = _chosen(rest, held, directions(of_rest, whitened), of_rest.mass > 0, placed=placed)
+    else:
+        sharpness, trust = ALONE, TRUST_TOLD if _told(images) > TOLD else TRUST_UNTOLD
     ways, known = directions(everything, whitened), everything.mass > 0
     nets = _trained(images, ways, NETS, placed=placed)
     return Taught(ways, nets, known, trust, _caution(images, known), sharpness, placed)
@@ -194,6 +199,16 @@ def _chosen(
     both = min(((s, t) for s in SHARPNESSES for t in TRUSTS), key=lambda pair: loss(*pair))
     # Few images are left out: words that help by chance would do harm on all others.
     return both if loss(*both) < EARNED * loss(alone, 0.0) else (alone, 0.0)
+
+
+def _told(images: Sequence[Labelled]) -> float:
+    """Mean recall of the classes that some images show, by the words alone, from 0 to 1."""
+    shares = torch.cat([one.rows(one.shares) for one in images])  # [n, C]
+    said = torch.cat([one.rows(one.words) for one in images]).argmax(dim=1)
+    found = shares.gather(1, said[:, None])[:, 0]
+    right = torch.zeros(shares.shape[1], device=shares.device).index_add_(0, said, found)
+    mass = shares.sum(dim=0)
+    return float((right / mass.clamp(min=1e-6))[mass > 0].mean())
 
 
 def _checked(image: Labelled, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
