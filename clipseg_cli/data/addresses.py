@@ -89,8 +89,8 @@ def version_behind(address: str) -> Version:
         system, path = _system(address)
         facts = system.info(path)
         said = {key: str(facts[key]) for key in sorted(facts) if key.lower().replace("_", "-") in _MARKS}
-        text = json.dumps(said).encode(errors="surrogateescape")
-        return Version(int(facts.get("size") or 0), hashlib.sha256(text).hexdigest()[:16] if said else "")
+        mark = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16] if said else ""
+        return Version(int(facts.get("size") or 0), mark)
 
 
 def files_behind(address: str) -> list[tuple[str, str]]:

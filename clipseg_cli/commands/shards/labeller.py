@@ -98,9 +98,8 @@ class ShardLabeller:
         if shard.tar is not None:
             images = folder / "images"
             images.mkdir()
-            version = version_behind(
-                shard.tar.address
-            )  # first, so that a change while it is read shows next time
+            # First, so that a change while it is read shows next time.
+            version = version_behind(shard.tar.address)
             sources, size = unpack_images(shard.tar, images)
             samples, version = tuple(map(Sample, sources)), version._replace(size=size)
             if not samples:
