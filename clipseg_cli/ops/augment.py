@@ -159,8 +159,8 @@ def recolour(image: Tensor, saturation: float, turn: float) -> Tensor:
     """Change saturation and hue in HSV, and keep the value (the largest channel) of every pixel.
 
     In floating point, where OpenCV's own HSV of bytes rounds hue to 180 steps. The hue is that of torchvision's
-    `adjust_hue` to a rounding, at a quarter of its time; torchvision's `adjust_saturation` keeps the luma instead of the
-    value.
+    `adjust_hue` to a rounding, at a quarter of its time; torchvision's `adjust_saturation` keeps the luma instead of
+    the value.
 
     Args:
         image: uint8 [3, H, W].
