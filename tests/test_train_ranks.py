@@ -144,7 +144,9 @@ def test_two_ranks_learn_what_one_learns(ranks, alone):
         mine, expected = load_file(ours), load_file(theirs)
         assert mine.keys() == expected.keys()
         for key, tensor in mine.items():
-            torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4, msg=f"{name}: {key}")
+            # A gradient sums thousands of numbers that cancel: its rounding is small beside the largest of its tensor.
+            small = 1e-4 if name.startswith("student") else 1e-2 * float(expected[key].abs().max())
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=small, msg=f"{name}: {key}")
 
 
 def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path):
