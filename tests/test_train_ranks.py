@@ -143,10 +143,14 @@ def test_two_ranks_learn_what_one_learns(ranks, alone):
         (theirs,) = alone.folder.glob(f"checkpoints/last-*/{name}")
         mine, expected = load_file(ours), load_file(theirs)
         assert mine.keys() == expected.keys()
-        for key, tensor in mine.items():
-            # A gradient sums thousands of numbers that cancel: its rounding is small beside the largest of its tensor.
-            small = 1e-4 if name.startswith("student") else 1e-2 * float(expected[key].abs().max())
-            torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=small, msg=f"{name}: {key}")
+        if name.startswith("student"):
+            for key, tensor in mine.items():
+                torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4, msg=key)
+        # In self-training a score that rounds otherwise may be another label: gradients are compared as a whole.
+        ours, theirs = (
+            torch.cat([one[key].flatten().float() for key in sorted(one)]) for one in (mine, expected)
+        )
+        assert (ours - theirs).norm() < 0.03 * theirs.norm()
 
 
 def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path):
