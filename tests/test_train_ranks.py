@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from training_trees import (  # noqa: F401
     TRAIN,
     WORDS,
+    compute_in_double,
     copy_run,
     copy_tree,
     edit_manifest,
@@ -28,12 +30,14 @@ from clipseg_cli.training.log import read_log, read_validation
 RANK = """
 import json, os, sys
 from contextlib import nullcontext
-import torch
+from pytest import MonkeyPatch
 from clipseg_cli.cli.main import main
 from clipseg_cli.commands import train# loads all there is to load
 from clipseg_cli.training import batches
 
-out, *words = sys.argv[1:]
+tests, out, *words = sys.argv[1:]
+sys.path.append(tests)
+from training_trees import compute_in_double
 rank = os.environ["RANK"]
 written, seen = [], []
 
@@ -56,11 +60,14 @@ batches.Batches.__next__ = noted
 codes = []
 with train.rendezvous(train.process_share()):
     train.rendezvous = lambda share, *, cuda: nullcontext()  # processes can meet only once
-    for command in " ".join(words).split(" ; "):
-        try:
-            main(command.split())
-        except SystemExit as error:
-            codes.append(error.code)
+    for number, command in enumerate(" ".join(words).split(" ; ")):
+        with MonkeyPatch.context() as patch:
+            if number == 0:
+                compute_in_double(patch.setattr)
+            try:
+                main(command.split())
+            except SystemExit as error:
+                codes.append(error.code)
 with open(f"{out}/rank{rank}.json", "w") as file:
     json.dump({"codes": codes, "written": written, "seen": seen}, file)
 """
@@ -99,12 +106,15 @@ def spoilt(label_run, tree, tmp_path):
 def alone(tmp_path_factory, label_run):
     """The same run by one process."""
     options = {**SGD, "batch_size": 4, "validate_every": 2, "checkpoint_every": 2}
-    return train(short_config(labels=str(label_run), out=tmp_path_factory.mktemp("alone"), **options))
+    with pytest.MonkeyPatch.context() as patch:
+        compute_in_double(patch.setattr)
+        return train(short_config(labels=str(label_run), out=tmp_path_factory.mktemp("alone"), **options))
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory, label_run, tree, start_torchrun, alone):
-    """What two processes did, in turn: a run, the same again, one over one picture, one with an unreadable picture.
+    """What two processes did, in turn: a run in double precision, one over one image, the same again, one with an
+    unreadable image.
 
     They need no CLIP, since `alone` has left the embeddings of all words in the cache.
     """
@@ -114,10 +124,10 @@ def ranks(tmp_path_factory, label_run, tree, start_torchrun, alone):
     bad, name = spoilt(label_run, tree, out)
     short = ("--batch-size", "4", "--iterations", "1", "--guided", "1")
     third = ("train", "--labels", bad, *WORDS, *short, "--out", out / "runs", "--name", "bad")
-    words = (*first, ";", *first, "--resume", ";", *one, ";", *third)
+    words = (*first, ";", *one, ";", *one, "--resume", ";", *third)
     script = out / "rank.py"
     script.write_text(RANK)
-    started = start_torchrun(script, out, *words, cwd=out)
+    started = start_torchrun(script, Path(__file__).parent, out, *words, cwd=out)
     try:
         err = started.communicate(timeout=90)[1].decode()
     finally:
@@ -128,10 +138,14 @@ def ranks(tmp_path_factory, label_run, tree, start_torchrun, alone):
 
 
 def test_two_ranks_learn_what_one_learns(ranks, alone):
-    """Batch statistics and gradients are those of the whole batch; the sums only round in another way."""
+    """Batch statistics and gradients are those of the whole batch; the sums only round in another way.
+
+    In double precision, where that means nothing. In single, one value that rounds to the other side of a ReLU's zero
+    makes other gradients: of twelve seeds, five have one.
+    """
     folder = ranks[0] / "runs/two"
     losses = [step.loss for step in read_log(folder)]
-    assert losses == pytest.approx(alone.losses, rel=1e-4)
+    assert losses == pytest.approx(alone.losses, rel=1e-6)
     assert [s.stage for s in read_log(folder)] == ["guided"] * 2 + ["self-training"] * 2
     assert [s.labelled for s in read_log(folder)] == pytest.approx([s.labelled for s in alone.steps])
     assert len({*losses}) == 4
@@ -143,14 +157,8 @@ def test_two_ranks_learn_what_one_learns(ranks, alone):
         (theirs,) = alone.folder.glob(f"checkpoints/last-*/{name}")
         mine, expected = load_file(ours), load_file(theirs)
         assert mine.keys() == expected.keys()
-        if name.startswith("student"):
-            for key, tensor in mine.items():
-                torch.testing.assert_close(tensor, expected[key], rtol=1e-3, atol=1e-4, msg=key)
-        # In self-training a score that rounds otherwise may be another label: gradients are compared as a whole.
-        ours, theirs = (
-            torch.cat([one[key].flatten().float() for key in sorted(one)]) for one in (mine, expected)
-        )
-        assert (ours - theirs).norm() < 0.03 * theirs.norm()
+        for key, tensor in mine.items():
+            torch.testing.assert_close(tensor, expected[key], rtol=1e-8, atol=1e-10, msg=f"{name}: {key}")
 
 
 def test_the_weights_move_far_more_than_the_tolerance(alone, label_run, tmp_path):
@@ -186,12 +194,14 @@ def test_only_the_first_rank_writes_and_speaks(ranks):
     assert not list(folder.rglob(".*"))
     assert err.count("iteration 4 of 4") == 2  # two runs, one line each
     assert err.count("4 iterations in ") == 2
-    assert err.count(f"Note: nothing is left to do: {folder} is finished") == 1
+    assert "FutureWarning" not in err and "UserWarning" not in err
+    assert err.count(f"Note: nothing is left to do: {out / 'runs/one'} is finished") == 1
 
 
 def test_more_ranks_than_pictures_are_told(ranks):
     out, err, *_ = ranks
-    assert err.count("Note: there are more processes (2) than images (1): every batch repeats some") == 1
+    said = err.count("Note: there are more processes (2) than images (1): every batch repeats some")
+    assert said == 2  # each time it is started
     assert len(read_log(out / "runs/one")) == 4
 
 

@@ -8,6 +8,7 @@ Trees and runs are made once a session and stay as they are; a test that changes
 from __future__ import annotations
 
 import shutil
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from dataset_trees import make_voc
 from PIL import Image
 
+from clipseg_cli.commands import train as train_command
 from clipseg_cli.commands.pseudolabel import open_run
 from clipseg_cli.commands.train import open_training
 from clipseg_cli.config import PseudolabelConfig, TrainConfig
@@ -27,9 +30,9 @@ from clipseg_cli.training.log import Step, Validation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from conftest import TinyClip
 
+    from clipseg_cli.models.student.network import Student
     from clipseg_cli.training.loop import TrainingRun
 
 SIZE = (48, 64)
@@ -162,6 +165,28 @@ def label(tiny: TinyClip, dataset: Path, out: Path, **options: Any) -> Path:
 def short_config(**options: Any) -> TrainConfig:
     """Four iterations of two crops of 32 pixels, guided for two; options are fields of `TrainConfig`."""
     return TrainConfig(**{**_SHORT, **options})
+
+
+def compute_in_double(put: Callable[[Any, str, Any], None]) -> None:
+    """Let students learn in double precision: runs that sum in another order then differ in the last digits alone.
+
+    Args:
+        put: `setattr`, or that of a monkeypatch.
+    """
+    build, single, here = train_command.build_student, torch.Tensor.float, threading.get_ident()
+
+    def build_double(*args: Any) -> tuple[Student, str]:
+        student, init = build(*args)
+        student.double().backbone.register_forward_pre_hook(lambda _, images: images[0].double())
+
+        def wide(tensor: torch.Tensor) -> torch.Tensor:
+            learning = student.training and threading.get_ident() == here  # crops are cut in other threads
+            return tensor.double() if learning else single(tensor)
+
+        put(torch.Tensor, "float", wide)
+        return student, init
+
+    put(train_command, "build_student", build_double)
 
 
 def train(config: TrainConfig) -> Taught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -86,11 +87,15 @@ def share_network(student: Student, device: torch.device, share: Share, *, compi
     network: Any = torch.compile(student) if compiled else student
     if not share.launched:
         return cast("nn.Module", network)
+    # Statistics are those of all ranks already. PyTorch 2.14 has another name for that and warns of the former.
+    known = inspect.signature(DistributedDataParallel).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {buffers: False}
     return DistributedDataParallel(
         network,
         device_ids=[device.index or 0] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        **options,
     )
 
 

@@ -82,8 +82,9 @@ def _joined_statistics(x: Tensor) -> tuple[Tensor, Tensor, float]:
     own = torch.cat([mean, var, mean.new_tensor([x.numel() // x.shape[1]])])
     gathered = _GatherFromRanks.apply(own)  # [W, 2c + 1]
     means, variances, counts = gathered.split([x.shape[1], x.shape[1], 1], dim=1)
+    counts = counts.detach()
     count = float(counts.sum())
-    shares = counts.detach() / count  # [W, 1]
+    shares = counts / count  # [W, 1]
     joined = (shares * means).sum(dim=0)
     return joined, (shares * (variances + (means - joined) ** 2)).sum(dim=0), count
 
