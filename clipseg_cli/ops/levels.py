@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
 
 SHORTEST = 1e-12
 """Length of a feature below which nothing is divided by it."""
@@ -56,17 +55,17 @@ class Depths:
     def projected(self, weight: Tensor) -> Tensor:
         """[F, d] -> [B, d, h, w], float32; the product is taken in the type of the maps."""
         *inner, last = weight.split([one.shape[1] for one in self.maps])
-        fine, coarse = [(self._said(), last)], torch.zeros((), device=weight.device)
+        fine, coarse = [(self._said(), last)], list[Tensor]()
         for one, part in zip(self._inner(), inner, strict=True):
             if one.shape[1:-1] == self._grid:
                 fine.append((_normed(one), part))
             else:
                 # Its projection is resized, which has fewer channels.
                 sums = (_normed(one) @ part.to(one.dtype)).float().movedim(-1, 1)
-                coarse = coarse + _resized(sums, self._grid)
+                coarse.append(_resized(sums, self._grid))
         # One product of all is faster than the sum of one of each.
         rows, columns = torch.cat([one for one, _ in fine], dim=-1), torch.cat([part for _, part in fine])
-        return (rows @ columns.to(rows.dtype)).float().movedim(-1, 1) + coarse
+        return sum(coarse, (rows @ columns.to(rows.dtype)).float().movedim(-1, 1))
 
     def last(self) -> Tensor:
         """[B, D, h, w], float32."""

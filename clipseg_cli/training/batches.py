@@ -45,6 +45,16 @@ class Batch(NamedTuple):
     proposed: Tensor | None
     human: Tensor | None = None
 
+    def split(self, parts: int, device: torch.device) -> list[Batch]:
+        """Equal parts, on the device."""
+        chunks = [
+            [None] * parts
+            if whole is None
+            else [part.to(device, non_blocking=True) for part in whole.chunk(parts)]
+            for whole in self
+        ]
+        return [Batch(*part) for part in zip(*chunks, strict=True)]
+
 
 class Batches:
     """The batches of one rank, iteration by iteration, without end.

@@ -189,7 +189,7 @@ class TrainingRun:
         # Label loss, feature loss, share of labelled pixels, leaked pixels: one wait for the device for all of them.
         sums = torch.zeros(4, device=self.device)
         try:
-            for number, part in enumerate(_split(batch, parts, self.device)):
+            for number, part in enumerate(batch.split(parts, self.device)):
                 with self._synchronised(last=number == parts - 1):
                     sums += self._backward(part, iteration) / parts
             found = (sum_over_ranks(sums, self.share) / self.share.count).tolist()
@@ -318,14 +318,3 @@ class TrainingRun:
             f"{what} after {self.state.iteration} iterations, at a learning rate of {lr:.2g}; {where}",
             hint=f"try a smaller one in a run of another name, as in --lr {self.hparams.lr / 4:.2g}",
         )
-
-
-def _split(batch: Batch, parts: int, device: torch.device) -> list[Batch]:
-    """Equal parts of a batch, on the device."""
-    chunks = [
-        [None] * parts
-        if whole is None
-        else [part.to(device, non_blocking=True) for part in whole.chunk(parts)]
-        for whole in batch
-    ]
-    return [Batch(*part) for part in zip(*chunks, strict=True)]

@@ -87,9 +87,7 @@ class Validator:
         dataset = dataclasses.replace(self.task.validation, samples=samples)
         with self._evaluating() as predictor:
             evaluation = ModelScoring(
-                config=EvalConfig()
-                if self.config.workers is None
-                else EvalConfig(workers=self.config.workers),
+                config=EvalConfig(workers=self.config.workers or EvalConfig.workers),
                 dataset=dataset,
                 protocol=student_protocol(self.card),
                 images=len(samples),
