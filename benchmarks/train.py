@@ -10,14 +10,13 @@ not touch.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from benchmarks.turns import beside
 from clipseg_cli.commands.train import open_training
 from clipseg_cli.config import TrainConfig
 from clipseg_cli.ops.losses import segmentation_loss
@@ -75,36 +74,21 @@ def report(run: TrainingRun, iterations: int, turns: int) -> None:
     """Take turns, the first of which does not count, and print what came out."""
     steps = (event for event in run if isinstance(event, Step))
     bare = bare_step(run)
-    ways: dict[str, Callable[[], object]] = {"loop": lambda: next(steps), "bare": bare}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    own: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(turns + 1):
-        # Whoever comes second meets a warm cache, and a machine that may have slowed down.
-        for name, step in [*ways.items()][:: 1 if turn % 2 else -1]:
-            start, before = time.perf_counter(), time.thread_time()
-            for _ in range(iterations):
-                step()
-            if run.device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-                own[name].append(time.thread_time() - before)
+
+    def turn_of(step: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [step() for _ in range(iterations)]
+
+    found = beside({"bare": turn_of(bare), "loop": turn_of(lambda: next(steps))}, turns, ("wall", "own"))
     n = run.hparams
     images = n.batch_size * iterations
-    rates = {name: images / statistics.median(values) for name, values in seconds.items()}
     print(
         f"{n.backbone}, batches of {n.batch_size} crops of {n.crop}, {run.dtype} on {run.device_name}, "
         f"median of {turns} turns of {iterations} iterations"
     )
-    for name, rate in rates.items():
-        print(f"{name:6s} {rate:8.2f} images/s")
-    print(f"ratio  {_ratio(seconds):8.3f}")
-    print(f"ratio of its own thread {_ratio(own):.3f}")
-
-
-def _ratio(seconds: dict[str, list[float]]) -> float:
-    """Of bare and loop, turn by turn."""
-    return statistics.median(bare / loop for bare, loop in zip(seconds["bare"], seconds["loop"], strict=True))
+    for name, seconds in found["wall"].seconds.items():
+        print(f"{name:6s} {images / seconds:8.2f} images/s")
+    print(f"ratio  {found['wall'].ratio:8.3f}")
+    print(f"ratio of its own thread {found['own'].ratio:.3f}")
 
 
 def bare_step(run: TrainingRun) -> Callable[[], None]:
