@@ -30,7 +30,7 @@ class Beside(NamedTuple):
 def beside(
     candidates: Mapping[str, Callable[[], object]], turns: int, clocks: Sequence[str]
 ) -> dict[str, Beside]:
-    """Two candidates by turns, one of which goes ahead and is not counted; name of a clock -> what it says.
+    """Two candidates by turns; name of a clock -> what it says. One more turn goes ahead, which is not counted.
 
     They change places after each turn: whoever comes second meets a warm cache, and a machine that may have slowed
     down.

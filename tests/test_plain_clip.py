@@ -55,9 +55,8 @@ def test_the_numbers_are_open_clips_to_the_last_bit(tiny_clip, dtype, quick_gelu
     config = {**architectures.architecture_config(tiny_clip.name), "quick_gelu": quick_gelu}
     theirs, mine = built_by_open_clip(config), architectures.build_model(config)
     theirs.load_state_dict(tiny_clip.model.state_dict())
-    theirs.requires_grad_(
-        False
-    )  # as ours: torch multiplies by frozen weights in another way, which rounds otherwise
+    # As ours: torch multiplies by frozen weights in another way, which may round otherwise.
+    theirs.requires_grad_(requires_grad=False)
     mine.receive(tiny_clip.model.state_dict())
     mine.load_text()
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
