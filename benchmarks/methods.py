@@ -64,6 +64,7 @@ def ways(guide: str) -> list[Way]:
         "--prompt-denoising 0.5": {"prompt_denoising": 0.5},
         "--key-smoothing 1.0": {"key_smoothing": 1.0},
         "--presence": {"presence": "evidence"},
+        "--presence freecp": {"presence": "freecp"},
         "--pamr 10": {"pamr": 10},
         "--saliency clip": {"saliency": "clip"},
         "--region-vote": {"region_vote": True, "regions": "superpixels"},

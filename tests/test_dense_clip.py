@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ VARIANTS = {
 
 def tower(**options: object) -> VisionTransformer:
     torch.manual_seed(0)
-    visual = VisionTransformer(**TINY, **options)
+    visual = VisionTransformer(**{**TINY, **options})
     for parameter in visual.parameters():
         if parameter.ndim == 1:  # biases and norms start at 0 and 1, which would hide mistakes
             nn.init.normal_(parameter, 0.5, 0.2)
@@ -192,6 +193,34 @@ def test_keys_are_those_of_the_trained_block_whatever_reads_it() -> None:
         keys = reader_of(name)(batch).keys
         wanted = torch.nn.functional.interpolate(plain, keys.shape[2:], mode="bilinear")
         torch.testing.assert_close(keys, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", DENSE)
+@torch.inference_mode()
+def test_attention_is_that_of_the_trained_blocks_whatever_reads_it(name: str) -> None:
+    """All blocks but the last, which methods replace from one to all of; what else is read stays as it was."""
+    visual, method, batch = tower(layers=4), METHODS.get(name), images(32, 32)
+    seen: list[torch.Tensor] = []
+    for block in visual.transformer.resblocks[:-1]:
+        block.attn.register_forward_hook(
+            lambda attn, given, _: seen.append(
+                F.multi_head_attention_forward(
+                    *(x.transpose(0, 1) for x in given[:3]),
+                    *(32, 4, attn.in_proj_weight, attn.in_proj_bias, None, None, False, 0.0),
+                    *(attn.out_proj.weight, attn.out_proj.bias),
+                    average_attn_weights=False,
+                )[1]
+            )
+        )
+    visual(batch)
+    wanted = torch.stack(seen).mean(dim=0)[:, :, 1:, 1:]
+    guide = Colors() if method.guided else None
+    reading = Reading(guide=guide, text_embeds=words(), keys=True)
+    without = with_regions(dense_reader(visual, method, reading), method)(batch)
+    read = with_regions(dense_reader(visual, method, replace(reading, attention=True)), method)(batch)
+    torch.testing.assert_close(read.attention, wanted, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(read.features, without.features, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(read.keys, without.keys, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

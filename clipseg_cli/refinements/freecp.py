@@ -68,8 +68,7 @@ def observe(
         graph = affinity(_on_grid(attention[i].float().mean(dim=0), grid))
         maps = refined_maps(merge_aliases(scaled, classes.query_to_class, len(classes)), graph, level)
         agreement = consistency(of_classes, maps)
-        candidates = [c for c in range(len(classes)) if c != classes.background]
-        kept = [c for c in candidates if float(agreement[c]) > redundancy]
+        kept = [c for c in (agreement > redundancy).nonzero()[:, 0].tolist() if c != classes.background]
         judge = _Judge(images[i], grid, embed, words, crop)
         stay = settled(maps, kept, overlap, judge, level)
         evidence = agreement.clamp(max=1)
@@ -93,8 +92,7 @@ class _Judge:
         part = self.image[None, :, top:bottom, left:right]
         seen = F.interpolate(part, (self.crop, self.crop), mode="bilinear", align_corners=False)
         cosines = F.normalize(self.embed(seen).float(), dim=1) @ self.words.text_embeds.T
-        best = [float(cosines[0, self.words.of(c)].max()) for c in classes]
-        return classes[best.index(max(best))]
+        return classes[int(torch.stack([cosines[0, self.words.of(c)].max() for c in classes]).argmax())]
 
 
 def _on_grid(attention: Tensor, grid: tuple[int, int]) -> Tensor:

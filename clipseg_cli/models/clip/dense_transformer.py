@@ -76,15 +76,16 @@ class DenseTransformer:
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
         prefix = self.tower.prefix
         x = self.tower.embed(image, grid, self.method.positions)
-        start, blocks = x, self._blocks(grid)
+        blocks = self._blocks(grid)
         behind = max(0, len(blocks) - self.method.blocks)
+        attended = _Attended(prefix) if self.attention else None
         inner, inputs = None, []
         for i, block in enumerate(blocks[:behind]):
             if i == self.tap:
                 inner = to_grid(block.pre_mlp(x)[:, prefix:], grid)
             if i in self.depths:
                 inputs.append(to_grid(x[:, prefix:], grid))
-            x = block(x)
+            x = block(x) if attended is None else attended(block, x)
         if behind in self.depths:
             inputs.append(to_grid(x[:, prefix:], grid))
         seen = image if inner is None else inner
@@ -105,7 +106,7 @@ class DenseTransformer:
         features = to_grid(projected, found.grid)
         if self.method.pool is not None and guide is not None:
             features = self.method.pool(features, guide)
-        keys, values, whole = self._aside(blocks[behind:], x, grid)
+        keys, values, whole = self._aside(blocks[behind:], x, grid, attended)
         return DenseFeatures(
             features,
             None if keys is None else upsample(keys, (features.shape[2], features.shape[3])),
@@ -117,7 +118,7 @@ class DenseTransformer:
             Depths((*inputs, to_grid(tokens, found.grid), features)) if self.depths else None,
             values,
             guide,
-            self._attention(start, grid) if self.attention else None,
+            None if attended is None else attended.mean(),
         )
 
     logits = staticmethod(cosine_logits)
@@ -142,31 +143,20 @@ class DenseTransformer:
         with computing_as_held(self.tower.visual):
             x = self.tower.embed(image, grid, self.method.positions)
             for block in self.tower.blocks(grid):
-                q, k, v = block.qkv(block.norm1(x))
-                x = block.mlp(x + block.layer_scale(block.project(F.scaled_dot_product_attention(q, k, v))))
+                x = _behind(block, x, *block.qkv(block.norm1(x)))
             return self.tower.pooled(x)
 
-    def _attention(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """What patches attend to, in the mean of all blocks but the last, as they were trained: [B, Nh, n, n]."""
-        prefix, total, blocks = self.tower.prefix, None, self.tower.blocks(grid)[:-1]
-        for block in blocks:
-            q, k, _ = block.qkv(block.norm1(x))
-            weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1)[:, :, prefix:, prefix:]
-            total = weights if total is None else total + weights
-            x = block(x)
-        if total is None:
-            raise ModelError("a tower of one block has no attention in front of the last")
-        mean: Tensor = total / len(blocks)
-        return mean
-
     def _aside(
-        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int]
+        self, blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], attended: _Attended | None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """What the replaced blocks say as they were trained: keys and values [B, W, h, w], the embedding [B, D]."""
-        if not (self.keys or self.pooled or self.values):
+        """What the replaced blocks say as they were trained: keys and values [B, W, h, w], the embedding [B, D].
+
+        Attention in all of them but the last joins what `attended` has.
+        """
+        if not (self.keys or self.pooled or self.values or attended):
             return None, None, None
         for block in blocks[:-1]:
-            x = block(x)
+            x = block(x) if attended is None else attended(block, x)
         last, keys, values, prefix = blocks[-1], None, None, self.tower.prefix
         if self.keys or self.values:
             _, k, v = last.qkv(last.norm1(x))
@@ -205,6 +195,41 @@ class DenseTransformer:
 
 
 _NO_PADDING = (0, 0, 0, 0)
+
+
+class _Attended:
+    """What patches attend to, in the mean of the blocks that tokens went through.
+
+    Args:
+        prefix: tokens in front of the patches, which take part in the softmax and are cut off.
+    """
+
+    def __init__(self, prefix: int) -> None:
+        self.prefix, self.blocks = prefix, 0
+        self.total: Tensor | None = None
+
+    def __call__(self, block: Block, x: Tensor) -> Tensor:
+        """Tokens [B, N, W] in front of a block -> behind it, as it was trained."""
+        q, k, v = block.qkv(block.norm1(x))
+        weights = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(dim=-1)[:, :, self.prefix :, self.prefix :]
+        self.total = weights if self.total is None else self.total.add_(weights)
+        self.blocks += 1
+        return _behind(block, x, q, k, v)
+
+    def mean(self) -> Tensor:
+        """[B, Nh, n, n].
+
+        Raises:
+            ModelError: there was no block.
+        """
+        if self.total is None:
+            raise ModelError("a tower of one block has no attention in front of the last")
+        return self.total / self.blocks
+
+
+def _behind(block: Block, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Tokens behind a block as it was trained, from those in front of it and what it made of them for its attention."""
+    return block.mlp(x + block.layer_scale(block.project(F.scaled_dot_product_attention(q, k, v))))
 
 
 def _fit_regions(regions: Tensor, size: tuple[int, int], padding: tuple[int, int, int, int]) -> Tensor:
