@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from clipseg_cli.ops.reduce import (
     probability_maps,
     reduce_layers,
     stretched,
+    winners,
 )
 from clipseg_cli.refinements.pamr import PixelAdaptive
 from clipseg_cli.refinements.saliency import SaliencyFusion
@@ -48,6 +50,13 @@ def test_excluded_words_never_win_but_count() -> None:
     assert (free.winner == top).any() and not (found.winner == top).any()
     prob = full(scores, size).softmax(dim=0)
     torch.testing.assert_close(found.score, prob[~excluded].amax(dim=0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 4, 4), (2, 300, 9, 700)])
+def test_the_first_of_equal_maps_wins_in_tiles_as_in_one(shape: tuple[int, ...]) -> None:
+    """The last shape is cut: two rows of 300 maps fill a tile."""
+    levels = maps(*shape).round()
+    assert np.array_equal(winners(levels).numpy(), levels.numpy().argmax(axis=1))
 
 
 def test_cells_that_stand_evenly_are_stretched_as_usual() -> None:

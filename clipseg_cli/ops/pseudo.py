@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clipseg_cli.ops.reduce import upsample
+from clipseg_cli.ops.reduce import upsample, winners
 from clipseg_cli.ops.similarity import class_index
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def fill_unlabelled(labels: Tensor, maps: Tensor, class_ids: Sequence[int]) -> T
     and assign_label.
     """
     full = upsample(maps.reshape(-1, *maps.shape[-3:]), (labels.shape[-2], labels.shape[-1]))
-    best = full.max(dim=1).indices  # on a CPU three times as fast as argmax, which says the same
+    best = winners(full)
     if tuple(class_ids) != tuple(range(full.shape[1])):
         best = class_index(tuple(class_ids), labels.device)[best]
     return torch.where(labels < 0, best.view_as(labels).to(labels.dtype), labels)

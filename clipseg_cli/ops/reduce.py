@@ -151,6 +151,15 @@ def reduce_layers(
     return full
 
 
+def winners(maps: Tensor) -> Tensor:
+    """The first of K maps that is largest at each pixel: [B, K, H, W] -> int64 [B, H, W]."""
+    if maps.device.type != "cpu":
+        return _best_of(maps)[1]
+    rows = max(1, _tile_bytes(0, maps.device) // (4 * maps.shape[1] * maps.shape[3]))
+    found = [torch.cat([_best_of(tile)[1] for tile in one.split(rows, dim=1)]) for one in maps]
+    return torch.stack(found).long()
+
+
 def _reduce_tile(scores: Tensor, *, probabilities: bool, excluded: Tensor | None, totals: bool) -> Reduced:
     """What is left of [..., Q, rows, columns], which is overwritten."""
     if excluded is None and not probabilities:

@@ -215,7 +215,8 @@ class TrainingRun:
 
     def _backward(self, part: Batch, iteration: int) -> Tensor:
         """Gradients of one part of a batch; returns its label loss, feature loss, share of labels, and leaks."""
-        image = ((part.images.float() - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        image = part.images.float().sub_(self._mean).div_(self._std)
+        image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             features, logits = self.network(image)
         logits = upsample(logits, (self.hparams.crop, self.hparams.crop))  # once, for labels and loss
