@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description=__doc__)
     parser.add_argument("--before", type=Path, help="another checkout, measured by turns with this one")
     parser.add_argument("--image", type=Path, default=HERE / "samples" / "cars.png")
-    parser.add_argument("--classes", default="red car,blue car")
+    parser.add_argument("--classes", default="blue car,red car")
     parser.add_argument("--model", default="emoji")
     parser.add_argument(
         "--pretrained", help="a tag or a file; the words are in the cache after the first run"

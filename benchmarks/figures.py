@@ -40,7 +40,7 @@ class Sample:
 
 SAMPLES = (
     Sample("night_heroes.png", "superhero,supervillain,joker", "night sky,moon,building,road"),
-    Sample("cars.png", "red car,blue car,house,tree"),
+    Sample("cars.png", "blue car,red car,house,tree"),
     Sample("farm_large.jpg", "cow,sheep,horse,tractor,tree,house,sun"),
     Sample("beach.png", "boat,palm tree,person,dog,crab,basketball,aeroplane", "sky,water,sand"),
     Sample("still_life.png", "bottle,wine glass,bread,banana,apple,potted plant", "brick wall,wood"),
