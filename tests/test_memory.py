@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 
 from clipseg_cli.commands import index
 from clipseg_cli.memory.files import image_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_few_labels_teach_what_words_do_not_know(make, evaluate, drawn, tmp_path) -> None:
@@ -87,6 +90,36 @@ def test_corrected_labels_of_a_run_are_learnt(cli, make, tiny_clip, drawn, tmp_p
     assert "fingerprint" in json.dumps(made["model"]["settings"]["memory"])
     labels = np.asarray(Image.open(tmp_path / "out" / "p1.png"))
     assert (labels == np.asarray(Image.open(drawn / "masks" / "p1.png"))).mean() > 0.8
+
+
+def test_a_damaged_correction_is_named_and_stays_remembered(cli, make, tiny_clip, drawn, tmp_path) -> None:
+    model = ("--model", tiny_clip.name, "--pretrained", tiny_clip.weights, "--short-side", 64)
+    assert cli("pseudolabel", drawn, *model, "--out", tmp_path / "runs", "--name", "run").code == 0
+    run = tmp_path / "runs" / "run"
+    for name in ("p1.png", "p2.png"):
+        (run / "labels" / name).write_bytes((drawn / "masks" / name).read_bytes())
+    assert make("--labels", run).code == 0
+    before = remembered(tmp_path)
+    damaged = run / "labels" / "p1.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    found = make("--labels", run)
+    assert found.code == 1 and str(damaged) in found.err and "1 of 2 images failed" in found.err
+    assert "2 images in" in found.err and remembered(tmp_path) == before
+
+
+def test_a_bank_of_other_images_is_not_written_over(make, drawn, tmp_path) -> None:
+    assert make("--labels", drawn, "--split", "train").code == 0
+    before = remembered(tmp_path)
+    other = make("--labels", drawn, "--split", "val")
+    assert other.code == 1 and "is a bank of other images: p0 and 3 more" in other.err
+    assert "another --out" in other.err and remembered(tmp_path) == before
+    assert make("--labels", drawn, "--split", "all").code == 0
+    fewer = make("--labels", drawn, "--split", "train")
+    assert fewer.code == 0 and "4 images that it knew are no longer among them" in fewer.err
+
+
+def remembered(folder: Path) -> dict[str, str]:
+    return json.loads((folder / "bank" / "bank.json").read_text())["pictures"]
 
 
 def test_a_folder_of_label_pngs_is_learnt(make, drawn, tmp_path) -> None:

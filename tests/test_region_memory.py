@@ -142,6 +142,14 @@ def test_a_killed_index_goes_on_and_follows_its_folder(make, label, drawn, tmp_p
     facts = facts_in(tmp_path)
     assert list(facts["pictures"]) == ["p0", "p1", "p2"] and facts["fingerprint"] != whole["fingerprint"]
     assert facts["pictures"]["p1"] == facts["pictures"]["p2"]
+    assert "1 image that it knew is no longer among them" in found.err
+    # One that cannot be read any more stays; other images alone are not taken for those of before.
+    (folder / "p1.png").write_bytes(b"no image")
+    assert make(folder).code == 1 and facts_in(tmp_path)["pictures"] == facts["pictures"]
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "q.png").write_bytes((folder / "p2.png").read_bytes())
+    assert "is a bank of other images" in make(tmp_path / "others").err
+    assert facts_in(tmp_path)["pictures"] == facts["pictures"]
 
 
 # Asking

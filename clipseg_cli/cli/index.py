@@ -130,10 +130,14 @@ def _remember(run: IndexRun | RegionIndexRun, console: Console) -> None:
                 **run.identity,
             }
         )
-    before = f", {done - fresh} of them before" if done > fresh else ""
+    known = len(run.facts.images)
+    before = f", {known - fresh} of them before" if known > fresh else ""
     new = getattr(run, "regions", 0)
     regions = f" with {count(new, 'region')} read now" if new else ""
-    console.say(f"{count(done, 'image')} in {run.out}{before}{regions}, {format_seconds(watch.seconds)}")
+    console.say(f"{count(known, 'image')} in {run.out}{before}{regions}, {format_seconds(watch.seconds)}")
+    if gone := len(run.before - run.facts.images.keys()):
+        were = "is" if gone == 1 else "are"
+        console.say(f"Note: {count(gone, 'image')} that it knew {were} no longer among them, and forgotten")
     console.say(f"Label with it: --memory {run.out}")
     if failed:
         console.error(ClipsegError(f"{failed} of {count(run.total, 'image')} failed"))

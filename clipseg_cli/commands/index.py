@@ -20,7 +20,7 @@ from clipseg_cli.inference.load import load_reader
 from clipseg_cli.inference.remember import read_levels
 from clipseg_cli.inference.settings import find_protocol
 from clipseg_cli.memory.files import LABELS as OF_LABELS
-from clipseg_cli.memory.files import Facts, begin, content_of, finish, is_there, write_image
+from clipseg_cli.memory.files import Facts, begin, content_of, finish, known_content, write_image
 from clipseg_cli.ops.levels import Packed, patch_shares
 from clipseg_cli.runs.find import options_of_run
 from clipseg_cli.runs.human_changes import complete_changes
@@ -60,8 +60,11 @@ class IndexRun:
         total: images.
         model, device: for people.
         notes: what a user should be told once.
+        before: names of the images that the bank remembered.
         facts: of the bank, once it is whole.
     """
+
+    before: frozenset[str] = frozenset()
 
     def __init__(self, config: IndexConfig, labelled: LabelledSet, predictor: Predictor, model: str) -> None:
         self.config, self.labelled, self.predictor, self.model = config, labelled, predictor, model
@@ -91,22 +94,27 @@ class IndexRun:
     def __iter__(self) -> Generator[IndexedImage, None, None]:
         """Images in order; the bank is whole when the last one is through.
 
+        What it knows of an image that cannot be read any more stays.
+
         Raises:
-            RunError: there is a bank of other options, or no image could be used.
+            RunError: there is a bank of other options or images, or no image could be used.
             DiskFullError: nothing more can be written; what is finished stays.
         """
-        begin(self.out, Facts(OF_LABELS, self.identity))
+        self.begin()
         remembered: dict[str, str] = {}
         for sample in self.labelled.samples:
             name = sample.source.name
+            known = known_content(self.out, name)
             try:
                 content = _content(sample)
-                fresh = not is_there(self.out, name, content)
+                fresh = known != content
                 if fresh:
                     write_image(self.out, name, content, self._tensors(sample))
             except DiskFullError:
                 raise
             except ClipsegError as error:
+                if known:
+                    remembered[name] = known
                 yield IndexedImage(name, error=error)
                 continue
             remembered[name] = content
@@ -114,6 +122,11 @@ class IndexRun:
         if not remembered:
             raise RunError(f"none of {self.total} images could be remembered", hint="see the errors above")
         self.facts = finish(self.out, Facts(OF_LABELS, self.identity, remembered))
+
+    def begin(self) -> None:
+        """Refuse a bank of something else; see `memory.files.begin`."""
+        names = [sample.source.name for sample in self.labelled.samples]
+        self.before |= begin(self.out, Facts(OF_LABELS, self.identity), names)
 
     def _tensors(self, sample: Sample) -> Mapping[str, torch.Tensor]:
         image = read_image(sample.source, max_megapixels=self.config.max_megapixels)
@@ -147,7 +160,7 @@ def prepare_index(config: IndexConfig, given: Mapping[str, Any]) -> IndexRun:
     predictor, backbone = load_reader(config, protocol, labelled.dataset.classes)
     run = IndexRun(config, labelled, predictor, f"{backbone.name} / {backbone.pretrained}")
     run.weights = backbone.fingerprint
-    begin(config.out, Facts(OF_LABELS, run.identity))
+    run.begin()
     return run
 
 
@@ -186,7 +199,10 @@ def _of_run(config: IndexConfig, folder: Path, given: Mapping[str, Any]) -> tupl
     state = RunState(folder, dataset)
     state.records()
     held = {name for name, record in state.human.items() if record.hold_out}
-    corrected = [s for s in dataset.samples if s.source.name in state.corrected.keys() - held]
+    taught = (
+        state.corrected.keys() | state.damaged
+    ) - held  # a damaged one may have been corrected: it is named
+    corrected = [s for s in dataset.samples if s.source.name in taught]
     if not corrected:
         raise RunError(
             f"no label of {folder} was corrected since it was written",

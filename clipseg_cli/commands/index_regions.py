@@ -49,9 +49,12 @@ class RegionIndexRun:
         model, device: for people.
         notes: what a user should be told once.
         identity: what the memory of an image depends on.
+        before: names of the images that the bank remembered.
         regions: that were remembered by this process.
         facts: of the bank, once it is whole.
     """
+
+    before: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -76,11 +79,13 @@ class RegionIndexRun:
     def __iter__(self) -> Generator[IndexedImage, None, None]:
         """Images in order; the bank is whole when the last one is through. However this ends, what is read is kept.
 
+        What it knows of an image that cannot be read any more stays.
+
         Raises:
-            RunError: there is a bank of other options, or no image has a region.
+            RunError: there is a bank of other options or images, or no image has a region.
             DiskFullError: nothing more can be written; what is finished stays.
         """
-        begin(self.out, Facts(REGIONS, self.identity))
+        self.begin()
         sweep_leftovers({self.out / SHARDS})
         for failure in self.failures:
             yield IndexedImage(getattr(failure, "image", "") or failure.message, error=failure)
@@ -94,6 +99,8 @@ class RegionIndexRun:
                         error = self._remember(writer, source, content, prepared)
                     if error is None:
                         remembered[source.name] = content
+                    elif source.name in known:
+                        remembered[source.name] = known[source.name]
                     yield IndexedImage(source.name, fresh=prepared is not None, error=error)
         finally:
             writer.flush()
@@ -101,6 +108,11 @@ class RegionIndexRun:
             raise RunError(f"none of {self.total} images could be remembered", hint="see the errors above")
         self.facts = finish(self.out, Facts(REGIONS, self.identity, remembered))
         remove_unused(self.out, remembered)
+
+    def begin(self) -> None:
+        """Refuse a bank of something else; see `memory.files.begin`."""
+        names = [source.name for source in self.sources]
+        self.before |= begin(self.out, Facts(REGIONS, self.identity), names)
 
     def _remember(
         self, writer: ShardWriter, source: ImageSource, content: str, prepared: Prepared
@@ -176,7 +188,7 @@ def prepare_region_index(config: IndexConfig) -> RegionIndexRun:
         _identity(plan, predictor, backbone.fingerprint, networks.key_encoder),
     )
     run.model = f"{backbone.name} / {backbone.pretrained}"
-    begin(config.out, Facts(REGIONS, run.identity))
+    run.begin()
     return run
 
 

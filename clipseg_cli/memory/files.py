@@ -72,11 +72,19 @@ def image_file(bank: Path, name: str) -> Path:
     )
 
 
-def begin(bank: Path, facts: Facts) -> None:
+def begin(bank: Path, facts: Facts, names: Iterable[str]) -> frozenset[str]:
     """Write the facts of a bank that is not whole yet.
 
+    Args:
+        bank: its folder.
+        facts: of what is to be remembered.
+        names: of the images.
+
+    Returns:
+        Names of the images that the bank remembered when it was last whole.
+
     Raises:
-        RunError: there is a bank already that was made in another way.
+        RunError: there is a bank already that was made in another way, or of other images alone.
         OutputError: it cannot be written.
     """
     there = read_facts(bank, whole=False)
@@ -88,7 +96,15 @@ def begin(bank: Path, facts: Facts) -> None:
         )
         what = f"other {', '.join(changed)}" if changed and there.kind == facts.kind else there.kind
         raise RunError(f"{bank} is a bank of {what}", hint="use the same options to go on, or another --out")
+    before = frozenset(there.images if there else ())
+    if before and before.isdisjoint(names):
+        raise RunError(
+            f"{bank} is a bank of other images: {min(before)}"
+            + (f" and {len(before) - 1:,} more" if len(before) > 1 else ""),
+            hint="index these images into another --out",
+        )
     _write(bank, Facts(facts.kind, facts.identity))
+    return before
 
 
 def finish(bank: Path, facts: Facts) -> Facts:
@@ -151,13 +167,13 @@ def write_image(bank: Path, name: str, content: str, tensors: Mapping[str, Tenso
     write_bytes(image_file(bank, name), data)
 
 
-def is_there(bank: Path, name: str, content: str) -> bool:
-    """Whether an image is remembered, made of these very bytes."""
+def known_content(bank: Path, name: str) -> str:
+    """Fingerprint of what an image that is remembered was made of; empty where it is not."""
     try:
         with safe_open(image_file(bank, name), "pt") as file:
-            return bool((file.metadata() or {}).get("content") == content)
+            return str((file.metadata() or {}).get("content", ""))
     except (OSError, SafetensorError):
-        return False
+        return ""
 
 
 def read_images(bank: Path, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:

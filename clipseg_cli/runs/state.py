@@ -117,6 +117,7 @@ class RunState:
         written: images whose labels this process has written.
         corrected: image -> record, of labels that somebody has corrected or checked since; they are never written over.
         human: the records of those of them that were imported.
+        damaged: images whose label file is there and is no label map any more.
         failed: image -> record, of images that had no label when last tried; known once `finished` was asked for.
         source_bytes: image -> size of its file; 0 where it cannot be told.
     """
@@ -128,6 +129,7 @@ class RunState:
         self._samples = {s.source.name: s for s in dataset.samples}
         self.corrected: dict[str, ImageRecord] = {}
         self.human: dict[str, HumanRecord] = {}
+        self.damaged: frozenset[str] = frozenset()
         self.failed: dict[str, ImageRecord] = {}
         self._replaced: list[str] = []
 
@@ -155,6 +157,9 @@ class RunState:
             states[name] = "changed"
         self.corrected = {name: record for name, record in found.items() if states.get(name) == "changed"}
         self.human = {name: record for name, record in human.items() if name in self.corrected}
+        self.damaged = frozenset(
+            name for name, s in states.items() if s == "gone" and path_of(self.folder, name).is_file()
+        )
         return found | {n: recounted(self.folder, record, classes) for n, record in self.corrected.items()}
 
     def finished(self, *, with_confidence: bool = False) -> dict[str, ImageRecord]:
