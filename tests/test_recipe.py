@@ -107,8 +107,8 @@ def test_options_win_over_the_preset():
         "iterations": 50,
         "lr": 0.5,
         "weight_decay": 0.0,
-        "guided": 7,
-        "self_training_from": 9,
+        "guided": 9,
+        "self_training_from": 7,
         "validate_every": 3,
         "checkpoint_every": 4,
     }
@@ -129,10 +129,23 @@ def test_none_guided_and_never_self_training():
         0,
         0,
     )
-    never = numbers(iterations=50, self_training_from=50)
-    assert (never.guided, never.self_training_from) == (5, 50)
     everything = numbers(iterations=50, guided=90)
     assert (everything.guided, everything.self_training_from) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("options", "which"),
+    [
+        ({"guided": 5, "self_training_from": 50}, "iterations 6 to 50"),
+        ({"guided": 0, "self_training_from": 90}, "iterations 1 to 50"),
+        ({"guided": 9, "self_training_from": 10}, "iteration 10:"),
+    ],
+)
+def test_without_truth_somebody_labels_in_every_iteration(options, which):
+    message, hint = refused(iterations=50, **options)
+    assert which in message and f"--self-training-from {options['guided']}," in hint
+    n = numbers(iterations=50, setting="zero-shot", **options)  # which has the truth of seen classes
+    assert (n.guided, n.self_training_from) == (options["guided"], options["self_training_from"])
 
 
 @pytest.mark.parametrize("options", [{"setting": "supervised"}, {"targets": "features", "teacher": True}])

@@ -129,7 +129,10 @@ def test_a_crop_without_unlabelled_pixels_is_not_read(golden, read):
 
 def settings(**options):
     return resolve_hyperparameters(
-        TrainConfig(iterations=10, **{"guided": 3, "self_training_from": 6, **options}), None
+        TrainConfig(
+            iterations=10, **{"setting": "zero-shot", "guided": 3, "self_training_from": 6, **options}
+        ),
+        None,
     )
 
 

@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 from dataset_trees import make_folder
+from PIL import Image
 from resumed import (  # noqa: F401
     WORDS,
     half_to_change,
@@ -20,6 +21,7 @@ from resumed import (  # noqa: F401
 )
 from small_backbone import small  # noqa: F401
 from training_trees import (  # noqa: F401
+    copy_run,
     free_run,
     session_tree,
     short_config,
@@ -27,6 +29,7 @@ from training_trees import (  # noqa: F401
     train,
 )
 
+from clipseg_cli.runs.manifest import Manifest, read_manifest, write_manifest
 from clipseg_cli.training import checkpoints
 from clipseg_cli.training.log import read_validation
 
@@ -36,7 +39,7 @@ from clipseg_cli.training.log import read_validation
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"lr": 0.5}, "--lr: not given, now 0.5"),
+        ({"lr": 0.5}, "--lr: 0.001, now 0.5"),
         ({"seed": 1}, "--seed: 0, now 1"),
         ({"iterations": 7}, "--iterations: 6, now 7"),
         ({"backbone": "resnet18"}, "--backbone: small, now resnet18"),
@@ -47,6 +50,27 @@ def test_other_options_are_named(half, options, named):
     message, hint = refused(dataclasses.replace(half, **options))
     assert message.startswith(f"{half.out / 'run'} was made with other options: ") and named in message
     assert hint == "use the same options to go on, or another --name to start anew"
+    assert "numbers" not in message and message.count(named.partition(":")[0]) == 1
+
+
+def test_labels_that_have_changed_are_refused(label_run, tree, tmp_path):
+    labels = copy_run(label_run, tmp_path / "labels", tree)
+    config = short_config(
+        iterations=2, checkpoint_every=1, labels=str(labels), out=tmp_path / "out", name="run"
+    )
+    folder = interrupted(config, 2)
+    begun = read_manifest(folder)
+    path = sorted((labels / "labels").iterdir())[0]
+    good = path.read_bytes()
+    with Image.open(path) as image:
+        image.point(lambda value: 0).save(path)
+    message, hint = refused(dataclasses.replace(config, resume=True))
+    assert "have changed since" in message and "put them back" in hint
+    path.write_bytes(good)
+    # A run that was begun before labels had a fingerprint takes those that are there.
+    labels_then = {k: v for k, v in begun.identity["labels"].items() if k != "sha256"}
+    write_manifest(Manifest({**begun.identity, "labels": labels_then}), folder)
+    train(dataclasses.replace(config, resume=True))
 
 
 def test_workers_and_how_the_work_is_shared_may_change(half, whole):
@@ -91,6 +115,7 @@ def damage(path, how):
         ("student.safetensors", "cut"),
         ("student.safetensors", "gone"),
         ("student.json", "cut"),
+        ("student.json", "gone"),
         ("student.json", {"format": 9}),
         ("optimiser.safetensors", "cut"),
         ("optimiser.safetensors", "gone"),
@@ -107,6 +132,9 @@ def test_a_damaged_checkpoint_is_a_sentence(half, name, how):
     damage(folder / name, how)
     message, hint = refused(half)
     assert message.startswith(f"{folder} cannot be resumed: ") and "\n" not in message
+    assert message.count(str(folder)) == 1 and "Errno" not in message
+    if how in ("cut", "gone"):
+        assert f"{name} is {'missing' if how == 'gone' else 'damaged'}" in message
     assert hint == "start anew with another --name"
     assert (folder / "student.safetensors").exists() == (how != "gone" or name != "student.safetensors")
 

@@ -195,6 +195,7 @@ def _begin(
         if first:
             write_manifest(Manifest(identity), folder)
         return checkpoints.State()
+    _check_labels(folder, before, identity)
     refuse_changes(folder, before, identity)
     state = checkpoints.restore(folder, student, optimiser, card) or checkpoints.State()
     if first:
@@ -202,6 +203,24 @@ def _begin(
         if before.complete and state.iteration < identity["numbers"]["iterations"]:
             write_manifest(Manifest(identity), folder)  # its last checkpoint is gone: it is not complete
     return state
+
+
+def _check_labels(folder: Path, before: Manifest, identity: dict[str, Any]) -> None:
+    """A run of older versions does not know its labels; it learns from now on what they are.
+
+    Raises:
+        RunError: they are not those that the run was begun with.
+    """
+    old, now = before.identity.get("labels"), identity["labels"]
+    if not old or not now or old.get("run") != now["run"]:
+        return
+    if "sha256" not in old:
+        old["sha256"] = now["sha256"]
+    if old["sha256"] != now["sha256"]:
+        raise RunError(
+            f"the labels in {now['run']} have changed since {folder} began to learn from them",
+            hint="put them back to go on, or use another --name to start anew",
+        )
 
 
 def _chosen(config: TrainConfig, task: TrainingTask, hparams: Hyperparameters) -> Iterator[str]:

@@ -95,14 +95,23 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 _BY_NAME = ("options", "numbers")
+_NUMBERS = "numbers."
 _HEAD = ("format", "clipseg", "complete")
 _ANEW = "restore it, or start anew with another --name"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities, as in "model.name: ViT-B-16, now RN50"; options first."""
-    found = list(_differences("", json_safe(before), json_safe(now)))
-    return sorted(found, key=lambda text: not text.startswith("--"))
+    """What differs between two identities, as in "model.name: ViT-B-16, now RN50"; options first.
+
+    The numbers of a training are what became of options, and are told in their place.
+    """
+    found = dict(_differences("", json_safe(before), json_safe(now)))
+    for name in [name for name in found if name.startswith(_NUMBERS)]:
+        number = name.removeprefix(_NUMBERS)
+        option = "--" + number.replace("_", "-")
+        found[option if option in found else number.replace("_", " ")] = found.pop(name)
+    texts = [f"{name}: {change}" for name, change in found.items()]
+    return sorted(texts, key=lambda text: not text.startswith("--"))
 
 
 def refuse_changes(folder: Path, before: Manifest, identity: Mapping[str, Any]) -> None:
@@ -125,17 +134,18 @@ def refuse_changes(folder: Path, before: Manifest, identity: Mapping[str, Any]) 
         )
 
 
-def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
+def _differences(where: str, before: Any, now: Any) -> Iterator[tuple[str, str]]:
+    """Name of each entry that differs, and how."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys((*now, *before)):
             yield from _differences(_below(where, key), before.get(key), now.get(key))
     elif _are_rows(before) and _are_rows(now):
         if len(before) != len(now):
-            yield f"{where}: {len(before)}, now {len(now)}"
+            yield where, f"{len(before)}, now {len(now)}"
         for i, (old, new) in enumerate(zip(before, now, strict=False)):
             yield from _differences(f"{where}[{i}]", old, new)
     elif before != now:
-        yield f"{where}: {_short(before)}, now {_short(now)}"
+        yield where, f"{_short(before)}, now {_short(now)}"
 
 
 def _are_rows(value: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -92,7 +92,7 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
     Raises:
         RunError: a checkpoint is damaged, or not of this student.
     """
-    folder = latest(run, LAST)
+    folder = latest(run, LAST) or max((run / CHECKPOINTS).glob(f"{LAST}-*"), default=None)
     if folder is None:
         return None
     try:
@@ -102,7 +102,7 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
         weights = saved.state_dict()
         if found.shape != card.shape or weights.keys() != student.state_dict().keys():
             raise ValueError("it is a checkpoint of another network")
-        buffers = load_file(folder / OPTIMISER)
+        buffers = _read_buffers(folder / OPTIMISER)
         state = _read_state(folder)
         parameters = dict(student.named_parameters())
         for key, buffer in buffers.items():
@@ -113,11 +113,25 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
         for key, buffer in buffers.items():
             kind, _, name = key.partition("/")
             optimiser.state[parameters[name]][kind] = _laid_out_as(parameters[name], buffer)
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError, ModelError) as error:
-        raise RunError(
-            f"{folder} cannot be resumed: {error}", hint="start anew with another --name"
-        ) from error
+    except ModelError as error:  # which names the folder too
+        why = error.message.replace(f"{folder}/", "").removeprefix(f"{folder} holds no student: ")
+        raise RunError(f"{folder} cannot be resumed: {why}", hint=_ANEW) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{folder} cannot be resumed: {error}", hint=_ANEW) from error
     return state
+
+
+_ANEW = "start anew with another --name"
+
+
+def _read_buffers(path: Path) -> dict[str, Tensor]:
+    """What the optimiser remembers; ValueError where it cannot be read."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.name} is missing") from error
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is damaged or cut short") from error
 
 
 def _laid_out_as(parameter: Tensor, buffer: Tensor) -> Tensor:
@@ -132,7 +146,15 @@ def _laid_out_as(parameter: Tensor, buffer: Tensor) -> Tensor:
 
 def _read_state(folder: Path) -> State:
     """What `save_last` wrote; ValueError or TypeError where it is something else."""
-    state = State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+    try:
+        written = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{STATE} is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{STATE} is damaged or cut short") from error
+    if not isinstance(written, dict) or not written.keys() <= {one.name for one in fields(State)}:
+        raise ValueError(f"{STATE} does not say where this run is")
+    state = State(**written)
     counts = (state.iteration, state.best_iteration, state.padded)
     numbers = (state.seconds, 0.0 if state.best is None else state.best)
     if (

@@ -92,6 +92,8 @@ def resolve_hyperparameters(config: TrainConfig, benchmark: str | None, ranks: i
         self_training_from = min(guided, round(own * iterations))
     if config.setting == "supervised" or config.targets == "features":
         guided, self_training_from = 0, iterations
+    elif config.setting == "annotation-free":
+        _check_stages(guided, min(self_training_from, iterations))
     every = config.validate_every
     return Hyperparameters(
         **numbers,
@@ -103,6 +105,17 @@ def resolve_hyperparameters(config: TrainConfig, benchmark: str | None, ranks: i
         validate_every=-(-iterations // recipe.validations) if every is None else every,
         checkpoint_every=config.checkpoint_every or 0,
     )
+
+
+def _check_stages(guided: int, self_training_from: int) -> None:
+    """Without ground truth somebody must label in every iteration."""
+    if guided < self_training_from:
+        first, last = guided + 1, self_training_from
+        raise UsageError(
+            f"nobody labels the images in iteration{f' {first}' if first == last else f's {first} to {last}'}: "
+            f"--guided ends before, --self-training-from begins behind",
+            hint=f"use --self-training-from {guided}, or --guided {self_training_from}",
+        )
 
 
 def _check_batch(batch_size: int, grad_accumulation: int, ranks: int, head: str) -> None:

@@ -20,9 +20,12 @@ from clipseg_cli.outputs import class_table_rows
 from clipseg_cli.runs.identity import dataset_identity
 from clipseg_cli.runs.manifest import read_manifest
 from clipseg_cli.runs.provenance import library_versions, versions
+from clipseg_cli.runs.records import file_fingerprint
+from clipseg_cli.runs.summary import label_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -162,6 +165,7 @@ def training_identity(
         and {
             "run": str(task.run.resolve()),
             "made_with": made_by and made_by.identity["options"],
+            "sha256": _content(task.run, task),
             **({"human": _human(task)} if task.human else {}),
         },
         "teacher": dict(teacher),
@@ -174,6 +178,15 @@ def training_identity(
         "computes": computes,
         "versions": library_versions(),
     }
+
+
+def _content(run: Path, task: TrainingTask) -> str:
+    """Of all labels that are learnt from; a resumed training must find the same."""
+    found = hashlib.sha256()
+    for sample in task.samples:
+        line = f"{sample.source.name} {file_fingerprint(label_path(run, sample))}\n"
+        found.update(line.encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 def _human(task: TrainingTask) -> dict[str, Any]:

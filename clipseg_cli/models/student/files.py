@@ -35,7 +35,7 @@ T = TypeVar("T")
 FORMAT = 1
 WEIGHTS, CARD = "student.safetensors", "student.json"
 
-OTHER_CHECKPOINT = "take another checkpoint of the run"
+OTHER_CHECKPOINT = "take another checkpoint of the run, if it has one"
 BOTH_FILES = f"{WEIGHTS} and {CARD} of one checkpoint belong together"
 
 
