@@ -69,14 +69,22 @@ def test_a_bad_picture_is_named_and_not_in_the_scores(evaluate, voc, tmp_path, h
     assert (tmp_path / "out" / "all" / "corruptions.png").is_file()
 
 
-def test_nothing_that_can_be_scored(evaluate, voc):
+def test_nothing_that_can_be_scored(evaluate, voc, tmp_path):
+    """What was found before stays."""
+    assert evaluate("--dataset", voc, "--methods", "maskclip").code == 0
+    assert evaluate("--dataset", voc).code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for name in NAMES:
         (voc / "JPEGImages" / f"{name}.jpg").write_bytes(b"no picture")
     done = evaluate("--dataset", voc, "--corrupt", "spatter", "--severity", "1")
     assert (done.code, done.out) == (1, "")
-    assert "Error: 5 of 5 images failed" in done.err and "Traceback" not in done.err
+    assert "Error: 5 of 5 images failed and nothing was written" in done.err and "Traceback" not in done.err
+    assert "results in" not in done.err
     done = evaluate("--dataset", voc, "--json")
     assert json.loads(done.out, parse_constant=pytest.fail)["summary"]["mIoU"] is None
+    done = evaluate("--dataset", voc, "--methods", "maskclip")
+    assert done.code == 1 and "none of 5 images could be scored" in done.err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
 def test_interruption_is_one_line(evaluate, voc, monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import typer
 
 from clipseg_cli.cli.console import Console, Stopwatch, count, dataset_line
 from clipseg_cli.cli.scores import as_percent
-from clipseg_cli.errors import ClipsegError
+from clipseg_cli.errors import ClipsegError, RunError
 from clipseg_cli.utils.text import format_seconds
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def compare(config: EvalConfig, methods: str, models: str, console: Console) -> 
             before = done
     for name, why in comparison.failures.items():
         console.error(ClipsegError(f"{name}: {why}"))
+    if len(comparison.failures) == comparison.total:
+        raise RunError(f"none of {comparison.total} images could be scored, and nothing was written")
     comparison.write()
     _show(comparison, console)
     ways = count(len(comparison.candidates), "candidate")

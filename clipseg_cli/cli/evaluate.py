@@ -272,15 +272,14 @@ def _score(evaluation: ModelScoring | PredictionScoring, console: Console) -> Sc
         raise KeyboardInterrupt(f"interrupted after {done} of {count(evaluation.total, 'image')}") from None
     seconds = watch.seconds
     report = write_report(evaluation, seconds)
-    if first:
+    if first and report.images:
         console.say(
             f"{count(report.images, 'image')} in {format_seconds(seconds)}, results in {report.folder}"
         )
     if first and report.failed:
-        total = report.images + report.failed
-        console.error(
-            ClipsegError(f"{report.failed} of {count(total, 'image')} failed and are not in the scores")
-        )
+        total = count(report.images + report.failed, "image")
+        what = "are not in the scores" if report.images else "nothing was written"
+        console.error(ClipsegError(f"{report.failed} of {total} failed and {what}"))
     return Scored(evaluation, report, seconds, first)
 
 

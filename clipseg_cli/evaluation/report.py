@@ -51,7 +51,7 @@ class Report:
 
     Attributes:
         folder: where its files are.
-        written: these files.
+        written: these files; none where no image could be scored.
         images, failed: how many images were scored, and how many could not be.
         summary: figures in [0, 1] under the names of SUMMARY; None where a figure is not defined.
         classes: a row for each class, as in `results.json`.
@@ -125,7 +125,9 @@ def write_report(evaluation: ModelScoring | PredictionScoring, seconds: float) -
         "seconds": seconds,
         "versions": versions(),
     }
-    written = write_scores(record, matrices[0], dataset.classes, folder) if first else []
+    # Of no image nothing is known; what an earlier run has found out stays.
+    known = len(failures) < images
+    written = write_scores(record, matrices[0], dataset.classes, folder) if first and known else []
     if corruptions and corruptions.sheet:
         written.append(corruptions.sheet)
     wait_for_all(evaluation.share)  # torchrun ends all ranks when one leaves with an error
