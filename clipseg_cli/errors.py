@@ -104,4 +104,4 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"'{lowered[c]}'" for c in close) + "?"
-    return "known: " + ", ".join(known) if 0 < len(known) <= 12 else ""
+    return "known: " + ", ".join(known) if 0 < len(known) <= 16 else ""

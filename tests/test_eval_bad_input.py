@@ -46,7 +46,7 @@ def _spoil(voc: Path, how: str) -> Path:
     ("how", "said"),
     [
         ("label of another size", "is 40x56, but its label"),
-        ("unknown id", "77 in 1 pixels is no label of voc21"),
+        ("unknown id", "77 is no label of voc21 (1 pixel)"),
         ("RGB label", "is an RGB image, not class ids"),
         ("damaged label", "damaged"),
         ("damaged picture", "damaged or cut short"),
@@ -114,6 +114,8 @@ def test_interruption_is_one_line(evaluate, voc, monkeypatch, tmp_path):
         (["--unseen", "soffa"], 2, ("unseen class 'soffa' is not a class of voc21", "did you mean 'sofa'")),
         (["--split", "vall"], 2, ("vall", "val")),
         (["--run", "runs/x"], 2, ("--run brings its own data set",)),
+        (["--alone"], 2, ("--alone is about a student, and none is scored",)),
+        (["--method", "zzz"], 2, ("unknown method 'zzz'", "known: ", "maskclip")),
         (["--partial"], 2, ("--partial does nothing without --predictions",)),
         (["--predictions", "x", "--corrupt", "all"], 2, ("predictions are made already",)),
         (["--predictions", "x"], 1, ("x: no such folder of predictions",)),

@@ -139,7 +139,7 @@ def test_a_damaged_label_fails_alone(make, tmp_path) -> None:
     root = draw(tmp_path / "data", 6)
     Image.fromarray(np.full((64, 64), 77, np.uint8)).save(root / "masks" / "p1.png")
     found = make("--labels", root)
-    assert found.code == 1 and "77 in" in found.err and "1 of 3 images failed" in found.err
+    assert found.code == 1 and "77 is no label" in found.err and "1 of 3 images failed" in found.err
     assert list(json.loads((tmp_path / "bank" / "bank.json").read_text())["pictures"]) == ["p0", "p2"]
 
 

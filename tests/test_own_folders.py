@@ -82,7 +82,7 @@ def test_masks_that_are_missing_are_counted(tmp_path):
     root = make_folder(tmp_path, names=("a", "b", "c"))
     (root / "masks/b.png").unlink()
     message, _ = refused(root, purpose="score")
-    assert "1 of 3 images have no label file" in message and str(root / "masks/b.png") in message
+    assert "1 of 3 images has no label file" in message and str(root / "masks/b.png") in message
     shutil.rmtree(root / "masks")
     assert "without masks/" in refused(root, purpose="score")[0]
 

@@ -46,6 +46,16 @@ from clipseg_cli.training.setup import build_student
             "--labels RUN reads what was written, --teacher labels each crop anew",
         ),
         (
+            {"setting": "supervised", "targets": "features", "dataset": "TREE"},
+            "--setting supervised learns from the ground truth, --targets features from a CLIP",
+            "leave out one of them",
+        ),
+        (
+            {"distill": 3.0, "labels": "RUN"},
+            "--distill weighs the distance of features, and labels are learnt",
+            "add --targets features, or leave out --distill",
+        ),
+        (
             {"targets": "features", "labels": "RUN"},
             "a run holds labels and no features",
             "add --teacher to --targets features",

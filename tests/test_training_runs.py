@@ -82,7 +82,7 @@ def test_other_pictures_than_were_labelled(run, elsewhere, listed, count):
     (elsewhere / "ImageSets/Segmentation/train.txt").write_text("".join(f"{name}\n" for name in listed))
     assert refused(RunError, labels=str(run)) == (
         f"{run} labels 6 images, and {elsewhere} now lists others ({count})",
-        "label the data set again, with another --name",
+        "the clipseg pseudolabel command that made it takes up what has changed",
     )
 
 

@@ -131,7 +131,7 @@ def damage_bytes(path):
     ("damage", "said"),
     [
         (damage_size, "is 16x12, but its label"),
-        (damage_id, "77 in 192 pixels is no label of voc21"),
+        (damage_id, "77 is no label of voc21 (192 pixels)"),
         (damage_colours, "is an RGB image, not class ids"),
         (damage_bytes, "is damaged or cut short"),
     ],

@@ -118,6 +118,11 @@ def evaluate(
         return
     with console.waiting("loading"):
         config, why = _config(ctx, run)
+        if alone and not config.student:
+            raise UsageError(
+                "--alone is about a student, and none is scored",
+                hint="name one with --student, or leave out --alone",
+            )
         if why and _first():
             console.say(why)
     if not config.predictions and _first():

@@ -139,7 +139,7 @@ def _train(run: TrainingRun, console: Console) -> None:
         kept = latest(run.folder, LAST)
         where = f"--resume goes on from {kept}" if kept else "--resume starts it again: no checkpoint yet"
         raise KeyboardInterrupt(
-            f"interrupted after {run.state.iteration} of {total} iterations; {where}"
+            f"interrupted after {run.state.iteration} of {count(total, 'iteration')}; {where}"
         ) from None
     name_failures()  # those of the last validation, and of other processes
 
@@ -167,8 +167,8 @@ def _show(run: TrainingRun, console: Console, seconds: float, iterations: int) -
         console.say(f"Note: {crops} of {run.hparams.crop} pixels were larger than the image, and padded")
     if run.state.best is not None and run.state.best_iteration != run.hparams.iterations:
         console.say(
-            f"Best on the way: mIoU {percent(run.state.best)} after {run.state.best_iteration:,} iterations "
-            f"({run.folder}/best)"
+            f"Best on the way: mIoU {percent(run.state.best)} after "
+            f"{count(run.state.best_iteration, 'iteration')} ({run.folder}/best)"
         )
     took = (
         f"{count(iterations, 'iteration')} in {format_seconds(seconds)}, results" if iterations else "Results"

@@ -228,8 +228,10 @@ def _chosen(config: TrainConfig, task: TrainingTask, hparams: Hyperparameters) -
     made = [] if config.preset else [f"--preset {hparams.preset}"]
     made += [f"--init {hparams.init}"] if config.init == AUTO else []
     if made:
-        by_model = config.model == BUNDLED_MODEL
-        sake = f"labels by {config.model}" if by_model else task.dataset.benchmark
+        sake = task.dataset.benchmark
+        if config.model == BUNDLED_MODEL:
+            labels = (task.run or config.teacher) and config.setting != "supervised"
+            sake = f"{'labels' if labels else 'words'} by {config.model}"
         yield "chosen" + (f" for {sake}" if sake else "") + f": {', '.join(made)}"
 
 

@@ -216,7 +216,7 @@ def _neighbours(path: Path) -> str:
     if near:
         return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
     if not path.suffix and len(path.parts) == 1:
-        return "words are joined by commas: --classes cat,dog"
+        return "if it is a word: words are joined by commas, as in --classes cat,dog"
     return ""
 
 

@@ -204,11 +204,13 @@ def _in_range(numbers: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _unknown_number(path: Path, wrong: NDArray[Any], dataset: Dataset) -> DatasetError:
     numbers, counts = np.unique(wrong, return_counts=True)
-    more = f", and {len(numbers) - 1} more such numbers," if len(numbers) > 1 else ""
+    pixels = f"{counts[0]:,} pixel{'s' if counts[0] > 1 else ''}"
+    more = len(numbers) - 1
+    if more:
+        pixels += f", and {more} more such number{'s' if more > 1 else ''}"
     whose = dataset.benchmark or dataset.title
     return DatasetError(
-        f"{path}: {numbers[0]} in {counts[0]:,} pixels{more} is no label of {whose}; "
-        f"those are {_allowed(dataset)}",
+        f"{path}: {numbers[0]} is no label of {whose} ({pixels}); labels are {_allowed(dataset)}",
         hint=f"the files were taken for {dataset.labels_are}" if dataset.labels_are else "",
     )
 

@@ -315,7 +315,8 @@ class TrainingRun:
         """The error of a loss or of weights that are not finite, as in "the loss is no longer finite"."""
         kept, lr = latest(self.folder, LAST), self.optimiser.param_groups[0]["lr"]
         where = f"the last good checkpoint is kept in {kept}" if kept else "there was no checkpoint yet"
+        done = self.state.iteration
         return RunError(
-            f"{what} after {self.state.iteration} iterations, at a learning rate of {lr:.2g}; {where}",
+            f"{what} after {done} iteration{'s' if done != 1 else ''}, at a learning rate of {lr:.2g}; {where}",
             hint=f"try a smaller one in a run of another name, as in --lr {self.hparams.lr / 4:.2g}",
         )

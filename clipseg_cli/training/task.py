@@ -115,6 +115,16 @@ def check_sources(config: TrainConfig) -> None:
             "label whole images with clipseg pseudolabel, and learn from that run",
         ),
         (
+            supervised and config.targets == "features",
+            "--setting supervised learns from the ground truth, --targets features from a CLIP",
+            "leave out one of them",
+        ),
+        (
+            config.distill != TrainConfig.distill and config.targets != "features",
+            "--distill weighs the distance of features, and labels are learnt",
+            "add --targets features, or leave out --distill",
+        ),
+        (
             config.targets == "features" and not config.teacher,
             "a run holds labels and no features",
             "add --teacher to --targets features",
@@ -312,5 +322,5 @@ def _check_same(folder: Path, manifest: Manifest, dataset: Dataset) -> None:
     if was["images_sha256"] != list_hash(dataset.samples):
         raise RunError(
             f"{folder} labels {was['images']} images, and {dataset.root} now lists others ({len(dataset.samples)})",
-            hint="label the data set again, with another --name",
+            hint="the clipseg pseudolabel command that made it takes up what has changed",
         )

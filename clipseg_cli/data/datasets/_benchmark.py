@@ -104,9 +104,10 @@ def check_labels(
     # The folder of each image's own split is not worth finding out for a message.
     pattern = Pattern.of(form.path, split.folders[0])
     expected = [str(pattern.path(tree.root, name)) for name in without]
+    where = f"{tree.root} ({split.name})" if split.name else str(tree.root)
+    have = "has" if len(without) == 1 else "have"
     raise DatasetError(
-        f"{tree.root} ({split.name}): {len(without):,} of {len(images):,} images have no label file: "
-        + listed(expected),
+        f"{where}: {len(without):,} of {len(images):,} images {have} no label file: " + listed(expected),
         hint="complete the download, or name the images that have labels with --split list.txt",
     )
 
