@@ -87,6 +87,18 @@ def test_nothing_that_can_be_scored(evaluate, voc, tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(
+    ("name", "args"), [("results.json", ()), ("methods.json", ("--methods", "maskclip"))]
+)
+def test_results_of_something_else_are_not_written_over(evaluate, voc, tmp_path, name, args):
+    stranger = tmp_path / "out" / "mine" / name
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text('{"mIoU": 0.9}')
+    done = evaluate("--dataset", voc, "--name", "mine", *args)
+    assert done.code == 1 and f"{stranger} was not made by clipseg" in done.err
+    assert stranger.read_text() == '{"mIoU": 0.9}' and list(stranger.parent.iterdir()) == [stranger]
+
+
 def test_interruption_is_one_line(evaluate, voc, monkeypatch, tmp_path):
     from clipseg_cli.inference.stream import Stream
 

@@ -11,6 +11,7 @@ import torch
 from clipseg_cli.data.corruptions import SEVERITIES, parse_corruptions
 from clipseg_cli.errors import UsageError
 from clipseg_cli.ops.metrics import score
+from clipseg_cli.outputs import refuse_strangers
 from clipseg_cli.runs.find import evaluation_name
 from clipseg_cli.utils.distributed import gather_from_ranks, sum_over_ranks
 from clipseg_cli.utils.files import check_writable
@@ -83,14 +84,20 @@ def plan_conditions(config: EvalConfig) -> tuple[Condition, ...]:
     return (CLEAN, *(Condition(name, severity) for name in names for severity in config.severity))
 
 
+_MARKS = {"results.json": '"mIoU_seen"', "methods.json": '"rows"'}
+"""What the beginning of a file of ours holds."""
+
+
 def results_folder(config: EvalConfig, dataset: Dataset, predictions: Path | None = None) -> Path:
     """Where the results of an evaluation go, made sure of before the long work starts.
 
     Raises:
-        OutputError: nothing can be written there.
+        OutputError: nothing can be written there, or results of something else lie there.
     """
     folder = config.out / (config.name or evaluation_name(dataset, config, predictions))
     check_writable(folder)
+    for name, mark in _MARKS.items():
+        refuse_strangers(folder / name, mark)
     return folder
 
 
