@@ -199,9 +199,8 @@ def _of_run(config: IndexConfig, folder: Path, given: Mapping[str, Any]) -> tupl
     state = RunState(folder, dataset)
     state.records()
     held = {name for name, record in state.human.items() if record.hold_out}
-    taught = (
-        state.corrected.keys() | state.damaged
-    ) - held  # a damaged one may have been corrected: it is named
+    # A damaged label may have been a corrected one: reading it fails, and it is named.
+    taught = (state.corrected.keys() | state.damaged) - held
     corrected = [s for s in dataset.samples if s.source.name in taught]
     if not corrected:
         raise RunError(
