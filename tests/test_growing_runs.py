@@ -139,6 +139,14 @@ def test_parts_of_a_run_do_not_change_its_list_and_go_on_with_it(run, photos, fo
 # Images that went
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_that_nobody_writes_to_fails_alone(run, photos, folder):
+    os.mkfifo(photos / "pipe.png")
+    done = run(photos, *WORDS)
+    assert done.code == 1 and "a pipe that nobody writes to" in done.err
+    assert len(labels_in(folder)) == 5
+
+
 def test_labels_of_removed_images_stay_and_leave_all_lists(run, cli, photos, folder, tmp_path):
     assert run(photos, *WORDS).code == 0
     labels, pixels = contents(folder / "labels"), manifest_of(folder)["result"]["pixels"]
@@ -149,6 +157,7 @@ def test_labels_of_removed_images_stay_and_leave_all_lists(run, cli, photos, fol
         "1 image (03) is no longer in the data set: its label stays in the folder, and in no list and count"
     )
     assert said in done.err and "nothing was left to do" in done.err
+    assert "labelled again" not in done.err
     assert contents(folder / "labels") == labels
     assert listed(folder) == ["00", "01", "04", "trip/02"]
     found = manifest_of(folder)

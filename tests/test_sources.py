@@ -316,6 +316,11 @@ def test_braces_are_those_of_a_shell(text, names):
     assert expand_braces(text) == names
 
 
+def test_braces_that_stand_for_nothing_are_a_sentence():
+    with pytest.raises(DatasetError, match="stands for no tar"):
+        find_tars("t-{5..3}.tar")
+
+
 def test_braces_have_an_end():
     with pytest.raises(DatasetError, match="more than 1,000,000"):
         expand_braces("{0..99999999}.tar")

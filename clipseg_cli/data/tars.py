@@ -59,6 +59,10 @@ def find_tars(text: str) -> list[Tar]:
         for address in ([one for _, one in files_behind(name)] if _has_wildcard(name) else [name])
     ]
     found = list(dict.fromkeys(found))
+    if not found:
+        raise DatasetError(
+            f"{text} stands for no tar", hint="braces count upwards, as in train-{000..127}.tar"
+        )
     folders = [PurePosixPath(address.partition("::")[0]).parent for address in found]
     common = next(p for p in (folders[0], *folders[0].parents) if all(f.is_relative_to(p) for f in folders))
     with open_address(found[0]):  # an address that leads nowhere is said at once

@@ -31,9 +31,11 @@ def fingerprint(data: bytes) -> str:
 
 
 def file_fingerprint(path: Path) -> str:
-    """Fingerprint of an image file, read in parts; empty where it cannot be read."""
+    """Fingerprint of an image file, read in parts; empty where it cannot be read, or is a pipe."""
     crc = size = 0
     try:
+        if path.is_fifo():  # opening it would wait for somebody who writes
+            return ""
         with path.open("rb") as file:
             while part := file.read(1 << 20):
                 crc, size = zlib.crc32(part, crc), size + len(part)

@@ -219,9 +219,9 @@ class RunState:
         if edited := [name for name in self.corrected if name not in self.human]:
             rest = "it, and stays as it is" if len(edited) == 1 else "them, and stay as they are"
             yield f"{_counted(edited, 'label')} changed since this run wrote {rest}"
-        if self._replaced:
-            rest = "it was labelled, and is" if len(self._replaced) == 1 else "they were labelled, and are"
-            yield f"{_counted(self._replaced, 'image')} replaced since {rest} labelled again"
+        if replaced := [name for name in self._replaced if name in self._samples]:
+            rest = "it was labelled, and is" if len(replaced) == 1 else "they were labelled, and are"
+            yield f"{_counted(replaced, 'image')} replaced since {rest} labelled again"
 
     def require_labels(self) -> None:
         """Prove that what this process has written is still there.
