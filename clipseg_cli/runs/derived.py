@@ -194,7 +194,13 @@ def _write(home: Path, known: Mapping[tuple[str, str], Derived], coming: Derived
     data: dict[str, Any] = {
         "format": _FORMAT,
         "version": _VERSION,
-        "made": [dataclasses.asdict(one) for _, one in sorted(known.items())],
+        "made": [
+            {
+                **dataclasses.asdict(one),
+                "images": dict(sorted(one.images.items())),
+            }  # whoever wrote which first
+            for _, one in sorted(known.items())
+        ],
     }
     if coming is not None:
         data["coming"] = dataclasses.asdict(coming)
