@@ -231,4 +231,9 @@ def test_a_mask_of_ones_own_beyond_its_classes(tmp_path):
     save_label(root / "masks/a.png", (0, 3))
     dataset = open_dataset(root)
     message, hint = refused(dataset, dataset.samples[0])
-    assert "(96 pixels)" in message and "0 to 2, 255 (ignored)" in message and "classes.txt" in hint
+    assert (
+        "3 is no label of" in message
+        and "(96 pixels)" in message
+        and "0 to 2, 255 (ignored)" in message
+        and "classes.txt" in hint
+    )

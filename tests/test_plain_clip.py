@@ -72,21 +72,27 @@ def test_the_numbers_are_open_clips_to_the_last_bit(tiny_clip, dtype, quick_gelu
         assert torch.nn.functional.cosine_similarity(*both).min() > 0.999
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_whole_images_are_embedded_as_by_the_tower_itself(tiny_clip, monkeypatch, dtype):
-    """To a rounding, and without torch's own attention, which takes longer."""
+    """To a rounding of what it is computed in, and without torch's own attention, which takes longer."""
     model = architectures.build_model(architectures.architecture_config(tiny_clip.name))
     model.receive(tiny_clip.model.state_dict())
-    hold_weights_in(model.visual, dtype)
+    half = dtype == torch.bfloat16
     image = torch.randn(3, 3, *model.visual.image_size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+    if half:
+        hold_weights_in(model.visual, dtype)
+    else:
+        model.visual.to(dtype)
+        image = image.to(dtype)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
         expected = model.encode_image(image)
         monkeypatch.setattr(torch.nn.MultiheadAttention, "forward", lambda *_, **__: pytest.fail("slow"))
         found = WholeReader(model, model.visual.image_size[0])(image).whole
-    if dtype == torch.float32:
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    else:
+    if half:
         assert torch.nn.functional.cosine_similarity(found.float(), expected.float()).min() > 0.999
+    else:
+        rounding = 100 * torch.finfo(dtype).eps
+        torch.testing.assert_close(found, expected, atol=rounding, rtol=rounding)
 
 
 def test_the_text_tower_waits_until_words_are_read(tiny_clip, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ from clipseg_cli.runs.manifest import FILE, read_manifest
 from clipseg_cli.runs.state import RunState
 from clipseg_cli.runs.summary import LABELS
 from clipseg_cli.utils.device import describe_device
-from clipseg_cli.utils.files import check_writable
+from clipseg_cli.utils.files import check_writable, open_input
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -219,7 +219,8 @@ def _content(sample: Sample) -> str:
         if path is None:
             continue
         try:
-            parts.append(path.read_bytes())
+            with open_input(path) as file:
+                parts.append(file.read())
         except OSError as error:
             raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     return content_of(*parts)

@@ -20,7 +20,7 @@ from clipseg_cli.memory.files import REGIONS, Facts, begin, content_of, finish
 from clipseg_cli.memory.shards import SHARDS, ShardWriter, known_images, remove_unused
 from clipseg_cli.types import ClassList
 from clipseg_cli.utils.device import describe_device
-from clipseg_cli.utils.files import check_writable, sweep_leftovers
+from clipseg_cli.utils.files import check_writable, open_input, sweep_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -212,6 +212,7 @@ def _content(source: ImageSource) -> str:
     """Fingerprint of the bytes of an image."""
     assert source.path is not None  # folders hold files
     try:
-        return content_of(source.path.read_bytes())
+        with open_input(source.path) as file:
+            return content_of(file.read())
     except OSError as error:
         raise ImageError(f"cannot read {source}: {error.strerror or error}", image=str(source)) from error

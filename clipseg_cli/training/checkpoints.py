@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from clipseg_cli.errors import ModelError, RunError
 from clipseg_cli.inference.students import BEST, CHECKPOINTS, LAST, latest
-from clipseg_cli.models.student.files import read_card, read_student, write_student
+from clipseg_cli.models.student.files import read_card, read_student, read_tensors, write_student
 from clipseg_cli.utils.files import output_errors, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from clipseg_cli.models.student.network import Student
 
 OPTIMISER, STATE = "optimiser.safetensors", "state.json"
+_ANEW = "start anew with another --name"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
         weights = saved.state_dict()
         if found.shape != card.shape or weights.keys() != student.state_dict().keys():
             raise ValueError("it is a checkpoint of another network")
-        buffers = _read_buffers(folder / OPTIMISER)
+        buffers = read_tensors(folder / OPTIMISER)
         state = _read_state(folder)
         parameters = dict(student.named_parameters())
         for key, buffer in buffers.items():
@@ -119,19 +119,6 @@ def restore(run: Path, student: Student, optimiser: torch.optim.Optimizer, card:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{folder} cannot be resumed: {error}", hint=_ANEW) from error
     return state
-
-
-_ANEW = "start anew with another --name"
-
-
-def _read_buffers(path: Path) -> dict[str, Tensor]:
-    """What the optimiser remembers; ValueError where it cannot be read."""
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path.name} is missing") from error
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is damaged or cut short") from error
 
 
 def _laid_out_as(parameter: Tensor, buffer: Tensor) -> Tensor:

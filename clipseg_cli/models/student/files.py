@@ -87,7 +87,7 @@ def read_student(folder: Path, device: torch.device) -> tuple[Student, StudentCa
     """
     card = read_card(folder)
     path = folder / WEIGHTS
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     with torch.random.fork_rng(devices=[]):  # a run that goes on keeps its random numbers
         with torch.device("meta"):  # takes no memory, whatever sizes the JSON asks for
             expected = _build(folder / CARD, card, learnt="background" in tensors).state_dict()
@@ -147,7 +147,12 @@ def _build(path: Path, card: StudentCard, *, learnt: bool) -> Student:
         raise ModelError(f"{path}: {error.message}", hint=error.hint) from error
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file of a checkpoint.
+
+    Raises:
+        ModelError: it is missing, unreadable or damaged.
+    """
     try:
         return load_file(path)
     except FileNotFoundError as error:
